@@ -119,13 +119,13 @@ def last_texts(messages: list[ModelMessage]) -> list[str]:
 def test_a_denied_answer_is_neither_shown_nor_kept_and_the_model_is_not_asked_again(way: str) -> None:
     async def main() -> None:
         async with live({"guard": guard()}) as bench:
-            script, shown = Script("the secret is 1234", "again?"), list[str]()
+            script, shown = Script("the secret is wxyz", "again?"), list[str]()
             with capture_run_messages() as messages, pytest.raises(GateRefused, match=REFUSED):
                 await run(bench.agent(script), way, shown)
             assert shown == []
             assert len(script.seen) == 1
             assert last_texts(messages) == [f"[{REFUSED}]"]
-            assert "1234" not in str(messages)
+            assert "wxyz" not in str(messages)
             assert bench.of(AssistantMessage) == []
             (end,) = bench.of(AgentEnd)
             assert (end.interrupted, end.interruption_cause) == (True, REFUSED)
@@ -295,7 +295,7 @@ def test_a_turn_that_is_cancelled_while_its_answer_is_held_shows_and_keeps_nothi
 
         async with live({"guard": guard(mode, make_plugin(ally_gate_answer=gate))}) as bench:
             shown: list[str] = []
-            agent = bench.agent(Script("the secret is 1234. And so on."))
+            agent = bench.agent(Script("the secret is wxyz. And so on."))
             with capture_run_messages() as messages:
                 running = asyncio.ensure_future(run(agent, way, shown))
                 await begun.wait()
@@ -303,7 +303,7 @@ def test_a_turn_that_is_cancelled_while_its_answer_is_held_shows_and_keeps_nothi
                 with pytest.raises((asyncio.CancelledError, RunCancelled)):
                     await running
             assert shown == []
-            assert "1234" not in str(messages)
+            assert "wxyz" not in str(messages)
             assert bench.of(AssistantMessage) == []
             (end,) = bench.of(AgentEnd)
             assert end.interrupted
@@ -454,7 +454,7 @@ def test_text_beside_tool_calls_is_an_answer_and_its_calls_do_not_run_when_it_is
 def test_a_sub_agents_refused_answer_is_a_failed_call_that_the_agent_reads() -> None:
     async def main() -> None:
         async with live({"guard": guard()}) as bench:
-            inner = bench.agent(Script("the secret is 1234"), name="inner")
+            inner = bench.agent(Script("the secret is wxyz"), name="inner")
 
             async def ask(ctx: RunContext[None]) -> str:
                 return str((await inner.run("what is it?")).output)
@@ -463,7 +463,7 @@ def test_a_sub_agents_refused_answer_is_a_failed_call_that_the_agent_reads() -> 
             with capture_run_messages() as messages:
                 assert await run(bench.agent(script, tools=[ask]), "run", []) == "so be it"
             assert REFUSED in str(messages)
-            assert "1234" not in str(messages)
+            assert "wxyz" not in str(messages)
             assert [event.content for event in bench.of(AssistantMessage)] == ["so be it"]
 
     go(main())
@@ -543,10 +543,10 @@ def test_a_denied_message_of_the_person_begins_nothing_and_its_reason_is_raised(
         async with live(plugins) as bench:
             script = Script("hm")
             with pytest.raises(GateRefused, match="guard: it has a secret") as refused:
-                await bench.agent(script).run("my password is 1234", conversation_id="s")
+                await bench.agent(script).run("my password is wxyz", conversation_id="s")
             assert refused.value.decision_id == bench.of(Decision)[0].decision_id
             assert script.seen == []
-            assert seen_by(bench) == ["my secret is 1234"]
+            assert seen_by(bench) == ["my secret is wxyz"]
             assert bench.of(UserMessage) + bench.of(AgentStart) + bench.of(AgentEnd) == []
             assert bench.host.sessions["s"].conversation.messages == []
             assert (await bench.agent(script).run("hello", conversation_id="s")).output == "hm"

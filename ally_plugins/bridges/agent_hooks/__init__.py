@@ -6,6 +6,10 @@ records are the SDK's.
 
 from __future__ import annotations
 
-from .plugin import AgentHooksPlugin, interceptor_plugin
+from typing import Final
 
-__all__ = ["AgentHooksPlugin", "interceptor_plugin"]
+from ally_plugins import lazy_exports
+
+_HOMES: Final = {"plugin": "AgentHooksPlugin interceptor_plugin"}
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

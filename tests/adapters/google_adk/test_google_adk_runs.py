@@ -541,13 +541,13 @@ def withholding(word: str) -> Any:
 
 def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
     async def main() -> None:
-        async with live({"guard": withholding("1234")}) as bench:
-            runner = bench.runner(bench.agent("the code is 1234", "good bye"))
+        async with live({"guard": withholding("wxyz")}) as bench:
+            runner = bench.runner(bench.agent("the code is wxyz", "good bye"))
             await bench.sessions.create_session(app_name="test", user_id="u", session_id="s")
             config = RunConfig(streaming_mode=StreamingMode.SSE)
             turn = runner.run_async(user_id="u", session_id="s", new_message=said("go"), run_config=config)
             events = [each async for each in turn]
-            assert "1234" not in str(events)
+            assert "wxyz" not in str(events)
             assert "it has a code" in answer_of(events)
             assert answer_of(await bench.run(runner, "go on")) == "good bye"
 
@@ -556,15 +556,15 @@ def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
 
 def test_a_structured_answer_of_an_agent_with_tools_is_what_transforms_left_of_it() -> None:
     async def change(self: Any, message: Message) -> Replace[Message]:
-        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+        return Replace(evolve(message, content=message.content.replace("wxyz", "****")))
 
     async def main() -> None:
         async with live({"redact": make_plugin(ally_transform_answer=change)}) as bench:
             agent = bench.agent(
-                call("c1", "set_model_response", code="1234"), "done", tools=[Tools().work], output_schema=Found
+                call("c1", "set_model_response", code="wxyz"), "done", tools=[Tools().work], output_schema=Found
             )
             events = await bench.run(bench.runner(agent))
-            assert "1234" not in str(events)
+            assert "wxyz" not in str(events)
             assert "****" in answer_of(events)
             assert not bench.of(ToolCallStart)
 

@@ -19,13 +19,13 @@ from tests.adapters.langchain.bench import HELLO, ONE, Bench, live, model, new_a
 from tests.kit.hosts import make_plugin, new_host
 from tests.kit.waiting import go
 
-SECRET = "the code is 1234"
+SECRET = "the code is wxyz"
 
 
 def denying() -> dict[str, Any]:
     async def ally_gate_answer(self: Any, message: Any) -> Deny | None:
         self.seen.append((message.content, message.metadata.get("isStructured")))
-        return Deny("it has a code") if "1234" in message.content else None
+        return Deny("it has a code") if "wxyz" in message.content else None
 
     return {"guard": make_plugin(ally_gate_answer=ally_gate_answer)}
 
@@ -48,7 +48,7 @@ def test_no_token_of_a_denied_answer_is_streamed(how: str) -> None:
 
             with pytest.raises(GateRefused, match="it has a code"):
                 await read()
-            assert "1234" not in "".join(shown)
+            assert "wxyz" not in "".join(shown)
 
     go(play())
 
@@ -75,7 +75,7 @@ def found(code: str) -> Answer:
 
 def test_structured_output_is_an_answer() -> None:
     async def play() -> None:
-        for code, is_denied in (("1234", True), ("0000", False)):
+        for code, is_denied in (("wxyz", True), ("0000", False)):
             async with live(denying()) as bench:
                 plugins = AllyPlugins(bench.host)
                 agent = new_agent(model(found(code)), middleware=[plugins], response_format=ToolStrategy(Found))
@@ -92,12 +92,12 @@ def test_structured_output_is_an_answer() -> None:
 
 def test_structured_output_that_a_transform_would_change_is_withheld() -> None:
     async def ally_transform_answer(self: Any, message: Any) -> Any:
-        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+        return Replace(evolve(message, content=message.content.replace("wxyz", "****")))
 
     async def play() -> None:
         async with live({"redact": make_plugin(ally_transform_answer=ally_transform_answer)}) as bench:
             plugins = AllyPlugins(bench.host)
-            agent = new_agent(model(found("1234")), middleware=[plugins], response_format=ToolStrategy(Found))
+            agent = new_agent(model(found("wxyz")), middleware=[plugins], response_format=ToolStrategy(Found))
             with pytest.raises(GateRefused, match="structured output"):
                 await agent.ainvoke(HELLO, ONE)
 
@@ -116,7 +116,7 @@ def test_a_denied_answer_of_a_sub_agent_is_a_failed_call_that_its_agent_reads() 
 
             state = await bench.agent(calls(("m1", "ask", "go")), "I see", tools=[ask]).ainvoke(HELLO, ONE)
             assert "it has a code" in results(state)["m1"]
-            assert "1234" not in str(state)
+            assert "wxyz" not in str(state)
             assert not bench.of(ToolCallEnd)[0].success
             assert [each.content for each in bench.of(AssistantMessage)] == ["I see"]
             assert [each.content for each in bench.of(AgentEnd)][-1] == "I see"

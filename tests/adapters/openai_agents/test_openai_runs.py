@@ -655,28 +655,28 @@ async def _streamed(bench: Bench, agent: Agent[Any]) -> tuple[str, list[str]]:
 def test_a_stream_shows_nothing_of_an_answer_before_plugins_have_seen_it() -> None:
     async def main(plugins: dict[str, Any]) -> tuple[str, list[str]]:
         async with live(plugins) as bench:
-            agent = bench.agent("the code is 1234")
+            agent = bench.agent("the code is wxyz")
             return await _streamed(bench, agent)
 
     async def deny(self: Any, message: Any) -> Deny:
         return Deny("it has a code")
 
     async def change(self: Any, message: Any) -> Any:
-        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+        return Replace(evolve(message, content=message.content.replace("wxyz", "****")))
 
     async def allow(self: Any, message: Any) -> None:
         self.seen.append(message.content)
 
     shown, raw = asyncio.run(main({}))
-    assert "1234" in shown
+    assert "wxyz" in shown
     assert raw[-1] == "response.completed"
     assert asyncio.run(main({"guard": make_plugin(ally_gate_answer=allow)}))[1] == raw
     shown, left = asyncio.run(main({"redact": make_plugin(ally_transform_answer=change)}))
-    assert "1234" not in shown
+    assert "wxyz" not in shown
     assert "****" in shown
     assert left == []
     shown, left = asyncio.run(main({"guard": make_plugin(ally_gate_answer=deny)}))
-    assert "1234" not in shown
+    assert "wxyz" not in shown
     assert left == []
 
 
@@ -686,11 +686,11 @@ def test_an_answer_with_a_structure_is_shown_as_one_and_its_change_is_the_output
 
     async def change(self: Any, message: Any) -> Any:
         self.seen.append(message.metadata.get("isStructured"))
-        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+        return Replace(evolve(message, content=message.content.replace("wxyz", "****")))
 
     async def main() -> None:
         async with live({"redact": make_plugin(ally_transform_answer=change)}) as bench:
-            agent = bench.agent('{"code": "1234"}', output_type=Found)
+            agent = bench.agent('{"code": "wxyz"}', output_type=Found)
             result = await bench.plugins.run(agent, "go")
             assert result.final_output == Found(code="****")
             assert bench.host.plugins["redact"].instance.seen == [True]

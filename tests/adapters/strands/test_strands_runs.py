@@ -549,25 +549,25 @@ def withholding(word: str) -> Any:
 
 def test_a_structured_answer_is_withheld_and_the_model_is_not_asked_for_another() -> None:
     async def main() -> None:
-        async with live({"guard": withholding("1234")}) as bench:
-            agent = bench.agent(call("c1", "Found", code="1234"), "never")
+        async with live({"guard": withholding("wxyz")}) as bench:
+            agent = bench.agent(call("c1", "Found", code="wxyz"), "never")
             model: Any = agent.model
             result = await agent.invoke_async("go", structured_output_model=Found)
             assert (result.stop_reason, result.structured_output) == ("guardrail_intervened", None)
             assert "it has a code" in str(result)
             assert len(model.script.asked) == 1
-            assert "1234" not in str(agent.messages)
+            assert "wxyz" not in str(agent.messages)
 
     go(main())
 
 
 def test_a_structured_answer_is_what_transforms_left_of_it() -> None:
     async def change(self: Any, message: Message) -> Replace[Message]:
-        return Replace(evolve(message, content=message.content.replace("1234", "****")))
+        return Replace(evolve(message, content=message.content.replace("wxyz", "****")))
 
     async def main() -> None:
         async with live({"redact": make_plugin(ally_transform_answer=change)}) as bench:
-            agent = bench.agent(call("c1", "Found", code="1234"))
+            agent = bench.agent(call("c1", "Found", code="wxyz"))
             result = await agent.invoke_async("go", structured_output_model=Found)
             assert result.structured_output == Found(code="****")
 
@@ -576,11 +576,11 @@ def test_a_structured_answer_is_what_transforms_left_of_it() -> None:
 
 def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
     async def main() -> None:
-        for word, seen in (("nothing", "the code is 1234"), ("1234", "it has a code")):
+        for word, seen in (("nothing", "the code is wxyz"), ("wxyz", "it has a code")):
             async with live({"guard": withholding(word)}) as bench:
-                agent = bench.agent("the code is 1234")
+                agent = bench.agent("the code is wxyz")
                 words = [each.get("data", "") async for each in agent.stream_async("go")]
                 assert seen in "".join(words)
-                assert ("1234" in "".join(words)) is (word == "nothing")
+                assert ("wxyz" in "".join(words)) is (word == "nothing")
 
     go(main())
