@@ -142,6 +142,7 @@ async function makeEveryCall(session_id, cause) {
   await attempt("register_action", { name: "greet", description: "Greet somebody", agent: false });
   await attempt("request_action", { action: `${plugin}:greet`, arguments: { name: "Ada" }, timeout: 30 });
   await attempt("unregister", { name: "shout" });
+  await attempt("ask", { question: "Is this seen from Node?", choices: ["yes", "no"], timeout: 30 });
   const counted = new Promise((resolve) => tasks.set("count", resolve));
   if (await attempt("start_task", { name: "count" })) {
     await counted; // `run_task` came, and made its `task_progress`

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from ally_plugins import Session
+    from ally_plugins import PluginQuestion, Session
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the examples are for Unix")
 
@@ -43,9 +43,13 @@ def enabled(examples: Path, home: Path) -> Callable[[str], None]:
     return enable
 
 
+async def _agree(question: PluginQuestion) -> str:
+    return question.choices[0]
+
+
 @asynccontextmanager
 async def _opened() -> AsyncIterator[tuple[Host, Session]]:
-    async with asyncio.timeout(PATIENCE), Host(app="examples") as host:
+    async with asyncio.timeout(PATIENCE), Host(app="examples", ask_person=_agree) as host:
         yield host, host.session("s1")
 
 
