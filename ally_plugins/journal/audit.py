@@ -103,6 +103,7 @@ def verify(path: Path, head_path: Path | None = None, *, copy: Head | None = Non
             check.run(db)
     except _BrokenError as broken:
         return check.report(broken.problem)
+    # A JournalError too, and no fault of the journal: an upgrade can read it.
     except JournalVersionError:
         raise
     except (sqlite3.Error, JournalError, ValueError) as error:  # ValueError: SQLite's own message is not UTF-8
@@ -128,6 +129,7 @@ class _Check:
         return AuditReport(self.n, len(self.bare), lag, self.head, problem)
 
     def read_head(self, path: Path) -> None:
+        # Anybody's: what is verified may be a copy that was brought here.
         self.head = read_head(path, is_own=False)
 
     def heads(self) -> Iterator[tuple[Head, str]]:
@@ -148,6 +150,7 @@ class _Check:
         with closing(db.execute(_QUERY)) as rows:
             for row in rows:
                 self.check_record(row, db)
+        # After the hashes, which name a fault more exactly; before `check_pruned`, which compares `at` as a number.
         self.check_types(db)
         self.check_misplaced(db)
         self.check_end()
@@ -167,6 +170,7 @@ class _Check:
             raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
         self.n, self.hash = n, hash_
         for head, name in self.heads():
+            # Whoever computes all hashes anew makes a chain that holds; what was seen of the old one does not fit it.
             if head.n == n and head.hash != hash_:
                 raise _BrokenError("replaced", n, f"record {n} is not the one that {name} has seen")
         self.note(n, kind, data, db)
@@ -178,6 +182,7 @@ class _Check:
 
     def altered_or_reordered(self, n: int, db: sqlite3.Connection) -> _BrokenError:
         """Distinguish an altered record from one that was swapped with a later one, whose hash still fits here."""
+        # The rest is read once more, which happens once: this fault ends the check.
         with closing(db.execute(_QUERY.replace("ORDER", "WHERE n > ? ORDER"), (n,))) as rows:
             for row in rows:
                 if _link_of(self.hash, n, row) == row[9]:
@@ -225,6 +230,7 @@ class _Check:
             raise _BrokenError("state", found[0], text)
 
     def check_end(self) -> None:
+        # Of an empty journal nothing can be cut, and one in memory has no file beside it.
         if self.head is None and self.n and self.needs_head:
             raise _BrokenError("head_missing", None, "audit.head is missing, so a cut end could not be noticed")
         for head, name in self.heads():
@@ -235,6 +241,7 @@ class _Check:
     def check_pruned(self, db: sqlite3.Connection) -> None:
         """Check that content is missing only where a later record of the kind "pruned" allows it."""
         unprunable = "data IS NULL AND (state = 'pending' OR kind IN (?, ?, ?))"
+        # One is enough: the check ends with the first.
         query = f"SELECT n FROM records WHERE {unprunable} ORDER BY n LIMIT 1"  # noqa: S608 - constants
         missing = [n for (n,) in db.execute(query, NEVER_PRUNED)]
         for n, at in self.bare:
@@ -248,6 +255,7 @@ def _link_of(before: bytes, n: int, row: _Row) -> bytes | None:
     try:
         kind, plugin, session_id, ref, key = _decoded(texts)
         return link(before, digest, n, at, kind or "", plugin, session_id, ref, key)
+    # TypeError: what JSON or `bytes` does not take; ValueError: what is no UTF-8.
     except (TypeError, ValueError):
         return None
 

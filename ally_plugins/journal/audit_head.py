@@ -43,9 +43,11 @@ def read_head(path: Path, *, is_own: bool = True) -> Head | None:
 
 def write_head(path: Path, head: Head, *, sync: bool) -> None:
     """Replace `audit.head` as a whole, unless another host has written a later one. Raises OSError or JournalError."""
+    # Two hosts may write by turns, and the one that comes late must not set the file back.
     newest = read_head(path)
     if newest is not None and newest.chain == head.chain and newest.n >= head.n:
         return
+    # A name of this process and thread alone: of two that shared one, each would rename the other's half.
     new = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}")
     try:
         new.unlink(missing_ok=True)  # left by a killed process with the same pid; O_EXCL would fail on it
@@ -56,6 +58,7 @@ def write_head(path: Path, head: Head, *, sync: bool) -> None:
                 file.flush()
                 # Before the rename, or a crash may leave the new name with an empty file.
                 os.fsync(descriptor)
+        # The folder is not synced: an older head after a power cut is a lag, and no fault.
         new.replace(path)
     except BaseException:
         with suppress(OSError):

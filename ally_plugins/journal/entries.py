@@ -54,6 +54,7 @@ def split_by_session(entries: Iterable[Entry], sessions: Collection[str]) -> tup
         if isinstance(item, list):
             others = [row for row in item if row[0] not in sessions]
             if len(others) < len(item):
+                # Size 0: all of it stays with the part that is kept, since it is given back once.
                 taken.append(([row for row in item if row[0] in sessions], waiter, 0))
             kept.append((others, waiter, size))
         elif type(item) is tuple and item[3] in sessions:

@@ -70,6 +70,7 @@ def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -
 
 def _record(reader: JournalReader, id_: str, session_id: str | None) -> StoredRecord | None:
     of_session = reader.records(ref=id_, session_id=session_id) if session_id is not None else ()
+    # A message's own record is left out: messages are looked for by themselves.
     return next((record for record in (*of_session, *reader.records(ref=id_)) if record.kind != ACCEPTED), None)
 
 
@@ -113,6 +114,7 @@ def _with_their_calls(reader: JournalReader, causes: tuple[StoredEvent, ...]) ->
 
 def _call_of(event: StoredEvent) -> str | None:
     body = event.body
+    # Most events have no call; to look for the bytes is much less than to parse them.
     value = orjson.loads(body) if b'"call_id"' in body else None
     return value.get("call_id") if isinstance(value, dict) else None
 

@@ -44,6 +44,7 @@ def export(reader: JournalReader, session_id: str) -> Iterator[bytes]:
     """Yield the lines of a session, each with its newline, in constant memory. Raises JournalError."""
     yield ascii_json(_line({"format": FORMAT, "version": VERSION, "session_id": session_id}))
     parts = (_events(reader, session_id), _messages(reader, session_id), _decisions(reader, session_id))
+    # Merged and not sorted: each part is in order already, so no more than a line of each is held.
     for _, _, _, line in merge(*parts):
         yield ascii_json(line)
 

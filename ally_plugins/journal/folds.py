@@ -11,7 +11,7 @@ from .values import Record
 
 __all__ = ["FOLD_S", "Folds"]
 
-FOLD_S: Final = 1.0  # how long the first of a kind waits for others
+FOLD_S: Final = 1.0  # how long the first of a kind waits for others; the key has the second, so more would fold no more
 _MAX: Final = 1000  # different kinds that wait at once, which bounds memory
 
 

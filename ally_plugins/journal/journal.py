@@ -73,6 +73,7 @@ class Journal:
         """Whether what is written belongs to a replay: then its time is that of the machine, as for `audit --since` and
         `prune`, and its own time stands beside it (`recorded_at`), which marks it."""
         self._writer: Final = Writer(open_store(create=True), open_store, held, self._dated)
+        # The writing thread is a daemon: what waits for it would be lost with an interpreter that ends.
         atexit.register(self.close_blocking)
 
     @classmethod
@@ -197,6 +198,7 @@ class Journal:
 
         Asks the disk, some 15 µs, only where another host may have taken it since the last beat.
         """
+        # Without an epoch it is not on disk yet, and its id is one that nobody else can have (`is_new`).
         if lease.lost is None and (not lease.epoch or lease.is_trusted(self._writer.beaten_at)):
             return
         lease.check_known()

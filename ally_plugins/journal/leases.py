@@ -42,6 +42,7 @@ _REFUSE: Final = f"EXISTS {_NEW}{_ROW}) BEGIN SELECT RAISE(ABORT, '{_LOST}'); EN
 _HELD: Final = (
     "CREATE TEMP TABLE held(session_id TEXT PRIMARY KEY, epoch INTEGER NOT NULL) WITHOUT ROWID",
     f"CREATE TEMP TRIGGER lease_of_insert AFTER INSERT ON main.records WHEN {_REFUSE}",
+    # `state` alone: pruning removes `data`, and may do so for the sessions of any host.
     f"CREATE TEMP TRIGGER lease_of_state BEFORE UPDATE OF state ON main.records WHEN {_REFUSE}",
 )
 _COLUMNS: Final = "session_id, epoch, host, pid, started, boot, namespace, beat"
@@ -59,6 +60,7 @@ class Lease:
     on_lost: Callable[[], object]
     """Called once when the lease is lost, by the thread that finds out."""
     valid_from: float = field(factory=time.monotonic)
+    """From before the row's first beat, so that the holder's trust ends before others may take the session."""
     epoch: int = 0
     """0 until it is on disk."""
     refused: str | None = None
@@ -101,6 +103,7 @@ class LeaseRow:
         silent_ms = _now_ms() - self.beat
         if silent_ms < 0 and self.owner.boot is None:
             return True  # a beat that is yet to come: the machine was started again since
+        # Silence first: it costs no look into /proc.
         return silent_ms >= SILENT_S * 1000 or is_dead(self.owner)
 
     def describe(self) -> str:
@@ -165,6 +168,8 @@ class LeaseTable:
             )
             return
         self._db.execute(
+            # A counter, since a closed session's row is gone: one epoch more than those that are there may be given
+            # again.
             "INSERT INTO meta VALUES ('lease_epoch', '1') "
             "ON CONFLICT(name) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT)"
         )
@@ -197,7 +202,7 @@ class LeaseTable:
         self._changes.clear()
 
     def roll_back(self) -> None:
-        """Forget what the transaction has changed."""
+        """Forget what the transaction has changed; SQLite has rolled `temp.held` back with all the rest."""
         self._changes.clear()
 
     def beat(self) -> None:
@@ -213,6 +218,7 @@ class LeaseTable:
         """Remove the leases of processes that are provably dead, or they would only become more."""
         self._is_swept = True
         rows = read_leases(self._db)
+        # Each process is looked at once, however many sessions it had.
         dead = {owner for owner in {row.owner for row in rows} if owner.is_dead()}
         gone = [(row.session_id, row.epoch) for row in rows if row.owner in dead]
         self._db.executemany("DELETE FROM leases WHERE session_id = ? AND epoch = ?", gone)
@@ -245,4 +251,5 @@ def loss_of(session_id: str, row: LeaseRow | None) -> str:
 
 
 def _now_ms() -> int:
+    # Not the time of day, which people set: then hosts that live would look silent.
     return time.monotonic_ns() // 1_000_000

@@ -95,6 +95,7 @@ def migrate(path: Path, wait_s: float) -> None:
     Waits `wait_s` seconds at most for others to close the file. Raises JournalError when they do not, or when a step
     fails, sqlite3.Error and OSError when there is no room for the copy; the journal is then as it was.
     """
+    # SQLite keeps its log beside the file itself, not beside a link to it; the copy belongs there, too.
     real = Path(os.path.realpath(path))
     with _opened_alone(real, wait_s) as connection:
         version = version_of(connection)
@@ -140,6 +141,7 @@ def _chain(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
 def _opened_alone(real: Path, wait_s: float) -> Generator[sqlite3.Connection]:
     deadline = time.monotonic() + wait_s
     while True:
+        # Never `rwc`: a file that went away meanwhile would be replaced by an empty one.
         uri = f"{real.as_uri()}?mode=rw"
         with closing(sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)) as connection:
             if _is_alone(connection):
@@ -160,6 +162,7 @@ def _is_alone(connection: sqlite3.Connection) -> bool:
     try:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
+        # The low byte is the primary code: SQLITE_BUSY_RECOVERY and the like are busy, too.
         if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
         return False
@@ -171,12 +174,14 @@ def _copy(connection: sqlite3.Connection, copy: Path) -> None:
     new = copy.with_name(f"{copy.name}.new")
     new.unlink(missing_ok=True)
     try:
+        # Made here, since SQLite would make it with the bits that the umask leaves.
         os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         with closing(sqlite3.connect(new)) as target:
             connection.backup(target)
         # Only now: a copy that was broken off must not take the place of a whole one.
         new.replace(copy)
     finally:
+        # After a success too: `new` has another name by then, and what SQLite left beside it is nobody's.
         for file in _with_companions(new):
             file.unlink(missing_ok=True)
 

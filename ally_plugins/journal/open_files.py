@@ -27,6 +27,7 @@ class OpenFiles:
     def __init__(self, path: Path) -> None:
         """Remember what they are. Raises OSError when one is not there."""
         real = os.path.realpath(path)  # beside which SQLite keeps the others; the journal itself may be a link to it
+        # The first by the name that the next program opens: a link may lead elsewhere by then.
         self._paths: Final = (str(path.absolute()), *(real + suffix for suffix in _COMPANIONS))
         self._given: Final = str(path)
         found = [os.stat(each) for each in self._paths]
@@ -52,6 +53,7 @@ class OpenFiles:
         path = self._paths[position]
         try:
             found = os.stat(path)
+        # For whatever reason: what cannot be looked at is nothing to acknowledge by.
         except OSError:
             pass
         else:

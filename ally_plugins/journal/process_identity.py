@@ -43,8 +43,11 @@ class ProcessIdentity:
     def is_dead(self) -> bool:
         """Say whether the process is provably not there any more."""
         boot, namespace = _boot(), _namespace()
+        # All processes of an earlier boot have ended, in whatever namespace. No other machine is meant: hosts of two
+        # machines cannot share a journal, since SQLite's log needs their shared memory.
         if self.boot is not None and boot is not None and self.boot != boot:
             return True
+        # In another container the number is another process.
         if self.namespace != namespace:
             return False
         return has_ended(self.pid) or (self.started is not None and start_ticks(self.pid) not in {None, self.started})
@@ -52,11 +55,13 @@ class ProcessIdentity:
 
 @cache
 def _identity_of(pid: int) -> ProcessIdentity:
+    # Kept by pid, so that a fork does not take its parent's.
     return ProcessIdentity(pid, start_ticks(pid), _boot(), _namespace())
 
 
 def has_ended(pid: int) -> bool:
     """Say whether there is no process of this number."""
+    # Before signal 0, which reaches a zombie as well.
     if (fields := _stat(pid)) is not None:
         return fields[_STATE] in _DEAD
     if sys.platform == "win32":  # there `os.kill` would end it
@@ -93,6 +98,7 @@ def start_ticks(pid: int) -> int | None:
 
 def _stat(pid: int) -> list[str] | None:
     try:
+        # `replace`: a program's name may be any bytes, and is not looked at.
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
         return None

@@ -80,6 +80,7 @@ class JournalReader:
     def __init__(self, path: Path) -> None:
         """Take the path; the file is opened when it is first needed."""
         self.path: Final = path
+        # `check_same_thread` is off: SQLite lets threads share a connection by turns, and this makes the turns.
         self._lock: Final = threading.Lock()
         self._db: sqlite3.Connection | None = None
         self._pid: Final = os.getpid()
@@ -168,6 +169,7 @@ class JournalReader:
             yield from map(record_from_row, page)
             if len(page) < size:
                 return
+            # By number, not by OFFSET, for which SQLite reads all that came before again.
             after_n = page[-1][0]
             left = None if left is None else left - size
 
@@ -193,6 +195,8 @@ class JournalReader:
         last = self.last_n() if after_n is None else after_n
         while not stop.is_set():
             upto = self.last_n()
+            # `upto` is read before: what the filters leave out until there is not looked at again, and no record after
+            # it is passed over.
             for record in self.records(after_n=last, **filters):
                 last = record.n
                 yield record
@@ -262,6 +266,7 @@ class JournalReader:
         before_n = self.last_n() + 1
         query = (
             f"SELECT n, data FROM records WHERE session_id = ? AND kind = '{EVENTS}' AND n < ? "  # noqa: S608
+            # `instr` spares decoding most blocks; one that has the word in a text is decoded for nothing.
             "AND instr(data, ?) ORDER BY n DESC LIMIT 1"
         )
         while rows := self._rows(query, (session_id, before_n, type.encode())):
@@ -279,6 +284,7 @@ class JournalReader:
             f"SELECT n, session_id, ref, data FROM records NOT INDEXED WHERE n >= ? AND n <= ? AND kind = '{EVENTS}' "  # noqa: S608
             "ORDER BY n"
         )
+        # Up to a number read before, which is where the next call goes on: nothing written meanwhile is passed over.
         blocks = self._read(lambda db: _some_blocks(db.execute(query, (first_n, upto))))
         is_all = not blocks or sum(len(block.content or b"") for block in blocks) < _BLOCKS_BYTES
         return blocks, max(first_n, upto + 1 if is_all else blocks[-1].n + 1)
@@ -317,6 +323,7 @@ class JournalReader:
     def bookmarks(self, prefix: str) -> dict[str, str]:
         """Return those whose names begin with a prefix, by what follows it."""
         begin = BOOKMARK + prefix
+        # A range and not LIKE, to which `%` and `_` in a name mean more; nothing sorts behind U+10FFFF.
         rows = self._rows("SELECT name, value FROM meta WHERE name >= ? AND name < ?", (begin, begin + "\U0010ffff"))
         return {str(name)[len(begin) :]: str(value) for name, value in rows}
 
@@ -350,6 +357,7 @@ def _some_blocks(rows: sqlite3.Cursor) -> list[EventBlock]:
     """Take blocks until they are large together; then let go of the rest."""
     blocks: list[EventBlock] = []
     size = 0
+    # A statement that has not come to its end keeps its read transaction, and with it the log, from being folded in.
     with closing(rows):
         for row in rows:
             blocks.append(EventBlock(*row))

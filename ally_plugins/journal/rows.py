@@ -44,6 +44,7 @@ def problem_of(at: Any, *texts: Any) -> str | None:
         return f"the time of a journal record is of the type {type(at).__name__}, expected Unix ms"
     if _TEXT.issuperset(map(type, texts)):
         return None
+    # A subclass of `str` is stored and hashed as its text; only the quick look does not know that.
     wrong = [text for text in texts if not isinstance(text, (str, NoneType))]
     return (
         f"a journal record has a value of the type {type(wrong[0]).__name__} where a text is expected"

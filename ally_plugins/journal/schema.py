@@ -33,7 +33,7 @@ BOOKMARK: Final = "bookmark:"  # before the name of a bookmark in `meta`; older 
 IN_FORK: Final = "the journal {!r} was opened by the process of which this one is a fork; open it anew here"
 _APPLICATION_ID: Final = 0x416C6C79  # "Ally": file(1) and `connect` tell a journal from other SQLite files
 _MEMORY: Final = Path(":memory:")
-_STATEMENT_CACHE: Final = 64
+_STATEMENT_CACHE: Final = 64  # the sixteen inserts of `store`, which are long, and all else that it executes
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
 # Those of version 1; what came later is in `migrations`. No STRICT, no RETURNING: Python 3.11 is found with SQLite
@@ -74,6 +74,7 @@ def connect(path: Path, *, create: bool) -> sqlite3.Connection:
     if create and not is_in_memory(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # one that is there stays closed: its locks would go with the descriptor
+            # By the target's name: through a link O_EXCL makes nothing.
             os.close(os.open(os.path.realpath(path), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = _try_connect(path, create=create)
     if connection is None:
@@ -90,7 +91,7 @@ def _try_connect(path: Path, *, create: bool) -> sqlite3.Connection | None:
         _uri(path, "mode=rw"),
         uri=True,
         timeout=BUSY_TIMEOUT_S,
-        isolation_level=None,
+        isolation_level=None,  # Python begins no transaction: a batch is one statement, or begins its own
         check_same_thread=False,  # opened in the caller's thread, used in the writer's
         cached_statements=_STATEMENT_CACHE,
     )
@@ -100,6 +101,7 @@ def _try_connect(path: Path, *, create: bool) -> sqlite3.Connection | None:
     except BaseException:
         connection.close()
         raise
+    # Here, since `migrate` waits until nobody has the file open.
     connection.close()
     return None
 
@@ -122,6 +124,7 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> bool:
     """Set up a connection and the tables of a new journal; return False when the journal is of an older version."""
+    # Before BEGIN: within a transaction the mode stays as it is.
     _switch_to_wal(connection)
     # In WAL mode the default of many builds loses the last commits with the power; we answer for what we accepted.
     connection.execute(f"PRAGMA synchronous = {'OFF' if is_in_memory(path) else 'FULL'}")
@@ -146,6 +149,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
+            # The low byte is the primary code.
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -193,6 +197,7 @@ def _try_read_only(uri: str, path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         if is_in_memory(path):
+            # The address of a database in memory has no read-only form.
             connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA read_uncommitted = ON")  # or it and the writer would refuse one another
         _check_kind(connection, path)
@@ -225,6 +230,7 @@ def describe_error(error: Exception, path: Path) -> str:
     if isinstance(error, JournalError):
         return str(error)
     for prefix, text in _ERROR_TEXTS.items():
+        # By prefix: extended codes, such as SQLITE_IOERR_WRITE, begin as their primary one.
         if name.startswith(prefix):
             return text.format(where)
     if isinstance(error, PermissionError):

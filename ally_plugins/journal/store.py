@@ -27,7 +27,8 @@ from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, St
 __all__ = ["Batch", "Bookmark", "Claim", "Mark", "Release", "Store", "Written", "now_ms"]
 
 # Rows in one statement at most. One statement is one sqlite3_step, and each step gives the GIL away: with a busy loop
-# thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement.
+# thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement. Its 5,632 parameters are far below
+# SQLite's limit of 32,766.
 _CHUNK: Final = 512
 # How many rows statements are prepared for; others are padded with NULL. Powers of two, and an eighth more, since as
 # many callers as a power of two bring a block of events with them.
@@ -118,6 +119,7 @@ def _insert(count: int) -> str:
     values = ",".join(["(" + ",".join("?" * _WIDTH) + ")"] * count)
     if count == 1:
         return f"INSERT INTO records({_COLUMNS}) VALUES {values}"  # noqa: S608 - constants
+    # The padding is left out by its NULL; `column1` is SQLite's name for the first column of VALUES.
     return f"INSERT INTO records({_COLUMNS}) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"  # noqa: S608
 
 
@@ -156,6 +158,7 @@ class Store:
                 check_head(head_path, recorded, self._hash_at, self.head)
                 if recorded is None:
                     self._begin_head(head_path)
+            # After `check_head`: into a journal that was cut or replaced nothing is written.
             self._leases.restore()
         except BaseException:
             self._db.close()
@@ -209,6 +212,7 @@ class Store:
     def _write_batch(self, batch: Batch) -> Written:
         rows = [*batch.rows, *_blocks(batch.events)]
         if len(rows) <= _CHUNK and batch.is_rows_only:
+            # A number that another host has taken, a key, a lost lease: the transaction below finds out which.
             with suppress(sqlite3.IntegrityError):
                 return self._write_at_once(rows)
         is_durable = bool(rows or batch.marks or batch.bookmarks)
@@ -240,11 +244,13 @@ class Store:
                 self._leases.release(release.lease)
             self._db.execute("COMMIT")
         except BaseException:
+            # `_append` has moved it on, to records that are not there now.
             self.head = head
             self._leases.roll_back()
             with suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+        # Only now: a lease that is on no disk is not held.
         self._leases.commit()
         return written
 
@@ -259,6 +265,7 @@ class Store:
         if not self._is_durable:
             yield
             return
+        # Around the transaction: within one SQLite refuses to change it.
         self._db.execute("PRAGMA synchronous = NORMAL")
         try:
             yield
@@ -292,6 +299,7 @@ class Store:
             n += 1
             digest = digest_of(content)
             hash_ = link(hash_, digest, n, at, kind, plugin, session_id, ref, key)
+            # Text for json_each, and for people with the sqlite3 shell; a block is no JSON as a whole.
             data = content if kind == EVENTS else content.decode()
             params.append((n, at, kind, plugin, session_id, ref, key, data, digest, hash_, state))
         return params, Head(n, hash_, self._chain)
@@ -321,6 +329,7 @@ class Store:
 
     def _mark(self, mark: Mark) -> None:
         """Settle messages that are still pending, and record exactly those, so that `verify` can compare."""
+        # One parameter for any number of ids, so that the statement stays prepared.
         ids = orjson.dumps(list(mark.ids)).decode()
         pending = "ref IN (SELECT value FROM json_each(?)) AND kind = 'message' AND state = 'pending'"
         found = self._db.execute(f"SELECT ref, session_id FROM records WHERE {pending} ORDER BY n", (ids,)).fetchall()  # noqa: S608
@@ -350,9 +359,11 @@ class Store:
         self.write(Batch([(at, PRUNED, None, None, None, None, encode({"before": before}), None)]))
         last = self.head.n
         for start in range(0, last, _PRUNE_ROWS):
+            # Without it the content stays readable in the file's free pages.
             self._db.execute("PRAGMA secure_delete = ON")
             yield self._prune_range(start, start + _PRUNE_ROWS, before)
         self._db.execute("PRAGMA secure_delete = OFF")
+        # The log still has the content as it was; folding the log in and cutting it takes that away, too.
         with suppress(sqlite3.OperationalError):  # a reader holds the old pages; a later checkpoint takes them
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -376,6 +387,7 @@ class Store:
         """Raise JournalError when a file of the journal was removed, replaced or cut off."""
         if self._files is None or self._files.check():
             return
+        # What the next program would find; our own connection may answer from its memory.
         with closing(connect_read_only(self.path)) as fresh:
             row = fresh.execute("SELECT hash FROM records WHERE n = ?", (self.head.n,)).fetchone()
         if self.head.n and (row is None or row[0] != self.head.hash):
@@ -403,5 +415,6 @@ def _blocks(events: Iterable[Sequence[EventRow]]) -> Iterable[Row]:
             part = rows[start : start + _BLOCK_ROWS]
             ref = f"{part[0][1]}-{part[-1][1]}"
             if (problem := problem_of(part[-1][2], session_id)) is not None:
+                # Not a JournalError: the entry is at fault, and not the disk (`salvage.is_disk_failure`).
                 raise TypeError(problem)
             yield part[-1][2], EVENTS, None, session_id, ref, None, encode_block(part), None

@@ -55,6 +55,7 @@ JOURNAL: Final = "journal"  # the journal about itself: it failed for a time, an
 # Written by the journal alone, so that nobody can forge what `verify` relies on.
 OWN_KINDS: Final = frozenset({ACCEPTED, SETTLED, EVENTS, PRUNED, JOURNAL})
 
+# What `verify` goes by, and what the journal says of its own failures.
 NEVER_PRUNED: Final = (SETTLED, PRUNED, JOURNAL)
 
 SettledState: TypeAlias = Literal["delivered", "expired", "pending_at_end"]
@@ -187,6 +188,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):
+        # Sorted, so that equal sets have equal digests.
         return sorted(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
 

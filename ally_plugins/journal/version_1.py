@@ -35,6 +35,7 @@ def upgrade_event(body: bytes) -> bytes:
         return body
     try:
         event: dict[str, Any] = orjson.loads(body)
+    # An altered record is shown as it is: to say what is wrong is for `verify`.
     except orjson.JSONDecodeError:
         return body
     named = {name: event[old] for name, old in _NAMES.items() if old in event}

@@ -66,7 +66,7 @@ def resolve(outcomes: Iterable[tuple[Waiter | None, Any]]) -> None:
 
 def _set_results(pairs: Iterable[tuple[Waiter, Any]]) -> None:
     for waiter, outcome in pairs:
-        if waiter.done():
+        if waiter.done():  # cancelled: who waited gave up, and what was written stays written
             continue
         if isinstance(outcome, Exception):
             waiter.set_exception(outcome)

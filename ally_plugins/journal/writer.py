@@ -41,14 +41,17 @@ _log: Final = logging.getLogger("ally_plugins.journal")
 _SOON_S: Final = 0.05
 _HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
-_BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (see `store`)
+_BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (`store`), less some blocks of events
 _BATCH_BYTES: Final = 8 * 1024 * 1024  # in one transaction, which others who share the file wait for
 # What may wait in memory while the disk is slow or fails: about 200,000 events. More is lost, and counted.
 _SOON_BYTES: Final = 64 * 1024 * 1024
 
 
 class _Bell:
-    """Wakes one thread: an Event of a single lock, since that one's two take 10 µs of the loop for each decision."""
+    """Wakes one thread: an Event of a single lock, since that one's two take 10 µs of the loop for each decision.
+
+    The lock is held while it is silent, so that `ring` releases what another thread has acquired.
+    """
 
     __slots__ = ("_is_silent",)
 
@@ -65,6 +68,7 @@ class _Bell:
 
     def wait(self, timeout: float | None) -> None:
         """Wait until it rings, `timeout` seconds at most; returns at once when it has since the last wait."""
+        # More than TIMEOUT_MAX is an OverflowError.
         self._is_silent.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
 
 
@@ -103,6 +107,7 @@ class Writer:
         """When the leases were last renewed, in seconds of `time.monotonic`."""
         self.lost = 0
         self.reason: str | None = None
+        # A daemon: a host that nobody closes must not keep the program. `Journal` closes at exit.
         self._thread: Final = threading.Thread(target=self._run, name="ally-journal", daemon=True)
         self._thread.start()
 
@@ -113,8 +118,10 @@ class Writer:
 
         Raises JournalError at once while the disk fails, after `close`, and in a fork of the process.
         """
+        # Here as well as in `_check`: the usual case costs no call.
         if self.reason is not None or os.getpid() != self._pid:
             self._check()
+        # Without the lock, for the loop's sake: `append` of a deque is atomic.
         self._queue.append((item, waiter, 0))
         if self._has_ended:
             self._fail_remaining()
@@ -217,6 +224,7 @@ class Writer:
     def _run(self) -> None:
         while True:
             self._wait()
+            # Before the cycle: what is queued later still finds a thread, or `_fail_remaining`.
             last = self._closing
             try:
                 self._cycle()
@@ -295,6 +303,7 @@ class Writer:
         return self._store
 
     def _write(self, store: Store, entries: list[Entry]) -> None:
+        # As the note in `entries` says it; what is lost from here on is for the next note.
         lost = self.lost
         batch, *waiters = batch_of(entries)
         if batch.claims and (claims := [entry for entry in entries if type(entry[0]) is Claim]) != entries:
@@ -350,6 +359,7 @@ class Writer:
         reason = describe_error(error, self._path)
         if self.reason != reason:
             _log.error("%s", reason)
+        # Before the queue is taken: from here on `put` refuses, and nobody waits out the failure.
         self.reason, self._failed_at = reason, time.monotonic()
         queued = [*entries, *(self._queue.popleft() for _ in range(len(self._queue)))]
         self._queue.extendleft(entry for entry in reversed(queued) if entry[2])
@@ -357,6 +367,7 @@ class Writer:
         resolve([(entry[1], failure) for entry in queued])
         while self._chores:
             resolve([(self._chores.popleft()[1], failure)])
+        # A connection that has failed may be in a transaction still, or have files open that nobody will find.
         self._close_store()
 
     def _write_head(self, store: Store, *, is_idle: bool) -> None:
@@ -367,6 +378,8 @@ class Writer:
             return
         self._head_written_at = now
         try:
+            # Synced when idle only: amid the work another write follows in 50 ms, and a sync costs as much as a
+            # batch's.
             write_head(store.head_path, store.head, sync=is_idle)
         except (OSError, JournalError) as error:
             # `audit.head` may lag behind the journal; the next cycle tries again, in 50 ms.
@@ -387,7 +400,7 @@ class Writer:
 
     def _do_chore(self) -> None:
         steps, waiter, total = self._chores[0]
-        self._head_is_dirty = True
+        self._head_is_dirty = True  # a chore writes records past `_write`
         try:
             total[0] += next(steps)
         except StopIteration:
@@ -403,6 +416,7 @@ class Writer:
             self._write_head(self._store, is_idle=True)
             with suppress(sqlite3.Error):  # they end by themselves, when nobody renews them
                 self._store.release_all()
+        # In this order, against that of `put`: it looks at the reason, queues, then looks at `_has_ended`.
         self.reason = self.reason or "the journal is closed"
         self._has_ended = True
         self._fail_remaining()
