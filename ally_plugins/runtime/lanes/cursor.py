@@ -38,6 +38,7 @@ class Cursor:
 
     def remember_origin(self, chain: tuple[str, ...]) -> None:
         """Remember a chain that was delivered."""
+        # The longest: what the plugin does next may answer any of these events, and the hop limit must hold for each.
         if chain and len(chain) >= len(self.recent_origin):
             self.recent_origin, self.recent_events_left = chain, RECENT
 

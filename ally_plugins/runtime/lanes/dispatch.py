@@ -114,6 +114,7 @@ class Dispatcher:
                 }
                 names = order_for_hook(every, members, mandatory_last=info.kind == "transform")
                 orders[info.name] = tuple(known[name] for name in names)
+        # Only now, and both: after an OrderError the old ones still hold.
         self.plugins, self._orders = known, orders
         # Looked at for every message: mostly no plugin gates or transforms those of others, and the bus skips both.
         self.has_message_hooks = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
@@ -197,6 +198,7 @@ class Dispatcher:
         done = Transformed(value)
         plugins = self.participants(call)
         if plugins:
+            # For all of them before the first runs: a refusal amid the chain throws away what was done.
             self._refuse_reentry(call, plugins)
         for plugin in plugins:
             try:
@@ -336,6 +338,7 @@ def _placement(plugin: Plugin, hook: str) -> Placement:
 def _submit(plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
     implementation: Implementation = plugin.implementations[call.hook]
     caller = SCOPE.get()
+    # With the lanes that are held already: whoever makes the call waits for this hook as well.
     held = frozenset((plugin.name,)) | (caller.held if caller is not None else frozenset())
     scope = Scope(plugin.name, call.session_id, call.origin, held, cause=call.cause)
     assert plugin.lane is not None  # noqa: S101 - is_running says so

@@ -60,7 +60,7 @@ class Lane:
         )
         self._cursors: dict[str, Cursor] = {}
         self._pending_sessions: dict[str, None] = {}
-        """The sessions that may have events for it; a host has many that are idle."""
+        """The sessions that may have events for it, in the order of their turns; a host has many that are idle."""
         self._requests: deque[FutureRequest] = deque()
         self._held = frozenset((plugin,))
         self._since_pause = 0
@@ -192,6 +192,7 @@ class Lane:
         batch, now = self._batch, self._runner.scope.event if self._runner.scope is not None else None
         at = next((i for i, event in enumerate(batch) if event is now), -1)
         self._batch = batch[at + 1 :]
+        # An iterator of a list looks at its length in each step, so this ends the loop that is at it.
         del batch[at + 1 :]
         return self._batch
 
@@ -227,6 +228,7 @@ class Lane:
     async def _deliver_waiting(self) -> bool:
         """Deliver one batch of each session that has events; return whether there is more to do."""
         for session_id in list(self._pending_sessions):
+            # Before the delivery: what is emitted during it puts the session in again, behind the others.
             self._pending_sessions.pop(session_id, None)
             cursor = self._cursors.get(session_id)
             if cursor is not None and (before := cursor.position) < cursor.ring.head:
@@ -237,12 +239,13 @@ class Lane:
                 if self._since_pause >= BATCH:  # after less, the lane will sleep soon enough
                     self._since_pause = 0
                     await asyncio.sleep(0)
-            if self._requests:
+            if self._requests:  # it need not wait for the events of the other sessions
                 break
         return bool(self._pending_sessions or self._requests)
 
     async def _serve(self, request: FutureRequest) -> None:
         cursor = self._cursors.get(request.scope.session_id or "")
+        # A session that was closed and opened again has another ring, in which the number means nothing.
         if cursor is not None and cursor.ring is request.ring:
             while cursor.position < request.after and not self._runner.is_abandoned:
                 await self._deliver(request.scope.session_id or "", cursor, request.after)
@@ -271,6 +274,7 @@ class Lane:
                 await self._deliver_caused(session_id, cursor, run)
         finally:
             self._runner.leave()
+            # After a cancellation too: what may have been delivered is not delivered again.
             cursor.position = end
 
     async def _deliver_caused(self, session_id: str, cursor: Cursor, run: EventRun) -> None:

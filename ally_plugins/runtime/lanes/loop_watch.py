@@ -88,6 +88,7 @@ class LoopWatch:
             return
         blocker = self._blocker()
         if blocker is None or self._waited(SECOND_LOOK, self._is_over) or self._blocker() != blocker:
+            # Until the loop turns: whatever holds it up now was looked at already.
             self._waited(None, self._is_over)
             return
         self._on_blocked(blocker)

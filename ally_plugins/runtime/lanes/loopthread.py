@@ -38,6 +38,7 @@ class LoopThread:
     def start(self, first: Coroutine[Any, Any, T], wait: float | None) -> T:
         """Start the thread and run its first call. Raises what that raises, and nothing is left running then."""
         if self._thread is not None:
+            # A coroutine that nobody awaits is a warning when it is collected.
             first.close()
             raise HostError(f"this {self._word} runs already; make another one")
         self._loop, self._process = asyncio.new_event_loop(), OwnProcess.own()
@@ -101,6 +102,7 @@ class LoopThread:
 
     def _end(self) -> None:
         loop, thread = self._loop, self._thread
+        # First: a call that comes now is refused, and not left on a loop that ends.
         self._loop = self._thread = None
         if loop is not None and thread is not None:
             # `stop` alone would be seen only when the loop wakes for something else.
@@ -110,12 +112,14 @@ class LoopThread:
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     """Run a loop until it is stopped, then end what is left on it."""
+    # Our own, since the wait for its end is to be bounded (`_end_pool`).
     pool = ThreadPoolExecutor(thread_name_prefix="ally-pool")
     loop.set_default_executor(pool)
     try:
         loop.run_forever()
     finally:
         try:
+            # Tasks first: while they end they may use generators and the pool.
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()

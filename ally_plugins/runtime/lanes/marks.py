@@ -47,6 +47,7 @@ class Slot:
 
     def drop(self) -> None:
         """Have nobody read the marks from here on, and let go of where they were."""
+        # In this order: to set a mark in a view that was released is a ValueError.
         before, self.marks = self.marks, memoryview(bytearray(MARKS))
         before.release()
 

@@ -66,6 +66,7 @@ class Marks:
         for slot in self._slots.values():
             if slot is not UNMARKED:
                 slot.drop()
+        # Every view before the map, whose `close` raises BufferError otherwise.
         content, self._content = self._content, None
         if content is not None:
             content.release()

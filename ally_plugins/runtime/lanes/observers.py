@@ -108,6 +108,7 @@ class Observers:
         for event_type, event_class in EVENT_TYPES.items():
             own = implementations.get(hook_name(event_type))
             found = [impl for impl in (own, general) if impl is not None]
+            # That events were lost needs no grant: they were the plugin's own.
             if not found or not (receives(event_type) or event_class is EventsDropped):
                 continue
             # Thresholds are chosen one by one (`wants`), which the fast way does not do.

@@ -215,6 +215,7 @@ class Plugin:
     def at_work(self) -> Generator[None]:
         """Mark that a tool, an action or a task of it runs."""
         slot = self.slot
+        # A mark is one byte.
         slot.marks[WORKING] = min(255, slot.marks[WORKING] + 1)
         try:
             yield

@@ -83,6 +83,7 @@ class Ring:
             if (run := self._runs.get((cursor, end))) is not None:
                 return run
             events = self.items[cursor - self.base : end - self.base]
+        # Outside of the lock: runs are the loop's alone, and threads that emit need not wait for this.
         return self._keep(cursor, end, events)
 
     def event(self, number: int) -> Event | None:

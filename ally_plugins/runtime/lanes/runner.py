@@ -105,6 +105,7 @@ class Runner:
 
     def abandon(self) -> None:
         """Run nothing any more, whatever the running hook does; what waits is answered."""
+        # What waits is answered first: the task ends when the hook that runs in it lets it.
         self._shut_down()
         if self._task is not None:
             self._task.cancel()
@@ -135,7 +136,7 @@ class Runner:
             self._shut_down()  # whatever ended it: nobody may wait for a lane that is no more
 
     async def _sleep(self) -> None:
-        if self.is_abandoned:
+        if self.is_abandoned:  # while it worked: nobody would wake it any more
             return
         self._sleeper = self._loop.create_future()
         try:
@@ -212,6 +213,7 @@ class Runner:
                     try:
                         _plain(hook, function(event))
                     except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
+                        # On the loop: what a crash leads to (a state, a record) is not made for threads.
                         later(self._report, hook, _fault(error), event)
 
         self._is_in_thread = True
@@ -288,6 +290,7 @@ class Runner:
         scope = self.scope  # another one in the next moment, where a thread is at it
         event = scope.event if scope is not None and self.request is None else None
         hook = self._name(event) if event is not None else ""
+        # By the hook too: an event may have two, and each has the whole deadline.
         if event is None or event is not self._seen[0] or hook != self._seen[1]:
             self._seen, self._seen_at = (event, hook), now
             return False
@@ -300,6 +303,7 @@ class Runner:
 
     def _expire(self, now: float) -> None:
         self._alarm, self._alarm_at = None, math.inf
+        # A copy: whoever is answered is called at once, and may bring a request.
         for request, (ends, deadline) in list(self._expected.items()):
             if ends <= now:
                 self._expected.pop(request, None)

@@ -18,7 +18,8 @@ _LAST_STEP: Final = 0.1
 async def finished(work: Coroutine[Any, Any, T]) -> T:
     """Await work to its end and return its result; a cancellation is raised only then.
 
-    For what a thread does, which nothing stops, and for changes that must not be left half made.
+    For what a thread does, which nothing stops, and for changes that must not be left half made. A second cancellation
+    ends the waiting, and the work goes on alone.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -53,6 +53,7 @@ class Worker:
         What it raises is raised here, SystemExit and KeyboardInterrupt wrapped in `HookExit`, since a future must not
         carry them. Cancelling stops the waiting; the function itself cannot be stopped.
         """
+        # With the first function: a plugin whose hooks are all `async def` needs no thread.
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()

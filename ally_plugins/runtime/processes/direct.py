@@ -80,12 +80,14 @@ class DirectProcess(Process):
         if self._ending is None:
             self._ending = loop.create_task(self._end_tree(), name=f"ally-end-{self.pid}")
         elif grace <= 0:
+            # At once: the task that ends it looks at the deadline only every `POLL` seconds.
             self._signal("SIGKILL")
 
     async def _end_tree(self) -> None:
         loop = asyncio.get_running_loop()
         if loop.time() < self._deadline:
             self._signal("SIGTERM")
+            # A process that is stopped gets SIGTERM only once it runs again.
             self._signal("SIGCONT")
         while not self.gone.done() and self._is_there():
             if loop.time() >= self._deadline:
@@ -174,6 +176,7 @@ class DirectLauncher(Launcher):
         with explained(spec, folder):
             child = subprocess.Popen(  # noqa: S603, ASYNC220 - what the operator consented to; a fork is short
                 spec.argv, stdin=stdio, stdout=output, stderr=ends.child_stderr, cwd=folder, env=dict(spec.env),
+                # A group to be signalled as a whole, and no Ctrl-C from the host's terminal.
                 start_new_session=True,
             )  # fmt: skip
         return self._adopt(_WaitedChild(child, lambda: self._note_death(child.pid)), spec)
@@ -212,6 +215,7 @@ def explained(spec: ProcessSpec, folder: str) -> Generator[None]:
 def _limit(pid: int, spec: ProcessSpec) -> None:
     if sys.platform != "linux":
         return
+    # Here: Windows has no such module.
     import resource
 
     for name, soft, hard in kernel_limits(spec.limits):

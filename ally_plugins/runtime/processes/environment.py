@@ -68,6 +68,7 @@ def child_environment(
 
 
 def _is_seen(name: str, names: frozenset[str]) -> bool:
+    # In any case of letters: to Windows they are one name.
     if name.upper().startswith(_OURS):
         return False
     return name in names or name.startswith(_PREFIX)

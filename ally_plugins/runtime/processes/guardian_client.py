@@ -124,6 +124,7 @@ class GuardedLauncher(Launcher):
                 self._line, self._ready = self._open()
             line, ready = self._line, self._ready
             if not ready.done():
+                # Not `await ready`: whoever is cancelled here would cancel it for the others.
                 await asyncio.wait([ready], timeout=START_TIMEOUT)
             if not ready.done():
                 line.kill()
@@ -220,12 +221,14 @@ class GuardedLauncher(Launcher):
             raise _not_sent(spec, error.errno or 0) from error
         except UnicodeEncodeError as error:
             raise cannot_execute(spec, errno.EINVAL) from error
+        # After `send`, since what was not sent has no answer; none comes in between, where nothing is awaited.
         self._waiting[number] = (spec, future)
         ends.close_child()
         try:
             async with asyncio.timeout(START_TIMEOUT):
                 return await future
         except TimeoutError:
+            # It answers in milliseconds: one that does not hangs itself, and would end no daemon either.
             line.kill()
             raise _lost_guardian(spec) from None
         except asyncio.CancelledError:

@@ -63,10 +63,13 @@ class LifeLine:
 
     def open(self, python: str) -> None:
         """Start the guardian; it says `ready` as its first message. Raises OSError."""
+        # SEQPACKET keeps a message whole, with its descriptors beside it, and shows the other end's death as a stream
+        # does.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our own file, by the running interpreter
+                    # `-I -S`: no variable and no package of the host's changes what it runs, and it starts faster.
                     [python, "-I", "-S", str(SCRIPT), str(theirs.fileno()), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -89,6 +92,7 @@ class LifeLine:
         if self._socket is None:
             return
         data = json.dumps(message).encode()
+        # The caller closes its own as soon as this returns, and the message may have to wait.
         copies = _copy_all(descriptors or [])
         if self._outbox or not self._try_send(data, copies):
             self._outbox.append((data, copies))

@@ -130,6 +130,7 @@ class PipePair(asyncio.Transport):
     def _lose(self) -> None:
         if not self._is_lost:
             self._is_lost = True
+            # In the next turn, as asyncio's own transports do: never within the call that closes.
             asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
 
@@ -156,6 +157,7 @@ class _Watcher(asyncio.SubprocessProtocol):
         self.process: DirectProcess | None = None
         self._pair: PipePair | None = None
         self._stderr: PipedStderr | None = None
+        # asyncio reads the pipes from the start, when there is no protocol to hand on to yet.
         self._early: list[tuple[int, bytes]] = []
 
     def connect(self, pair: PipePair | None, stderr: PipedStderr) -> None:

@@ -127,6 +127,7 @@ class Process(ABC):
         if not self.gone.done():
             self._close_input()
             self._end(grace)
+            # `wait` leaves the future as it is when its time is up or it is cancelled; others wait for it, too.
             await asyncio.wait([self.gone], timeout=grace + UNKILLABLE)
         return self.gone.done()
 

@@ -49,6 +49,7 @@ async def run_program(
     process = await launcher.launch(spec, lambda: protocol, stderr.take)
     try:
         async with asyncio.timeout(timeout):
+            # Shielded: the deadline would cancel the future, which is the process's and set when it is dead.
             how = await asyncio.shield(process.exited)
         protocol.drain()
         if process.transport is not None and process.transport.get_extra_info("socket") is None:
@@ -59,6 +60,7 @@ async def run_program(
     except BaseException:
         await _end(process, grace)
         raise
+    # No grace: the program itself has ended, and what it left running serves nobody.
     await _end(process, 0.0)
     return Ran(
         stdout=bytes(protocol.output),
@@ -82,6 +84,7 @@ class _Tail:
 
     def take(self, data: bytes) -> None:
         self.data += data
+        # At twice the limit: cutting moves the bytes, which each piece need not pay for.
         if len(self.data) > 2 * self.limit:
             del self.data[: -self.limit]
 

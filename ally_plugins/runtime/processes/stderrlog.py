@@ -83,6 +83,7 @@ class StderrLog:
         self._take(self._masking.feed(self._decoder.decode(data)).encode() if self._masking.secrets else data)
 
     def _take(self, data: bytes) -> None:
+        # Before the rate is looked at: the last lines of a flood, too, may say why the process ended.
         self._last = (self._last + data)[-TAIL_BYTES:]
         cost = len(data) + RECORD_BYTES * data.count(b"\n")
         if not self._is_affordable(cost):
@@ -180,7 +181,7 @@ class StderrLog:
             self.lines += len(records)
         except OSError:  # a full disk, or a folder that is not there, is no reason to stop the daemon
             self.dropped_lines += len(records)
-            self._close()
+            self._close()  # the next record opens it anew: disk or folder may be there again
 
     def _append(self, data: bytes) -> None:
         if self._path is None:  # a host that keeps nothing on disk: the end in memory is all
@@ -194,6 +195,7 @@ class StderrLog:
 
     def _is_too_much(self, count: int) -> bool:
         size = os.fstat(self._descriptor).st_size
+        # An empty file takes whatever comes: it would be rotated again and again for what is larger than a file.
         return size > 0 and size + count > self._file_bytes
 
     def _rotate(self) -> None:

@@ -81,6 +81,7 @@ def listening_socket(path: Path | str) -> socket.socket:
 def who_listens(path: str) -> str | None:
     """Return a description of who listens; None only when the kernel reports that nobody does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        # A listener whose queue is full would keep a blocking `connect` waiting.
         sock.setblocking(False)  # noqa: FBT003 - takes no name
         try:
             sock.connect(path)

@@ -38,6 +38,7 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         if os.getppid() != keeper:
             os._exit(127)  # it died before that could be noticed
         _take(descriptors, has_stdio=request["stdio"])
+        # A signal that is ignored stays so over `exec`; only handlers do not.
         for number in (*IGNORED, *PYTHON_IGNORES):
             signal.signal(number, signal.SIG_DFL)
         stage = "folder"
@@ -46,6 +47,7 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         _lower_priority()
         argv = [argument.encode("latin-1") for argument in request["argv"]]
         environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
+        # Last: what comes before may need more than they leave.
         for name, soft, hard in request["limits"]:
             _limit(getattr(resource, name), soft, hard)
         stage = "exec"
@@ -57,7 +59,7 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         os.write(writer, b"%s %d" % (stage.encode(), errno.ENOMEM))
     except BaseException:  # noqa: BLE001 - nothing may return into the guardian's loop
         os.write(writer, b"%s %d" % (stage.encode(), errno.EINVAL))
-    os._exit(127)
+    os._exit(127)  # a shell's number for what cannot be executed
 
 
 def _take(descriptors: tuple[int, ...], *, has_stdio: bool) -> None:

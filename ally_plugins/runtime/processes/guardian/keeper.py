@@ -33,6 +33,7 @@ def keep(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, lin
         if os.getppid() != ME:
             os._exit(FAILED)  # the guardian died before it could be noticed
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        # The guardian's, both: its pipe must not be woken for the keeper's children.
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         needed = {0, 1, 2, *descriptors, writer, link.fileno()}

@@ -29,5 +29,6 @@ def receive(line: socket.socket) -> tuple[bytes, list[int]]:
         return b"", []
     for level, kind, content in extras:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            # What the kernel has cut may end amid a number.
             descriptors.frombytes(content[: len(content) // _INT * _INT])
     return data, list(descriptors)

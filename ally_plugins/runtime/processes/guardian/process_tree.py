@@ -26,6 +26,7 @@ def children(pid: int) -> list[int]:
 def _listed_children(pid: int) -> list[int]:
     found: list[int] = []
     try:
+        # The kernel lists a child under the thread that forked it.
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
                 found += map(int, file.read().split())
@@ -39,6 +40,7 @@ def _children_by_parent(pid: int) -> list[int]:
     found: list[int] = []
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
         with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
+            # From the last bracket on: a program's name, which stands before it, may have brackets and blanks.
             if int(file.read().rpartition(b")")[2].split()[1]) == pid:
                 found.append(int(name))
     return found

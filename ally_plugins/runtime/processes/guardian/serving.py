@@ -72,6 +72,7 @@ class Guardian:
         self._send({"ready": True})
         while not self._is_over:
             for descriptor, _ in self._poll.poll(self._pause()):
+                # A handler before it in this turn may have ended the watch.
                 handler = self._handlers.get(descriptor)
                 if handler is not None:
                     handler()
@@ -81,6 +82,7 @@ class Guardian:
 
     def finish(self) -> None:
         """Kill everything below, also what is forked meanwhile, and return when nothing is left."""
+        # A millisecond, since most end at once; longer and longer, for what waits for a disk.
         pause = TICK / 10
         while has_children():
             kill(descendants(ME))
@@ -146,6 +148,7 @@ class Guardian:
     def _fork(self, request: dict[str, Any], descriptors: tuple[int, ...]) -> Tree:
         if len(descriptors) != 1 + request["stdio"]:  # the kernel drops those for which no number is free
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        # `exec` closes the writer: an end without a byte is how success shows.
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -235,6 +238,7 @@ class Guardian:
     def _end_tree(self, number: int, grace: float) -> None:
         tree = self._trees.get(number)
         if tree is None:
+            # It is gone, or never began: whoever ends it waits for this.
             self._send({"ended": number})
             return
         deadline = time.monotonic() + grace
@@ -247,6 +251,7 @@ class Guardian:
     def _check_ending(self) -> None:
         """Look at the trees that end: they are gone, or it is time to kill what is left."""
         for tree in [tree for tree in self._trees.values() if tree.deadline is not None]:
+            # A stray may be of any tree whose keeper was killed, so none of them is gone before it.
             if tree.keeper is None and not self._has_strays:
                 del self._trees[tree.number]
                 self._send({"ended": tree.number})
@@ -277,6 +282,7 @@ def _wake_on_child() -> int:
     """Return a descriptor that becomes readable when a child dies."""
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # It does nothing, but must be there: for a signal without a Python handler nothing is written to the descriptor.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     return reader
 
@@ -291,12 +297,15 @@ def main() -> None:
     """Take the life line's descriptor and the host's process id from the command line, and serve."""
     line = socket.socket(fileno=int(sys.argv[1]))
     line.setblocking(False)  # noqa: FBT003
+    # The mask of the host's thread was inherited, and each daemon would inherit it in its turn.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # It ends with its host: signals to everything of a terminal, or of a user, must leave it to end the daemons.
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, *PYTHON_IGNORES}:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     host = os.pidfd_open(int(sys.argv[2]))  # a forked copy of the host may hold the life line open
+    # So that it keeps no folder of the host's in use.
     os.chdir("/")
     guardian = Guardian(line, host)
     guardian.run()
