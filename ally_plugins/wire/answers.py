@@ -39,6 +39,7 @@ def verdict_to_wire(value: Any) -> dict[str, Any] | None:
     """Return what a gate returned as it is sent; anything at all may be given, so that nonsense arrives as such."""
     if value is None:
         return None
+    # By exact type throughout: a subclass may be anything, and is nonsense as it would be inline.
     if type(value) is Allow:
         return {"verdict": "allow"}
     if type(value) is Ask or type(value) is Deny:
@@ -109,6 +110,7 @@ def _changes(old: Any, new: Any) -> dict[str, Any]:
         return section_changes(new)
     if isinstance(new, ModelInput):
         return input_changes(old, new, _differ)
+    # As they are sent, since only what the wire can show counts as changed.
     before, after = _WRITERS[type(old)](old), _WRITERS[type(old)](new)
     return {key: after.get(key) for key in {**before, **after} if _differ(before, after, key)}
 
@@ -132,6 +134,7 @@ def replacement_from_wire(old: V, value: Any) -> Replace[V] | None:
         return None
     if not isinstance(value, dict):
         raise PluginError(f"the transform returned {described_json(value)}; {_EXPECTED_REPLACEMENT}")
+    # Before the nonsense alone: a Replace of a wrong kind is to read as an inline plugin's would.
     if "replace" in value and "nonsense" in value:
         raise PluginError(_wrong_kind(old, _nonsense_text(value["nonsense"])))
     _refuse_nonsense(value, "transform", _EXPECTED_REPLACEMENT)
@@ -158,6 +161,7 @@ def _differ(before: dict[str, Any], after: dict[str, Any], key: str) -> bool:
     old, new = before.get(key), after.get(key)
     if old is new:
         return False
+    # Texts may be large, and need no encoding to be compared.
     if type(old) is str and type(new) is str:
         return old != new
     return encode(old) != encode(new)
@@ -190,6 +194,7 @@ def _wrong_kind(old: object, found: str) -> str:
 
 def _nonsense_text(value: object) -> str:
     """Return a daemon's own description of its nonsense, as far as it is one line."""
+    # The peer's own words: nothing in them may act on a terminal or begin a line of a log.
     if isinstance(value, str) and value.isprintable():
         return value[:_LONGEST_WORD]
     return "something else"

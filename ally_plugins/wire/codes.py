@@ -122,6 +122,7 @@ def write_error(error: BaseException, *, names_type: bool = False) -> WireAnswer
     """
     code = _find_code(error)
     if code is None:
+        # The class at most: a text may quote what is secret, or the host's own files.
         data = {"reason": REASONS[INTERNAL_ERROR]} | ({"type": type(error).__name__} if names_type else {})
         return WireAnswer(INTERNAL_ERROR, _INTERNAL_TEXT, data)
     found = {name: getattr(error, name, None) for name in _ATTRIBUTES}
@@ -145,6 +146,7 @@ def read_error(code: int, message: str, data: Any = None) -> AllyError:
 
 
 def _find_code(error: BaseException) -> int | None:
+    # Before ToolCallError, whose subclass it is; so is BudgetRefused of RefusedError.
     if isinstance(error, ArgumentsError):
         return INVALID_PARAMS
     if isinstance(error, ToolCallError):
@@ -161,6 +163,7 @@ def _find_code(error: BaseException) -> int | None:
 def _find_budget_code(error: BudgetRefused) -> int:
     if error.budget == _CALLS_IN_FLIGHT:
         return BUSY
+    # A size never fits by waiting. A rate whose limit is 0 gives no time either, so the name decides.
     is_size = error.retry_after is None and error.budget.endswith("_bytes")
     return TOO_LARGE if is_size else BUDGET
 
@@ -213,6 +216,7 @@ def _read_budget(message: str, facts: Mapping[str, Any]) -> AllyError:
 
 
 def _read_validation(message: str, facts: Mapping[str, Any]) -> AllyError:
+    # One code, two errors: only wrong arguments name a tool.
     if "tool" in facts:
         problems = _texts(facts, "problems") if "problems" in facts else ()
         return ArgumentsError(message, tool=_text(facts, "tool"), plugin=_plugin(facts), problems=problems)

@@ -94,7 +94,7 @@ class Connection:
         self._outgoing: Final[dict[Any, str]] = {}
         self.outgoing: Final[Mapping[int, str]] = MappingProxyType(self._outgoing)
         self._incoming: Final[set[MessageId]] = set()
-        self._cancelled: Final[dict[Any, None]] = {}
+        self._cancelled: Final[dict[Any, None]] = {}  # no set: the oldest goes first when there are too many
         self._last_id = 0
         self._closed = ""
 
@@ -168,6 +168,7 @@ class Connection:
         if id_ not in self._incoming:
             self.counts.dropped += 1
             return
+        # Before the request is let go: a result that is no JSON leaves it there, to be answered with an error.
         line = encode_response(id_, result)
         if len(line) - 1 > self.send_limit:
             text = f"the result has {len(line)} bytes where the peer takes {self.send_limit}"
@@ -259,6 +260,7 @@ class Connection:
             return False
         if len(incoming) >= self.limits.in_flight:
             self.counts.busy += 1
+            # Answered right here, so it is not in flight itself.
             text = f"{len(incoming)} requests are in flight; wait for answers"
             self._output.append(_error(id_, BUSY, text, budget="calls_in_flight"))
             return False
@@ -283,6 +285,7 @@ class Connection:
         return False
 
     def _answer_malformed(self, malformed: Malformed, messages: list[Message]) -> None:
+        # A frame whose form is fine does not count: a peer is not cut off for integers that are too long.
         self.counts.malformed += malformed.is_broken
         if malformed.is_answered:
             self._output.append(_error(malformed.id, malformed.code, malformed.text))
@@ -291,6 +294,7 @@ class Connection:
 
     def _break(self, text: str, messages: list[Message]) -> None:
         self._closed = text
+        # No answer may follow the last line, which says why.
         self._incoming.clear()
         self._output.append(_error(None, INVALID_REQUEST, text))
         raise ProtocolError(text, received=tuple(messages))

@@ -19,7 +19,7 @@ class LineFramer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._tail = bytearray()
+        self._tail = bytearray()  # grows in place: bytes would be copied with each chunk of a long line
         self.is_overflowed = False
 
     def receive_data(self, data: bytes) -> list[bytes]:
@@ -51,5 +51,6 @@ class LineFramer:
             if held + len(line) > self._limit:
                 self.is_overflowed = True
                 return number
+            # Only the first line has its beginning in the tail.
             held = 0
         return len(lines)

@@ -54,5 +54,6 @@ def _refuse(theirs: tuple[str, ...], ours: tuple[str, ...]) -> VersionError:
 def _name(versions: tuple[str, ...]) -> str:
     if not versions:
         return "no version of the protocol that can be read"
+    # Eight of a peer's versions, cut: a text of ours must not be as long as it likes.
     names = ", ".join(repr(version[:SHOWN]) for version in versions[:8])
     return f"version {names} of the protocol"

@@ -43,14 +43,16 @@ def input_changes(old: ModelInput, new: ModelInput, differ: Differ) -> dict[str,
     """Return the fields of a model's input that differ. Raises TypeError, AttributeError for what JSON lacks."""
     before, after = ({"model": each.model, "settings": each.settings} for each in (old, new))
     changes: dict[str, Any] = {key: after[key] for key in before if differ(before, after, key)}
+    # By identity: whoever changes a message makes another one, and a conversation is long.
     if len(old.messages) != len(new.messages) or any(map(is_not, old.messages, new.messages)):
         by_id = {message.id: message for message in old.messages}
         changes["messages"] = [_message_changes(by_id.get(message.id), message, differ) for message in new.messages]
-    encode(changes)
+    encode(changes)  # as above; EncodeError is a TypeError
     return changes
 
 
 def _message_changes(old: Message | None, message: Message, differ: Differ) -> dict[str, Any]:
+    # The id stands for the whole message, so that a long conversation is not sent back.
     if old is not None and old is message:
         return {"id": old.id}
     after = message_to_wire(message)
@@ -82,4 +84,5 @@ def _message(by_id: dict[str, Message], item: Any, path: str) -> Message:
         return message_from_wire(item, path)
     if "content" not in item:
         return message
+    # Read whole, so that every field is checked; all but the content stays, as with an inline plugin's.
     return attrs.evolve(message, content=message_from_wire({**message_to_wire(message), **item}, path).content)

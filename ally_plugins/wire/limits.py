@@ -19,6 +19,7 @@ IN_FLIGHT: Final = 1_024  # far above every plugin's budget of calls in flight (
 
 
 def _check(_: object, attribute: attrs.Attribute[int], value: Any) -> None:
+    # By exact type: True is an `int`, too.
     if type(value) is not int or value < 1:
         raise ValueError(f"{attribute.name} is {value!r}; expected a whole number, 1 or more")
 

@@ -148,6 +148,7 @@ def parse(
     nothing else.
     """
     value = _decode(frame, limits)
+    # orjson reads an integer of more than 64 bits as a float, which is another number, or not at all.
     found = find_long_integer(frame) if value is _UNREAD or len(frame) >= _SHORTEST_LONG else None
     if found is not None:
         return _refuse_long(_read(found[0], outgoing, methods), found[1])
@@ -216,6 +217,7 @@ def _decode(frame: bytes, limits: WireLimits) -> Any:
     size = len(frame)
     # A value takes two bytes at least ("1,"), a level two ("[]"): most frames are too short to break either limit.
     is_deep = size > 2 * limits.depth and len(frame.translate(None, _NOT_OPENERS)) > limits.depth
+    # With `depth` openers at most a frame has no more values than one, and its commas and openers.
     if is_deep or (size > 2 * limits.nodes and frame.count(b",") + limits.depth >= limits.nodes):
         _check_shape(frame, limits)
     try:
@@ -253,6 +255,7 @@ def _read_call(
     if params is _ABSENT:
         params = {}
     elif params.__class__ is not dict:
+        # The method first: whoever calls what is not there learns nothing from the form of its params.
         if methods is not None and method not in methods:
             raise _refuse(value, f"there is no method {method!r}", METHOD_NOT_FOUND)
         raise _refuse(value, "'params' is not an object", INVALID_PARAMS)

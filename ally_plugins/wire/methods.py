@@ -158,6 +158,7 @@ def read_initialize_result(result: Any, plugin: str | None = None) -> Initialize
 
 def unknown_method(name: str) -> ValidationRefused:
     """Return the error for a method that a daemon called and that does not exist."""
+    # Cut: the name is the peer's, and may be as long as a method can be.
     return ValidationRefused(f"there is no method {name[:40]!r}; {suggest(name, PLUGIN_METHODS)}", field="method")
 
 

@@ -103,6 +103,7 @@ def _read_hook(value: Any, path: str, mistakes: Mistakes) -> HookOffer:
         return offer
     if offer.arguments is None:
         wanted = tuple(name for name in info.arguments if name != "context")
+        # Filled in here, so that nobody behind the reader has to know what None stands for.
         return HookOffer(name=offer.name, arguments=wanted, placement=offer.placement, optional=offer.optional)
     for index, name in enumerate(offer.arguments):
         if name not in info.arguments:

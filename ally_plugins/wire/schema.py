@@ -111,6 +111,7 @@ def _params(method: Method) -> list[dict[str, Any]]:
     required = schema.get("required", ())
     params = []
     for name, each in schema["properties"].items():
+        # OpenRPC has it beside the schema and not in it.
         description = each.pop("description")
         params.append({"name": name, "description": description, "required": name in required, "schema": each})
     return sorted(params, key=lambda param: not param["required"])  # as OpenRPC has it

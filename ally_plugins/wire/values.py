@@ -128,6 +128,7 @@ def result_to_wire(result: ToolResult) -> dict[str, Any]:
 
 def result_from_wire(value: Any, path: str = "result") -> ToolResult:
     """Return a tool's result; only the four fields that it has. Raises EventError, which names the path."""
+    # Strict, unlike the others: what else a tool has returned would be lost without a word.
     if isinstance(value, dict) and (unknown := sorted(value.keys() - _RESULT_KEYS)):
         text = f"{path}.{unknown[0][:SHOWN]} is no field of a tool result; expected success, output, error, data"
         raise EventError(text, path=f"{path}.{unknown[0][:SHOWN]}")
