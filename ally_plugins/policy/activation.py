@@ -50,6 +50,7 @@ class Activations:
         for tag in find_tags(text, self.modes):
             if self.is_active(tag.plugin) != tag.is_on:
                 changed.append(tag)
+            # Also where nothing changes: the person's word then holds when the plugin's mode is another one.
             self._chosen[tag.plugin] = tag.is_on
         return tuple(changed)
 

@@ -82,6 +82,7 @@ class ArgumentChecker:
     def _check_schema(self) -> None:
         schema = thaw(self.spec.schema)
         try:
+            # First, since it bounds the depth to which the next one recurses.
             check_event_data(schema, self.max_bytes, field="schema")
             _check_parts(schema)
             _compile_checked(schema)
@@ -89,6 +90,7 @@ class ArgumentChecker:
             raise ValidationRefused(f"{self.spec.name!r}: {error}", plugin=self.plugin, field="schema") from error
 
 
+# The types that one type of Python stands for: a number may be an `int` as well, and lists and objects have parts.
 _TYPES: Final[Mapping[str, type]] = {"string": str, "integer": int, "boolean": bool}
 _ABOUT: Final = frozenset({"title", "description"})
 
@@ -114,6 +116,7 @@ def _plain_types(schema: dict[str, Any]) -> Mapping[str, type] | None:
 
 def _fits(arguments: Mapping[str, Any], types: Mapping[str, type]) -> bool:
     """Return whether there is exactly one argument of the right type for each; False proves nothing."""
+    # By exact type: True is an `int`, and no integer to a schema.
     return len(arguments) == len(types) and all(types.get(name) is type(it) for name, it in arguments.items())
 
 
@@ -131,6 +134,7 @@ def _compile_checked(schema: dict[str, Any]) -> None:
     from jsonschema.validators import validator_for
 
     dialect = schema.get("$schema", "https://json-schema.org/draft/2020-12/schema")
+    # Without a default: jsonschema takes a dialect that it does not know for its newest.
     cls: Any = validator_for({"$schema": dialect}, default=cast("Any", None)) if isinstance(dialect, str) else None
     if cls is None:
         raise _refuse(f"$schema is {dialect!r}; leave it out, which means draft 2020-12")

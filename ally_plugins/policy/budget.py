@@ -102,6 +102,7 @@ class TokenBucket:
             self._level = level if level < self.capacity else self.capacity  # noqa: FURB136  # `min` costs 60 ns
             self._then = now
         elif elapsed < -self._span or self._then == inf:
+            # `inf` before the first time, so that a clock of any origin gives nothing for the time before it.
             self._then = now
         if 0 <= n <= self._level + TOLERANCE:
             self._level -= n

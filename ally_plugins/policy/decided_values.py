@@ -42,16 +42,19 @@ def decided_value(value: Any, *, salt: bytes | None) -> dict[str, Any]:
     shown = _shown(value)
     try:
         text = encode(shown)
+        # Read back, so that what is kept is what was hashed: texts repaired, mappings and tuples as JSON has them.
         plain = orjson.loads(text)
     # What cannot be printed is no reason to lose the record of the decision.
     except (EncodeError, RecursionError) as error:
         return {"unshown": str(error) or type(error).__name__}
     if salt is not None:
+        # Salted: the digest of a short secret could be found by trying.
         digest = hashlib.sha256(salt + text).hexdigest()
         return {"sensitive": True, "salt": salt.hex(), "digest": digest, "shape": _shape(plain, 0)}
     if len(text) <= MAX_DECIDED_BYTES:
         return {"value": plain}
     short = _shortened(plain, 0)
+    # Many texts that were each shortened may still be too much together.
     kept = {"value": short} if len(orjson.dumps(short)) <= MAX_DECIDED_BYTES else {"shape": _shape(plain, 0)}
     return {**kept, "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
 

@@ -69,6 +69,7 @@ def check_model_input(
     if shown and not messages:
         raise PluginError("no message is left; the model would have nothing to answer")
     whole = _with_private(old.messages, messages)
+    # With what is private, since the model gets all of it.
     _check_history(old.messages, whole)
     settings = _take_settings(old.settings, new.settings)
     fields = (*_message_changes(shown, messages), *_setting_changes(old.settings, settings))
@@ -178,7 +179,7 @@ def _with_private(old: Iterable[Message], messages: Sequence[Message]) -> tuple[
             anchor = message.id
     if not private:
         return tuple(messages)
-    whole = private[""]
+    whole = private[""]  # what stood before all that is shown; no message has the id ""
     for message in messages:
         whole.append(message)
         whole += private.get(message.id, ())

@@ -113,6 +113,7 @@ def _rank(plugin: Orderable, placement: Placement, mandatory_last: bool = False)
 
 def _sort(edges: _Edges, ranks: Mapping[str, _Rank]) -> tuple[str, ...]:
     """Sort topologically; of all that could be next, the lowest rank is (Kahn's algorithm with a heap)."""
+    # Not graphlib: of those that may come next it gives any, and the order must be one.
     blockers = dict.fromkeys(edges, 0)
     for later in edges.values():
         for name in later:

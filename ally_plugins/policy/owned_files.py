@@ -66,6 +66,7 @@ def fault_of(path: str, found: FileStatus, me: Me | None, *, is_folder: bool = F
 
 def is_foreign(found: FileStatus, me: Me | None) -> bool:
     """Return whether something belongs to neither this user nor root."""
+    # Root may change every file anyway.
     return me is not None and found.st_uid not in {me[0], 0}
 
 
@@ -74,6 +75,7 @@ def shared_with(path: str, found: FileStatus, me: Me | None) -> str:
 
     A group may where it is the user's own: on systems where each user has one, that is how editors leave files.
     """
+    # The bits of a link mean nothing: what it leads to is looked at by itself.
     if me is None or stat.S_ISLNK(found.st_mode):
         return ""
     if found.st_mode & stat.S_IWOTH:

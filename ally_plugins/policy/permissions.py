@@ -82,6 +82,7 @@ class GrantSet:
 
     def intersection(self, other: GrantSet) -> GrantSet:
         """Return what both sets allow: of two grants that overlap, the narrower one."""
+        # Both ways: of `gate:tool_call` and `gate:tool_call:bash` either set may have the narrower.
         mine = (own for own in self.grants if other.covers(own))
         theirs = (each for each in other.grants if self.covers(each))
         return GrantSet(frozenset([*mine, *theirs]))

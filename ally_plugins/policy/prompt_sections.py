@@ -58,6 +58,7 @@ def check_sections(
 
 def _take(section: PromptSection, before: dict[str, PromptSection], plugin: str) -> PromptSection:
     existing = before.get(section.name) if type(section.name) is str else None
+    # The same object has not changed; most sections are handed back so.
     if existing is section:
         return section
     owner = existing.source if existing is not None else plugin

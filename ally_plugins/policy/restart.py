@@ -72,6 +72,7 @@ class Backoff:
         """
         if ran_for >= self.healthy_after:
             self._failures = 0
+        # 32: `longest` is reached far before, and beyond 1,023 a float overflows.
         delay = min(self.longest, self.first * 2.0 ** min(self._failures, 32))
         self._failures += 1
         return delay * (1 - self.random() / 4)

@@ -33,4 +33,5 @@ class Thresholds:
 
     def compacted(self, usage: float | None) -> None:
         """Forget the levels that a compaction has brought usage below, however little; all when it is not known."""
+        # Without `HYSTERESIS`: a compaction is no wavering, and the way up begins anew.
         self._passed = {level for level in self._passed if usage is not None and usage >= level}

@@ -46,6 +46,7 @@ _C1: Final = re.compile(rb"\xc2[\x80-\x9f]")  # U+0080 to U+009F in UTF-8
 _ANY_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _QUOTED: Final = 40  # characters of a wrong value that an error quotes; a choice is shorter, most secrets are not
 _EXPECTED: Final = "expected a plain string, finite number, boolean, None, list or dict"
+# `\Z`, since `$` matches before a newline at the end as well.
 _KEY: Final = re.compile(r"[!-~]+(?: [!-~]+)*\Z")
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _SHORT_TYPE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -205,6 +206,7 @@ def _check_values(data: dict[Any, Any], field: str) -> None:
         if depth > MAX_DATA_DEPTH:
             raise ValidationRefused(f"{path[:160]} is nested deeper than {MAX_DATA_DEPTH} levels", field=field)
         for part, value in _list_items(container, path, field):
+            # Subclasses of dict too, as `FrozenDict` is one; what another class makes of its items is not looked at.
             if isinstance(value, dict) or type(value) is list or type(value) is tuple:
                 waiting.append((value, depth + 1, path + part))
             elif not _is_plain(value):
@@ -222,6 +224,7 @@ def _list_items(container: Any, path: str, field: str) -> list[tuple[str, Any]]:
 
 
 def _is_plain(value: object) -> bool:
+    # By exact type, as orjson would write an enum or a date otherwise; for NaN and the infinities it writes null.
     kind = type(value)
     return kind is str or kind is int or kind is bool or value is None or (kind is float and isfinite(value))  # type: ignore[arg-type]
 

@@ -129,6 +129,7 @@ def vote_from_failure(
 
     `detail` is a few words on what happened, such as the error's type and text.
     """
+    # The cause stays a failure, so that such an allow waives nothing (`combine`).
     verdict = Allow() if on_error == "allow" else Deny(_failure(plugin, cause, detail))
     return Vote(plugin=plugin, verdict=verdict, cause=cause, shadow=shadow, elapsed_ms=elapsed_ms, detail=detail)
 
@@ -147,6 +148,7 @@ def read_verdict(value: Any) -> Verdict | None:
     """
     if value is None or type(value) is Allow:
         return value
+    # By exact type: the fields of a subclass may be another at the next look.
     if type(value) is Ask or type(value) is Deny:
         _check_reason(value)
         return value
@@ -203,5 +205,6 @@ def _reasons(votes: list[Vote]) -> str:
 
 def _attributed(plugin: str, reason: str) -> list[str]:
     if _NEXT_REASON.search(reason):
+        # Without quotes within, or the quotation could seem to end there.
         reason = '"' + reason.replace('"', "'") + '"'
     return marked_lines(f"{inert(plugin)}:", reason)
