@@ -27,6 +27,7 @@ class Acks:
     def handled(self, offset: str) -> None:
         """Take the offset of an event that has been handled, as all before it have. Must be called on the loop."""
         self._latest = offset
+        # One request at a time: the latest offset covers all before it, so a burst of events costs few.
         if self._sending is None:
             self._sending = asyncio.get_running_loop().create_task(self._send_all(), name="ally-acks")
 
@@ -38,7 +39,7 @@ class Acks:
     async def _send_all(self) -> None:
         try:
             while (offset := self._latest) is not None:
-                self._latest = None
+                self._latest = None  # before the request: what is handled meanwhile sets it anew
                 await self._send(offset)
         except AllyError as error:  # the next acknowledgement covers this offset too
             self._on_error(error)

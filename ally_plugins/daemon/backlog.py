@@ -55,6 +55,7 @@ class Backlog:
     def take(self) -> Params | EventsDropped | HookRequest:
         """Return what is next."""
         item = self._items.popleft()
+        # Only events count: a request is bounded by the host, which waits for its answer.
         if item.__class__ is dict:
             self._events -= 1
         return item
@@ -85,6 +86,7 @@ class Backlog:
         for item in self._items:
             if isinstance(item, EventsDropped):
                 lost.setdefault(item.session_id, _Lost()).add_all(item, len(kept))
+            # Not one that cannot be named in EVENTS_DROPPED: nobody would know that it is missing.
             elif room and isinstance(item, dict) and item.get("offset") is None and _is_numbered(item):
                 room -= 1
                 self._events -= 1

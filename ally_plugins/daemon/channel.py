@@ -59,6 +59,7 @@ class Channel:
 
     def flush(self) -> None:
         """Write what the connection has to send: now, or closely after another write at the end of the loop's turn."""
+        # The end of this turn takes it along.
         if self._is_flushing:
             return
         if time.monotonic() - self._written_at <= JOINED:
@@ -69,17 +70,22 @@ class Channel:
             self._written_at = time.monotonic()
 
     def flush_now(self) -> None:
-        """Write what there is, waiting a moment for a host that is busy; for the end of the process."""
+        """Write what there is, waiting a moment for a host that is busy; for the end of the process.
+
+        It holds up the loop for LAST_WRITE seconds at most. What does not fit the pipe then is lost.
+        """
         self._write(self._drain())
         if self._waiting and not self.is_closed:
             import select
 
+            # Waits here and not on the loop, of which there may be no further turn.
             select.select([], [self._writing], [], LAST_WRITE)
             self._write_waiting()
 
     def close(self) -> None:
         """Let go of the descriptors; what was not taken is lost."""
         if not self.is_closed:
+            # Before the descriptors are closed: the next file that is opened may get the same number.
             self._stop_reading()
             if self._is_watching_writes:
                 self._loop.remove_writer(self._writing)
@@ -100,6 +106,7 @@ class Channel:
         except OSError:  # reset by a host that was killed
             data = b""
         if not data:
+            # Before `on_data`: a pipe at its end is readable for ever, and the loop would call again and again.
             self._stop_reading()
         self._on_data(data)
 
@@ -111,11 +118,12 @@ class Channel:
         if self.is_closed:
             return
         if self._is_watching_writes:
+            # Behind what waits, or the parts of two lines would be mixed.
             self._waiting += data
         elif data:
             written = self._try(data)
             if written < len(data):
-                self._waiting += memoryview(data)[written:]
+                self._waiting += memoryview(data)[written:]  # a slice of bytes would be copied first
                 self._is_watching_writes = True
                 self._loop.add_writer(self._writing, self._write_waiting)
 
@@ -145,10 +153,11 @@ class ThreadChannel:
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
         self.is_closed = False
-        if sys.platform != "win32":  # where it has been tried without threads first
+        if sys.platform != "win32":  # where it has been tried without threads first; Windows cannot before 3.12
             for descriptor in descriptors:
                 os.set_blocking(descriptor, True)
         for work in (self._read_all, self._write_all):
+            # Daemon threads: one that waits in a read cannot be woken, and must not keep the interpreter from ending.
             threading.Thread(target=work, name="ally-channel", daemon=True).start()
 
     @property
@@ -162,7 +171,7 @@ class ThreadChannel:
             self._jobs.put(data)
 
     def flush_now(self) -> None:
-        """Give the thread what there is, and a moment to write it."""
+        """Give the thread what there is, and LAST_WRITE seconds to write it, in which the loop stands still."""
         self.flush()
         written = threading.Event()
         self._jobs.put(written)
@@ -173,7 +182,7 @@ class ThreadChannel:
         self.is_closed = True
 
     def _read_all(self) -> None:
-        data = b"-"
+        data = b"-"  # anything but the end
         while data:
             try:
                 data = os.read(self._reading, READ_SIZE)
@@ -209,6 +218,7 @@ def open_channel(
 
 
 def _close(*descriptors: int) -> None:
+    # A socket is both: a number that is closed twice may belong to somebody else the second time.
     for descriptor in set(descriptors):
         with suppress(OSError):
             os.close(descriptor)

@@ -75,6 +75,7 @@ class Handlers:
 
     def _drop(self, spec: ToolSpec) -> None:
         own = self._kept[spec.kind]
+        # Another one may have been registered under the name since.
         if own.get(spec.name) is spec:
             del own[spec.name]
 

@@ -34,6 +34,7 @@ _READERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "sections": sections_from_wire,
     "stop": stop_from_wire,
 }
+# `request` is the question to the person everywhere else, and here what the model is sent.
 _READERS_OF_TOPIC: Final[Mapping[str, Mapping[str, Callable[[Any, str], Any]]]] = {
     "model_request": {"request": model_input_from_wire},
 }
@@ -76,11 +77,13 @@ def read_hook_call(loaded: Loaded, kind: str, params: Mapping[str, Any]) -> Rece
         context = params.get("context")
         values["context"] = context_from_wire(context) if context is not None else None
     deadline = params.get("deadline")
+    # By `type`, since True is an int; `not >=`, since NaN is neither less nor more.
     if deadline is not None and (type(deadline) not in {int, float} or not deadline >= 0):
         raise EventError("deadline is no number of seconds", path="deadline")
     arguments = tuple(values[name] for name in hook.arguments)
     if kind == "gate":
         return ReceivedHookCall(hook, arguments, deadline, verdict_to_wire)
+    # Read though the hook may not take it: the answer says only what differs from it.
     subject = _SUBJECTS[str(topic)]
     old: Any = values[subject] if subject in values else readers[subject](params.get(subject), subject)
     return ReceivedHookCall(hook, arguments, deadline, lambda value: replacement_to_wire(old, value))

@@ -48,9 +48,11 @@ class Initialization:
     def read(cls, params: Any) -> Self:
         """Read it; what a newer host adds is passed over. Raises ValidationRefused for a field of a wrong type."""
         given: dict[str, Any] = read_object(_PARAMS, params, "initialize", is_strict=False)
+        # By hand and lenient: the other limits are the host's business, and a newer one may have more of them.
         frame_bytes = given.get("limits", EMPTY).get("frame_bytes")
         return cls(
             plugin=given["plugin"],
+            # A connection back is answered with the one version that the host takes, a process with all that it speaks.
             protocols=given.get("protocols") or (given.get("protocol", ""),),
             capabilities=frozenset(given.get("capabilities", ())),
             settings=_settings(given.get("settings", EMPTY), given.get("secrets", ())),

@@ -112,6 +112,7 @@ class ProcessLane:
 
         It is answered with TimedOut after `deadline` seconds, and with TakenBack when the lane is closed.
         """
+        # A request that crossed the end of the lane: no turn would come for it.
         if not self._runner.is_open:
             request.settle(error=_stopped())
             return
@@ -122,6 +123,7 @@ class ProcessLane:
 
     def take_back(self, request: AnsweredRequest) -> None:
         """Do not answer a request any more; interrupt a hook that works on it (a thread has until its deadline)."""
+        # First, so that what the interrupted hook raises is no answer any more.
         request.take_back()
         self._runner.take_back(request)
 
@@ -138,6 +140,7 @@ class ProcessLane:
         self._watchdog.arm()
 
     def _drop(self) -> None:
+        # The running one too: a hook that ignores its cancellation would leave the host without an answer.
         running = self._runner.request
         for request in [*self.backlog.clear(), *([running] if running is not None else [])]:
             request.settle(error=_stopped())
@@ -148,6 +151,7 @@ class ProcessLane:
         done = 0
         while self.backlog:
             item = self.backlog.take()
+            # Not `isinstance(item, HookRequest)`: of an abstract class, that takes half a microsecond for each item.
             if isinstance(item, (dict, EventsDropped)):
                 await self._deliver(item)
             else:
@@ -169,6 +173,7 @@ class ProcessLane:
             self._enter(event)
             await self._runner.observe(((event, hooks),))
             self._runner.leave()
+        # Also one that no hook wants or that cannot be read: a durable event would come again for ever.
         self._handled(item)
 
     def _at_each(self, items: list[tuple[_Item, Event | None]]) -> Iterator[tuple[Event, Hooks]]:
@@ -176,6 +181,7 @@ class ProcessLane:
             if event is not None:
                 self._enter(event)
                 yield event, self._hooks_of(item)
+            # Reached when the hooks of the event have ended; not for a lane that is abandoned, whose event comes again.
             self._loop.call_soon_threadsafe(self._handled, item)
 
     def _enter(self, event: Event) -> None:

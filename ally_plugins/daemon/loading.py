@@ -66,6 +66,7 @@ class Loaded:
             "tools": _offered(self.tools),
             "actions": _offered(self.actions),
         }
+        # A plugin with `ally_event` gets every event, those of types that this version does not know too.
         if not self.observers["*"]:
             answer["events"] = [name for name, handlers in self.observers.items() if handlers]
         return answer
@@ -104,6 +105,7 @@ def _offered(specs: tuple[ToolSpec, ...]) -> list[dict[str, Any]]:
 
 def _hook(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Hook:
     placement = "first" if options.get("tryfirst") else "last" if options.get("trylast") else None
+    # By name, on the wire too: an older plugin takes fewer arguments than a newer host has for it.
     arguments = tuple(inspect.signature(function).parameters)
     is_async, is_optional = inspect.iscoroutinefunction(function), options.get("optionalhook") is True
     return Hook(name, function, arguments, is_async, placement, is_optional)

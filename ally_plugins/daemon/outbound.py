@@ -78,6 +78,7 @@ class WireOutbound(LoopCalls):
 
     async def _register(self, call: Register) -> Any:
         """Keep the handler before the host is asked: it may call it before its answer is read."""
+        # Only where something is registered: these classes cost a daemon's start.
         from ally_plugins.wire.offers import ToolOffer
 
         spec = call.make_spec()
@@ -91,6 +92,7 @@ class WireOutbound(LoopCalls):
 
     async def _unregister(self, call: Unregister) -> None:
         await self._send(call)
+        # After the answer: until then the host may still call it.
         self._handlers.remove(call.name)
 
     async def _start_task(self, call: StartTask) -> Task:
@@ -108,6 +110,7 @@ class WireOutbound(LoopCalls):
         try:
             await self._request(call.METHOD, _written(call), then=agreed)
         except BaseException:
+            # Else the host has the task by now, though nobody waits for it here: its `run_task` is to find it.
             if not started:
                 work.close()
             raise
@@ -121,6 +124,7 @@ class WireOutbound(LoopCalls):
         scope = current_scope(self._plugin)
         if scope is not None:
             if scope.session_id is not None:
+                # A call that names its session keeps it; what caused it is not for the plugin to say.
                 params.setdefault("session_id", scope.session_id)
             if scope.cause_id is not None:
                 params["cause"] = scope.cause_id
@@ -156,6 +160,7 @@ def _written(call: PluginCall[Any]) -> dict[str, Any]:
         if shape is OBJECT and value:
             from ally_plugins.policy.validation import check_event_data
 
+            # 2**31: no limit here, the budget for the size is the host's.
             check_event_data(value, 2**31, field=field.name)
     return write_object(call)
 
@@ -168,4 +173,5 @@ def _is_encodable(value: object) -> bool:
         except UnicodeEncodeError:
             return False
         return True
+    # The exact types: a subclass (an `IntEnum`, a `defaultdict`) would arrive as its base.
     return type(value) in {bool, int, float, list, dict}

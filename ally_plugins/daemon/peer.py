@@ -86,6 +86,7 @@ class Peer:
         try:
             return await future
         except asyncio.CancelledError:
+            # None where its answer came in the same turn of the loop: there is nothing to cancel then.
             if self._waiting.pop(request_id, None) is not None:
                 self.connection.cancel(request_id)
                 self._flush()
@@ -121,12 +122,14 @@ class Peer:
 
     def _receive(self, data: bytes) -> None:
         if not data:
+            # Before `ended`: calls that wait for the host are refused first, and what stops may run on.
             self._take(self.connection.receive_eof())
             self.handler.ended("")
             return
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:
+            # What came whole before the broken line counts.
             self._take(list(error.received))
             self._take(self.connection.receive_eof())
             self.handler.ended(str(error))
@@ -159,6 +162,7 @@ class Peer:
 
     def _resolve(self, request_id: int, result: Any) -> None:
         future, then = self._waiting.pop(request_id, (None, None))
+        # Done: its caller was cancelled in this turn, and has not run yet.
         if future is None or future.done():
             return
         try:

@@ -72,7 +72,7 @@ class PluginProcess:
         factory: Factory | str,
         *,
         name: str | None = None,
-        end_within: Callable[[float, int], None] = end_within,
+        end_within: Callable[[float, int], None] = end_within,  # tests live on in this process, and pass another
     ) -> None:
         self._factory = factory
         self._own_name = name
@@ -116,9 +116,11 @@ class PluginProcess:
     def request(self, message: Request) -> None:
         """As `peer.Handler.request`."""
         lane, service = self._lane, self._service
+        # `initialize` here too when it comes a second time: what refuses it stands there.
         if lane is None or service is None or message.method == "initialize":
             self._take_early(message)
         elif message.method == "shutdown":
+            # Each one is answered, at the end: a host that repeats its request waits for all its answers.
             self._shutdown_requests.append(message.id)
             self._stop(self._deadline("ally_stop", "stop"))
         elif self._stopping is not None and message.method != "ping":
@@ -128,6 +130,7 @@ class PluginProcess:
             self._call_hook(lane, message)
         elif message.method == "drain":
             answer = partial(self._answer, message, _same)
+            # Without a function: its turn in the lane is the answer, since all that came before it is handled by then.
             drain = AnsweredRequest("drain", None, (), False, Scope(service.plugin), answer)  # noqa: FBT003
             self._submit(lane, message, drain, None)
         elif message.method == "start":
@@ -142,6 +145,7 @@ class PluginProcess:
 
     def cancelled(self, request_id: int | str) -> None:
         """As `peer.Handler.cancelled`."""
+        # The connection has sent the answer: the lane's must not follow, and is forgotten here.
         request = self._pending.pop(request_id, None)
         if request is not None and self._lane is not None:
             self._lane.take_back(request)
@@ -152,6 +156,7 @@ class PluginProcess:
         """As `peer.Handler.ended`."""
         if why:
             write_stderr(f"the host does not keep to the protocol: {why}")
+            # Before `_stop_alone`, whose code is 0: the first code counts.
             self._end(EXIT_PROTOCOL)
         self._stop_alone()
 
@@ -184,16 +189,19 @@ class PluginProcess:
         self._peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         service = Service(name, self._peer)
         outbound = WireOutbound(name, self._peer, initialization.capabilities, service.handlers, service.tasks)
+        # Before the plugin is built: its `__init__` may log.
         self._forward_log(name)
         ally = Ally(name, outbound, settings=initialization.settings, data_dir=initialization.data_dir)
         factory = load_factory(self._factory) if isinstance(self._factory, str) else self._factory
         loaded = load(factory, ally)
         service.handlers.keep([*loaded.tools, *loaded.actions])
+        # Only now: a plugin that could not be built has neither a lane nor anything to stop.
         self._initialization, self._loaded, self._outbound, self._service = initialization, loaded, outbound, service
         self._acks = Acks(self._acknowledge, lambda error: write_stderr(f"acknowledging events was refused: {error}"))
         self._lane = ProcessLane(
             name, loaded.handlers, initialization.deadlines, on_crash=self._crashed, on_handled=self._acks.handled
         )
+        # Without `ally_start` there is no moment to wait for: calls may be made at once, and `ally_stop` is due.
         self._has_started = outbound.is_open = "ally_start" not in loaded.hooks
         own = {"name": self._own_name} if self._own_name is not None else {}
         self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
@@ -205,7 +213,9 @@ class PluginProcess:
         logger.addHandler(self._handler)
 
     def _log(self, level: str, text: str) -> None:
+        # `may_drop`: a log that its host does not read must not fill this process's memory.
         send = partial(self._peer.notify, "log", {"level": level, "message": text}, may_drop=True)
+        # Code of the plugin logs in any of its threads; the connection is only for the loop's.
         if threading.get_ident() == self._thread:
             send()
         else:
@@ -218,9 +228,11 @@ class PluginProcess:
         if hook is None or outbound is None:
             self._peer.respond(message.id, None)
             return
+        # Before the hook runs, which may make calls itself.
         outbound.is_open = True
 
         def answered(_: Any, error: BaseException | None) -> None:
+            # A plugin whose start has failed gets no `ally_stop`: it has nothing to undo that it knows of.
             self._has_started = error is None
             self._answer(message, lambda _: None, None, error)
 
@@ -235,6 +247,7 @@ class PluginProcess:
         call = read_hook_call(self._loaded, message.method, message.params)
         scope = scope_of(lane.plugin, message.params, held=(lane.plugin,))
         hook, answer = call.hook, partial(self._answer, message, call.encode)
+        # The host's own deadline, where it names one, ends first: then its cancellation decides, and not a race.
         deadline = self._deadline(hook.name, message.method) if call.deadline is None else call.deadline + LEEWAY
         request = AnsweredRequest(hook.name, hook.function, call.arguments, hook.is_async, scope, answer)
         self._submit(lane, message, request, deadline)
@@ -276,8 +289,9 @@ class PluginProcess:
         if crash.is_final and self._stopping is None:
             write_stderr(f"{crash.hook} cannot be stopped; the process ends")
             self._peer.close()
+            # After `close`, which writes the report: the process is gone with this line.
             self._end_within(0, EXIT_HUNG)  # at once, though code of the plugin still runs
-            self._end(EXIT_HUNG)
+            self._end(EXIT_HUNG)  # reached only where tests replace `end_within`
 
     # --- the end ---
 
@@ -295,11 +309,14 @@ class PluginProcess:
         problem: BaseException | None = None
         lane, service, outbound, acks = self._lane, self._service, self._outbound, self._acks
         if lane is not None and service is not None and outbound is not None and acks is not None:
+            # First, while tools, tasks and calls still work: `ally_stop` may want them.
             problem = await self._call_stop(lane, seconds)
             await service.stop(GRACE)
-            if self._peer.is_open:
+            if self._peer.is_open:  # else no answer would come, and the wait would take all of its time
+                # After the last hook: what it has handled must not come again in the next process.
                 await acks.finished(GRACE)
             outbound.is_open = False
+            # Before `shutdown` is answered: what waits in the lane gets its answer ahead of the host's hanging up.
             await lane.close()
         for request_id in self._shutdown_requests:
             if problem is None:
@@ -317,8 +334,10 @@ class PluginProcess:
         request = AnsweredRequest(
             hook.name, hook.function, (), hook.is_async, scope, lambda _, error: ended.set_result(error)
         )
+        # First: a backlog of events could take longer than the host waits before it kills.
         lane.submit(request, seconds, is_first=True)
         error = await ended
+        # `sys.exit` in the hook: the host and the log are given the SystemExit, not our wrapper.
         if isinstance(error, HookExit):
             error = error.raised
         if error is not None:

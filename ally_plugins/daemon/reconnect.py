@@ -82,8 +82,10 @@ class TalkBack:
     async def __aexit__(self, *_: object) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
+            # Not awaited itself: it would raise its own CancelledError here.
             await asyncio.wait([self._keeper])
         if self._service is not None:
+            # While there is a connection: what is cancelled answers.
             await self._service.stop(GRACE)
         self._let_go()
 
@@ -123,6 +125,7 @@ class TalkBack:
     # --- the connection ---
 
     async def _connect(self) -> None:
+        # Before anything is sent: a connection that breaks while it opens counts.
         self._broken.clear()
         self._peer = peer = Peer(Connection(limits=FROM_HOST, methods=METHODS), self, self._name or "")
         peer.open(await self._open_socket())
@@ -131,6 +134,7 @@ class TalkBack:
             initialization = Initialization.read(
                 await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own})
             )
+        # A cancellation too: nobody else knows these descriptors.
         except BaseException:
             peer.close()
             raise
@@ -151,6 +155,7 @@ class TalkBack:
                 data_dir=initialization.data_dir,
             )
         else:
+            # The same handle, tools and tasks go on: a plugin keeps its `ally` over all connections.
             self._service.peer = peer
             self._outbound.use(peer)
         self._outbound.is_open = True
@@ -172,6 +177,7 @@ class TalkBack:
         """Connect again, ever more slowly, whenever the connection has broken; give up when the token is refused."""
         while True:
             await self._broken.wait()
+            # At once, so that calls are refused while there is no host, and do not wait for one.
             self._let_go()
             wait = FIRST_WAIT
             while True:
@@ -179,6 +185,7 @@ class TalkBack:
                 try:
                     await self._connect()
                 except (OSError, AllyError) as error:
+                    # The host has revoked it, or another host stands there now: no later attempt is answered otherwise.
                     if isinstance(error, RemoteError) and error.code == UNAUTHORIZED:
                         write_stderr(f"the host does not take the token any more: {error}")
                         return

@@ -39,6 +39,7 @@ def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
         # The terminal's Ctrl-C is the host's business. A function and not SIG_IGN, which children would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
     code = _run_loop(factory, name, descriptors)
+    # Before `sys.exit`, which joins the plugin's threads and calls its exit functions, however long they take.
     end_within(LAST_GRACE, code)
     sys.exit(code)
 
@@ -65,6 +66,7 @@ def _run_loop(factory: Factory | str, name: str | None, descriptors: Descriptors
     async def serve() -> int:
         return await PluginProcess(factory, name=name).serve(descriptors)
 
+    # Not `asyncio.run`, which waits without a limit for tasks that ignore their cancellation.
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(serve())

@@ -63,6 +63,7 @@ class Service:
 
     async def stop(self, grace: float) -> None:
         """Cancel everything, and give it `grace` seconds to end. Cancelling it only ends the waiting."""
+        # Before the others are cancelled: no task is to begin in their time of grace.
         self.tasks.close()
         await asyncio.sleep(0)  # so that each has begun, and answers
         left = list(self._working.values())
@@ -95,6 +96,7 @@ class Service:
         return task
 
     async def _work(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> None:
+        # Needs no reset: the context is this task's own.
         SCOPE.set(scope)
         try:
             self.peer.respond(request_id, await work())
@@ -104,6 +106,7 @@ class Service:
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
             self.failed(request_id, error, what)
         finally:
+            # Once it is answered, the host may use the id again, and the entry be that of another request.
             if self._working.get(request_id) is asyncio.current_task():
                 del self._working[request_id]
 

@@ -29,6 +29,7 @@ class DaemonTask:
         if self.state != "running":
             return False
         if threading.get_ident() != self._thread:
+            # What it does by then decides: it may have ended before the loop comes to this.
             self._ended.get_loop().call_soon_threadsafe(self._cancel)
             return True
         self._cancel()
@@ -39,6 +40,7 @@ class DaemonTask:
 
         Raises CancelledError when the task was cancelled. Cancelling the waiting does not cancel the task.
         """
+        # Shielded: the future is every waiter's, and one that is cancelled must not cancel it for the others.
         return await asyncio.shield(self._ended)
 
     async def run(self) -> None:
@@ -46,6 +48,7 @@ class DaemonTask:
 
         Raises what it raises. Cancelling it cancels the coroutine.
         """
+        # Taken out first: `close` would raise for a coroutine that runs.
         work, self._work = self._work, None
         if work is None:
             raise asyncio.CancelledError
@@ -57,6 +60,7 @@ class DaemonTask:
             raise
         except BaseException as error:
             self._end("failed")
+            # A future refuses StopIteration; SystemExit in it would be raised by whoever reads it, and end the process.
             is_plain = isinstance(error, Exception) and not isinstance(error, StopIteration)
             self._ended.set_exception(error if is_plain else RuntimeError(f"{type(error).__name__}: {error}"))
             self._ended.exception()  # nobody has to ask for it

@@ -31,7 +31,7 @@ class Workers:
             worker.close()  # it is not idle: it ends after the function that nobody waits for any more
             raise
         except BaseException:
-            self._keep(worker)
+            self._keep(worker)  # the function has ended, if badly: the thread is idle
             raise
         self._keep(worker)
         return result
