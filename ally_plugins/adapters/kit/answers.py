@@ -69,6 +69,7 @@ class AnswerRun(ToolCallRun):
             message = await session.own_loop.run(session.transform_answer(message))
         except GateRefused as refusal:
             raise AnswerRefused(str(refusal), shown=shown, plugin=refusal.plugin) from None
+        # The host was stopped meanwhile: what nobody can allow is withheld.
         except SessionError as error:
             raise AnswerRefused(str(error), shown=shown) from error
         await self._gate(message, shown)
@@ -111,9 +112,11 @@ class HeldText:
     async def feed(self, delta: str) -> str:
         """Take more of the text; return what may be shown now. Raises AnswerRefused; then the stream must end."""
         self.text += delta
+        # Up to the last sentence that is whole: one question for all that came at once.
         end = max((found.end() for found in _SENTENCE_END.finditer(self.text, self._shown)), default=0)
         if end <= self._shown or self.work.answer_hold == "whole":  # somebody has come meanwhile who sees it whole
             return ""
+        # All of the text from its beginning: a gate may find something that spans sentences.
         await self.work.answered_so_far(self.text[:end], shown=self.shown)
         return self._show(end)
 

@@ -43,9 +43,11 @@ class _CallThread:
         self._lock = threading.Lock()
 
     def run(self, call: Coroutine[Any, Any, R], wait: float | None) -> R:
+        # Only for the start: calls themselves run side by side.
         with self._lock:
             if self._thread is None or self._thread.is_elsewhere:  # the thread of a fork's parent is not in the fork
                 self._thread = LoopThread("calls", "BlockingKit(...)")
+                # LoopThread starts with a coroutine; there is nothing to begin here.
                 self._thread.start(_begin(), None)
         return self._thread.run(call, wait)
 
@@ -82,12 +84,14 @@ def run_around(
         try:
             return await hook(value, call)
         finally:
+            # Also when the hook fails or is cancelled: the caller's thread waits in `get`.
             calls.put(None)
 
     task = run_blocking(_task_of(run()))
     while (called := calls.get()) is not None:
         answer, context, given = called
         try:
+            # In the hook's context: an agent that the function starts finds its run there.
             result = context.run(function, given)
         except Exception as error:  # noqa: BLE001 - raised in the hook, which stands around it
             answer.set_exception(error)
@@ -122,6 +126,7 @@ class BlockingKit:
     """
 
     def __init__(self, kit: AgentKit, host: BlockingHost | None = None, *, wait: float | None = None) -> None:
+        # `_behind` is what `blocking` and `passed_on` call.
         self.kit = self._behind = kit
         self._host = host
         self._wait = wait
@@ -230,7 +235,7 @@ class BlockingWork:
             raise
         except Exception as error:  # noqa: BLE001 - what goes wrong in a tool is an answer to the model
             result = result_of_error(error)
-        except BaseException as error:
+        except BaseException as error:  # KeyboardInterrupt: the call must have an end all the same
             self.work.interrupt_call(begun, error)
             raise
         return self.end_call(call_key(begun), result)

@@ -53,10 +53,12 @@ async def shorten(
     What `compact` raises is logged, and None returned; a cancellation ends in COMPACTION_COMPLETE with an error.
     """
     usage = run.current_usage
+    # Before permission: what is refused must not be requested again at the next step.
     run.live.compactions.tried_at = usage
     if not await _is_allowed(run, request, usage):
         return None
     run.emit(CompactionStart(**run.about))
+    # A slow plugin does not hold up the conversation: what it adds later enters behind as any message.
     with suppress(TimeoutError):
         async with asyncio.timeout(SURVIVE_WAIT):
             await run.live.session.own_loop.run(run.live.session.drained())
@@ -64,6 +66,7 @@ async def shorten(
     try:
         made = compact(messages)
         shorter = list(await made if inspect.isawaitable(made) else made)
+    # A cancellation too: COMPACTION_START has been emitted, and interfaces wait for its end.
     except BaseException as error:
         problem = f"{type(error).__name__}: {error}".removesuffix(": ")
         run.emit(CompactionComplete(error=True, error_message=problem, **details, **run.about))
@@ -71,6 +74,7 @@ async def shorten(
             raise
         _log.exception("session %r could not be compacted; it goes on as it is", run.live.id)
         return None
+    # Only a ratio: what the framework's messages are worth in tokens is not known here.
     before = measure(messages)
     after = usage * min(measure(shorter) / before, 1.0) if usage is not None and before else None
     run.context_usage = None if after is None else round(after, 2)

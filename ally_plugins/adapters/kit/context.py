@@ -40,6 +40,7 @@ _PLACE: Final[ContextVar[RunPlace | None]] = ContextVar("ally_place", default=No
 def current_place() -> RunPlace | None:
     """Return the place of the caller, None outside of any run; the run may have ended."""
     place = _PLACE.get()
+    # A call whose end came elsewhere has left no trace in this context.
     while place is not None and place.opened is not None and place.opened.is_ended:
         place = place.outer
     return place
@@ -49,6 +50,7 @@ def current_place() -> RunPlace | None:
 def inside(work: AgentRun, call_id: str | None) -> Generator[None]:
     """Let a block run in a run, or in a tool call of it."""
     before, here = _PLACE.get(), RunPlace(work, call_id)
+    # No token: it could be reset in this very context alone, and a framework may leave in another.
     _PLACE.set(here)
     try:
         yield

@@ -24,6 +24,7 @@ class CrossLoopLock:
     _lock: threading.Lock = field(init=False, factory=threading.Lock)
 
     async def __aenter__(self) -> None:
+        # A thread lock, held for some instructions and never over an `await`.
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True
@@ -31,12 +32,14 @@ class CrossLoopLock:
             handed: Future[None] = Future()
             self._waiting.append(handed)
         try:
+            # Not the future itself: a cancelled `await` would cancel it, and `_hand_on` could not set it then.
             await asyncio.wait((asyncio.wrap_future(handed),))
         except asyncio.CancelledError:
             with self._lock:
                 if handed in self._waiting:
                     self._waiting.remove(handed)
                 else:
+                    # It came with the cancellation: kept, nobody would ever free it.
                     self._hand_on()
             raise
 
@@ -45,6 +48,7 @@ class CrossLoopLock:
             self._hand_on()
 
     def _hand_on(self) -> None:
+        # `_is_taken` stays set: the lock goes over, so that nobody who comes now is ahead of those who wait.
         if self._waiting:
             self._waiting.popleft().set_result(None)
         else:

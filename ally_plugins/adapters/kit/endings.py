@@ -27,6 +27,7 @@ def close_with(work: AgentWork, task: asyncio.Task[Any]) -> None:
     if loop is asyncio.get_running_loop():
         _watch(work, task)
     else:
+        # `asyncio.wait` works on the task's own loop alone. Raises RuntimeError for one that is closed.
         loop.call_soon_threadsafe(_watch, work, task)
 
 
@@ -42,6 +43,7 @@ async def _close(work: AgentWork, task: asyncio.Task[Any]) -> None:
     try:
         await asyncio.wait((task,))
     finally:
+        # To its end although the watcher is cancelled: AGENT_END and the host's stop must not be cut off.
         await finished(_close_as(work, task))
 
 
@@ -63,6 +65,7 @@ def cancelled_with(owner: asyncio.Task[Any] | None) -> Generator[None]:
     For what a framework runs in a task of its own, and forgets when the run is cancelled just as the task begins.
     """
     own = asyncio.current_task()
+    # Its own cancellation reaches the task by itself.
     if owner is None or own is None or own is owner:
         yield
         return

@@ -41,6 +41,7 @@ class HostUse:
         The last of those that have entered on the loop that the host was started on waits for those that use it from
         other loops. A cancellation while the host stops is raised once it has stopped.
         """
+        # Before the `await`, so that a second call has nothing to leave.
         start_id, self._start_id = self._start_id, None
         if start_id is not None:
             await self._lifetime.leave(start_id, self._loop)
@@ -84,6 +85,7 @@ class HostLifetime:
     async def _enter(self) -> str | None:
         """Return the start that counts this user, None where the host was not started here."""
         host = self.host
+        # Without the lock: a host that its author runs is never started or stopped here.
         if host.loop is not None and not self._owns(host):
             return None
         async with self._changing:
@@ -102,6 +104,7 @@ class HostLifetime:
     async def _start(self, host: Host) -> None:
         if self._is_owned:  # its author has stopped it, and those that used it then have nothing to leave
             await self._stop(host)
+        # Before the start, so that a run that comes meanwhile waits for it and does not take it for the author's.
         self._is_owned = True
         try:
             if threading.current_thread() is threading.main_thread():
@@ -109,6 +112,7 @@ class HostLifetime:
                 await host.start()
             else:
                 self._home, self._thread = None, LoopThread("host", "async with Host(...) as host:")
+                # To its end although this is cancelled: a start in a thread goes on, and `_stop` below needs it whole.
                 await finished(asyncio.to_thread(self._thread.start, host.start(), None))
             self._start_id = host.services.host_id
         except BaseException:
@@ -130,15 +134,18 @@ class HostLifetime:
     async def leave(self, start_id: str, loop: asyncio.AbstractEventLoop) -> None:
         """Count off a user of one start of the host, who has entered on a loop; see `HostUse.leave`."""
         with self._lock:
+            # Its start is over: the author has stopped that host, and others may use another start of it.
             if start_id != self._start_id:
                 return
             self._users[loop] -= 1
             if not self._users[loop]:
+                # No entry of 0, so that `not self._users` says that nobody is left.
                 del self._users[loop]
             if self._others_left is not None and not self._users:
                 self._others_left.set_result(None)
             if not self._is_last(loop):
                 return
+        # A host is stopped on the loop that it was started on; one with a thread of its own from anywhere.
         if self._home is None or self._home is asyncio.get_running_loop():
             await self._leave_last(start_id, loop)
         elif (own_loop := self.host.services.loop) is not None:
@@ -156,7 +163,9 @@ class HostLifetime:
             with self._lock:
                 if start_id != self._start_id or not self._is_last(loop):  # others came, or have stopped it, meanwhile
                     return
+                # With `_changing` held: nobody new can enter while the rest leaves.
                 others = self._others_left = Future() if self._users else None
+            # A host that has begun to stop stops: half-stopped, it would neither run nor start again.
             await finished(self._stop_after(others))
 
     async def _stop_after(self, others: Future[None] | None) -> None:

@@ -44,5 +44,5 @@ def text_beside(text: str, described: Iterable[str]) -> str:
     lines = text.split("\n")
     for line in described:
         if line in lines:
-            lines.remove(line)
+            lines.remove(line)  # once for each: a person may have written the same line
     return "\n".join(lines)

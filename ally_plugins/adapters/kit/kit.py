@@ -53,6 +53,7 @@ class AgentKit(KitOptions):
         Leaving closes the run, also when it is cancelled; it may happen in another task than entering.
         """
         work = await self.open(session_id, run_id, name, model=model)
+        # Before anything is awaited: a parent that closes must leave this to the block.
         work.is_scoped = True
         try:
             with inside(work, work.call_id):
@@ -90,6 +91,7 @@ class AgentKit(KitOptions):
             place = current_place()
             call_id = call_id or (place.call_id if place is not None else None)
         key = (session_id, run_id)
+        # Before the host is started: a mistake must not start one.
         self._check_opening(key, parent)
         use = await self.host_sessions.lifetime.enter()
         try:
@@ -100,14 +102,17 @@ class AgentKit(KitOptions):
                 await self._close_others(session_id)
             work = AgentWork(self, live, session_id, run_id, name, parent, call_id, model)
             work.release = partial(self._release, use)
+            # Again: another run may have come, or the parent have ended, while the host and the session were awaited.
             self._check_opening(key, parent)
             live.at_work[work] = None
             self._runs[key] = work
+        # A cancellation too, or this user would keep the host running for ever.
         except BaseException:
             await use.leave()
             raise
         if ends_with is not None:
             try:
+                # After the run is listed: the task may have ended already, and the run is closed at once then.
                 close_with(work, ends_with)
             except RuntimeError as error:
                 await work.close(cause="the task that it was to end with is of a loop that has ended")
@@ -139,11 +144,13 @@ class AgentKit(KitOptions):
             raise HostError(f"the run {parent.id!r} {found}; a sub-agent works for one that is open on its host")
 
     async def _close_others(self, session_id: str) -> None:
+        # Looked up anew each time: while one closes, others may come or go.
         while others := self._main_runs(session_id):
             await others[0].close(cause="another run of the conversation has begun")
 
     async def _release(self, use: HostUse) -> None:
         try:
+            # Before the host is let go, which may stop it: there would be nothing to close the sessions of.
             await self.host_sessions.close_idle()
         finally:
             await use.leave()

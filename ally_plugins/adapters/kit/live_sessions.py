@@ -95,6 +95,7 @@ class HostSessions:
         """Return the one for a host; the first call offers the action `interrupt`, and has runs end when it stops."""
         found = _LIVE.get(host)
         if found is None:
+            # A weak reference in it too: a value that holds its own key would keep it in the map for ever.
             found = _LIVE[host] = cls(HostLifetime(ref(host)))
             host.offer_action("interrupt", found._interrupt)
             host.services.before_stop.append(found._end_runs)
@@ -119,6 +120,7 @@ class HostSessions:
     def session(self, session_id: str, serves: Serves | None = None) -> LiveSession:
         """Return a live session, opened or found again, as `open` does; call it on the host's loop."""
         live = self.sessions.pop(session_id, None)
+        # Closed: the host was stopped, and started again.
         if live is None or live.session.is_closed:
             live = LiveSession(self.host.session(session_id, serves=serves))
         elif serves is not None:
@@ -133,8 +135,10 @@ class HostSessions:
             await own_loop.run(self._close_idle())
 
     async def _close_idle(self) -> None:
+        # One that a plugin has triggered is about to be run.
         idle = [live for live in self.sessions.values() if not live.is_busy and not live.session.triggered.is_set()]
         for live in idle[: max(len(idle) - IDLE_SESSIONS, 0)]:
+            # Before the close, which awaits: a run that comes meanwhile gets a session of its own.
             del self.sessions[live.id]
             await live.session.close()
 

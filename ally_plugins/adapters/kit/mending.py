@@ -21,6 +21,7 @@ def mended_value(value: Any) -> Any:
         return shown_text(value)
     if isinstance(value, Iterator):  # plugins and the model read it, and it can be read once
         return mended_value(list(value))
+    # Exact types: a subclass may not be made from a list of items (a named tuple).
     if value.__class__ in {list, tuple}:
         items = [mended_value(item) for item in value]
         return value if all(map(is_, items, value)) else value.__class__(items)

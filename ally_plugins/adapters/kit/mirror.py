@@ -70,10 +70,12 @@ class Mirror:
         """Copy what is new in a history; return whether it replaces the one before, as after a compaction."""
         with self.conversation.lock:
             followed, count = self._followed, len(history)
+            # Looks at the last message alone, so that a step costs the same however long the history is.
             if followed and not (count >= followed and history[followed - 1] is self._last):
                 return self._start_over(history, convert)
             if count > followed:
                 self._followed, self._last = count, history[-1]
+                # No copy of a whole history: the first is mostly the longest.
                 self._unread += history[followed:] if followed else history
                 self._convert = convert
                 self.conversation.catch_up = self._read
@@ -88,8 +90,9 @@ class Mirror:
 
     def _start_over(self, history: Sequence[Any], convert: Convert) -> bool:
         """Read a whole history again: one that continues the last is appended, another one replaces it."""
+        # First: this converts what is queued, by the counts so far. Without plugins' messages, whose places may differ.
         before = [message for message in self.conversation.messages if message.source_plugin is None]
-        self._plugin_ids.clear()
+        self._plugin_ids.clear()  # a history may have lost some: those are to enter again
         self._followed, self._count, self._prompts = len(history), 0, 0
         self._last = history[-1] if history else None
         named = [one for item in history for one in self._with_ids(convert(item))]
@@ -98,8 +101,10 @@ class Mirror:
             for message in named:
                 self.conversation.add(message)
             return False
+        # A new epoch in the ids: one of the history before must not name another message now.
         self._epoch += 1
         self._count = self._prompts = 0
+        # Converted again, since the ids of `named` are written into its messages.
         self.conversation.replace(one for item in history for one in self._with_ids(convert(item)))
         return True
 
@@ -151,6 +156,7 @@ def is_cut(arguments: object) -> bool:
     """Return whether arguments, as text, are too large for plugins: then `recorded_call` has only their size."""
     return (
         isinstance(arguments, str)
+        # The cheap look first: nearly all arguments are far too short to be cut.
         and len(arguments) * _LONGEST_ESCAPE > MAX_SHOWN_BYTES
         and (find_unshown(shown_text(arguments)) is not None)
     )

@@ -45,6 +45,7 @@ async def changed_request(
     made = await session.own_loop.run(session.transform_model_request(before))
     hidden = {name: value for name, value in given.items() if name not in shown}
     return (
+        # None and not the same again: the framework's own objects stay, with what plugins are not shown.
         made.messages if made.messages != before.messages else None,
         {**hidden, **thaw(made.settings)} if made.settings != before.settings else None,  # a plugin may add some
     )

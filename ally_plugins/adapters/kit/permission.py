@@ -99,11 +99,13 @@ class PermissionFlow:
         any other is refused. Cancelling while the person is asked emits a deny, and the call must not run.
         """
         request = permission_request(call, sensitivity or NORMAL, parent_id)
+        # Before the gates: each answer below, theirs too, is to follow a request.
         session.emit(request)
         answer = await session.own_loop.run(session.gate_permission(request))
         if answer.is_denied:
             return self._answered(session, request, _refused(answer))
         question = _question(request, call, (ruling, answer), preview)
+        # A waiver stands for the host's question alone: one plugin does not answer what another wants to have asked.
         if answer.waived and not question.asked_by:
             return self._answered(session, request, _ALLOWED)
         if may_defer and approve is None:
@@ -118,6 +120,7 @@ class PermissionFlow:
         """
         request = permission_request(call, NORMAL)
         answer = await session.own_loop.run(session.gate_permission(request))
+        # No events where the person is not asked: an interface has nothing to show then.
         if not answer.needs_person:
             return _ALLOWED if answer.is_allowed else _refused(answer)
         session.emit(request)
@@ -141,10 +144,13 @@ class PermissionFlow:
             text = f"nobody is there to agree: {question.reason}"
             return self._answered(session, question.request, PermissionOutcome(is_allowed=False, reason=text))
         call = question.call
+        # With the plugins: `always` to the tool is no yes to a plugin that has a reason of its own.
         key = (call.tool_name, question.asked_by)
+        # What a cancellation leaves standing: the request has been emitted, so its answer must be.
         choice, reason = "deny", "the question was taken back"
         try:
             async with self._asking:  # a person reads one question at a time
+                # Looked up with the lock held: the question before may have been answered `always`.
                 choice = "always" if key in self._always else await _choice(approve, question)
             reason = f"the person did not agree: {question.reason}"
         finally:

@@ -34,6 +34,7 @@ def file_preview(
 
     async def preview(call: ToolCall) -> DiffPreview | None:
         if call.tool_name in write:
+            # In a thread: a slow disk must not hold up the loop, on which the plugins' deadlines run.
             return await asyncio.to_thread(_written, folder, call)
         if call.tool_name in edit:
             return await asyncio.to_thread(_edited, folder, call)
@@ -60,6 +61,7 @@ def _edited(folder: Path, call: ToolCall) -> DiffPreview | None:
         return None
     new = old
     for before, after in pairs:
+        # In the text as the replacements before have left it, which is what the tool does.
         if new.count(before) != 1:
             return None
         new = new.replace(before, after)
@@ -79,9 +81,10 @@ def _diff(call: ToolCall, old: str, new: str, kind: str, edits: int | None = Non
 
 def _path(folder: Path, arguments: Mapping[str, Any]) -> Path | None:
     given = arguments.get("path")
-    if not isinstance(given, str) or "\0" in given:
+    if not isinstance(given, str) or "\0" in given:  # `resolve` raises ValueError for a null character
         return None
     try:
+        # Links are followed before the comparison: one inside may lead outside.
         path = (folder / given).resolve()
     except (OSError, RuntimeError):  # a loop of links
         return None
@@ -90,9 +93,10 @@ def _path(folder: Path, arguments: Mapping[str, Any]) -> Path | None:
 
 def _text(path: Path) -> str | None:
     try:
+        # A pipe or device is no file: a read of it may never end.
         if not path.is_file() or path.stat().st_size > MAX_PREVIEW_BYTES:
             return None
-        return path.read_bytes().decode()
+        return path.read_bytes().decode()  # not `read_text`: it would change the ends of lines
     except (OSError, UnicodeDecodeError):
         return None
 

@@ -46,12 +46,14 @@ class RunQuestions:
 
     async def __call__(self, question: PluginQuestion) -> str:
         """Put a question, on the host's loop. Raises UnavailableRefused when the run ends; cancelling withdraws it."""
+        # A task of its own, so that `close` can withdraw the question and leave the plugin's call to raise.
         put = asyncio.get_running_loop().create_task(self._loop.run(self._put(question)))
         self._open.add(put)
         try:
             return await put
         except asyncio.CancelledError:
             me = asyncio.current_task()
+            # Only the inner task was cancelled, by `close`; a cancellation of the caller goes on as one.
             if self._is_closed and me is not None and not me.cancelling():
                 text = "the agent's turn ended before the person answered"
                 raise UnavailableRefused(text, plugin=question.plugin) from None
@@ -76,8 +78,10 @@ class RunQuestions:
         if self._is_closed:
             return
         self._is_closed = True
+        # A later run of the session may have put its own in this place.
         if self.session.ask_person is self:
             self.session.ask_person = self.session.host_asks
+        # The tasks are the host's loop's, and this may be called in any thread.
         loop = self.session.own_loop.loop
         if self._open and loop.is_running():
             loop.call_soon_threadsafe(self._withdraw)

@@ -29,13 +29,14 @@ def result_of_value(
     `write` says it to the model, as JSON; `read` is its other way. What cannot be said has `unshown`, with the reason:
     its output is withheld where a plugin transforms it.
     """
-    if value.__class__ is str:
+    if value.__class__ is str:  # not a subclass: an enumeration of texts is said by its value
         return ToolResult(success=True, output=value)
     try:
         text = (write or json_text)(value)
     except _UNSAYABLE as error:
         return ToolResult(success=True, unshown=f"{type(value).__name__} is nothing that JSON can say: {error}")
     try:
+        # Read back from the text: data and text say the same, and the tool's object may change later.
         data = read(text)
         if data is None or isinstance(data, str):
             return ToolResult(success=True, output=data or "")

@@ -75,12 +75,13 @@ class AgentRun:
         try:
             self.live.session.emit(event)
         except SessionError as error:
+            # Ends of runs and calls come behind a host's stop, in the ordinary course of things.
             _log.debug("%s is not emitted: %s", event.type, error)
 
     def interrupt(self, cause: str) -> None:
         """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
         if not self.is_ended and self.stop is not None:
-            self.interruption_cause = cause
+            self.interruption_cause = cause  # before `stop`, which may end the run at once
             self.stop()
 
     @property

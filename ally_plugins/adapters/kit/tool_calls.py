@@ -132,9 +132,11 @@ class ToolCallRun(AgentRun):
         """
         begun = await self._begin(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
         if isinstance(begun, ToolResult):
+            # Kept, since some frameworks report a result for it all the same: the model is to see this one.
             self.open_calls.refuse(call.call_id or call.tool_name, begun)
             return begun
         opened = self.open_calls.find(begun)
+        # The run was ended while gates or the person were awaited, and its calls with it.
         if opened is None:
             return not_run(_RUN_ENDED)
         if runs_here:
@@ -182,6 +184,7 @@ class ToolCallRun(AgentRun):
         if known is not None and not is_same_call(known.given, given):
             known, is_approved = None, False  # the person has agreed to something else
         try:
+            # One that was deferred is not transformed again: the person is to decide on the arguments that they saw.
             call = known.call if known is not None else await self.transform_input(given)
             if check is not None:
                 check(call.arguments)
@@ -191,6 +194,7 @@ class ToolCallRun(AgentRun):
         if standing is not None and standing.is_deferred and self.can_defer and self.approve is None:
             raise CallDeferred(call, standing.reason)
         opened = OpenCall(self.emit, given, self.parent_id, is_resumed)
+        # Set afterwards, so that `given` stays what the model made: by it, the call is known when it comes again.
         opened.call = call
         is_standing = standing is not None and standing.is_allowed
         sensitivity = sensitivity or self.kit.sensitivity(call.tool_name)
@@ -268,7 +272,9 @@ class ToolCallRun(AgentRun):
     ) -> PermissionOutcome:
         """Decide about a call as `authorize` does; one that was allowed before, and `is_standing`, may run."""
         if self.live.session.is_closed:
+            # Without events: a closed session takes none.
             return PermissionOutcome(is_allowed=False, reason=_HOST_STOPPED)
+        # Before anything is awaited: of two calls with one id, the second is refused.
         self.open_calls.add(opened)
         key = call_key(opened.call)
         # An earlier run, in this host or another, may have emitted its start.
@@ -277,6 +283,7 @@ class ToolCallRun(AgentRun):
         async def decide(call: ToolCall, previewed: Previewed) -> PermissionOutcome:
             if self.is_ended:
                 return PermissionOutcome(is_allowed=False, reason=_RUN_ENDED)
+            # No preview, gate or question again: the framework makes the step anew, and it was decided.
             if is_standing:
                 return _ALLOWED
             return await self._decide(call, previewed, sensitivity, is_approved=is_approved)
@@ -296,6 +303,7 @@ class ToolCallRun(AgentRun):
         self, call: ToolCall, previewed: Previewed, sensitivity: str | None, *, is_approved: bool
     ) -> PermissionOutcome:
         session = self.live.session
+        # For an approved call too: a person's yes does not lift what a plugin forbids.
         ruling = await session.own_loop.run(session.gate_tool_call(call))
         if is_approved:
             self.live.permission.respond(self.emit, call, is_allowed=not ruling.is_denied, parent_id=self.parent_id)
@@ -344,6 +352,7 @@ class ToolCallRun(AgentRun):
             return not_run(_RUN_ENDED)
         opened = self.open_calls.take(call)
         self.tool_count += 1
+        # `take` has removed it from `open_calls`: a run that ends meanwhile finds it here.
         self._running[opened] = None
         try:
             with inside(self, call.call_id):
@@ -359,6 +368,7 @@ class ToolCallRun(AgentRun):
     async def _transform_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
         session = self.live.session
         if session.is_closed:
+            # Withheld: the plugin that would have redacted it is gone.
             raise GateRefused("the host of the plugins has stopped", plugin=None)
         return await session.own_loop.run(session.transform_tool_output(call, result))
 

@@ -60,12 +60,14 @@ class Weaver:
             if before is None:
                 yield item, None, None
                 continue
+            # At the first message, not at the first item: a system prompt before it stays in front.
             for message in added.pop("", ()):
                 yield None, None, message
             if (now := left.get(before.id)) is not None:
                 yield item, before, now
                 for message in added[before.id]:
                     yield None, None, message
+        # There was no message at all.
         for message in added.pop("", ()):
             yield None, None, message
 

@@ -82,6 +82,7 @@ class AgentWork(AnswerRun):
         if self.parent is not None:
             self._emit_start(None, prompt)
             return prompt
+        # Before the safe point, so that older messages of plugins come first.
         self._restore_undelivered()
         await self._safe_point("turn_start")
         if prompt is not None:
@@ -108,6 +109,7 @@ class AgentWork(AnswerRun):
     def _emit_start(self, message: str | None, task_prompt: str | None) -> None:
         with self._ending:
             if self.is_ended:
+                # While gates were awaited: its end is over, so AGENT_START would have no AGENT_END.
                 raise HostError(f"the run {self.id!r} was ended before it had begun")
             self._has_begun = True
             self.emit(
@@ -141,19 +143,24 @@ class AgentWork(AnswerRun):
                 return
             self.is_ended = True
         if self._questions is not None:
+            # Before AGENT_END: no question of a plugin outlives the turn in which a person is there.
             self._questions.close()
         self.live.at_work.pop(self, None)
         if not self._has_begun:
             return
+        # Before AGENT_END: plugins may count on the ends of calls within their run.
         self.end_open_calls()
         if self.parent is not None:
             self.live.todos.pop(self.id, None)
+        # What the history never held goes first: it entered before what waits.
         self.live.undelivered = {**self._taken, **self.live.undelivered}
         if error is not None:
+            # Whether the next run goes on with this history is not known here: a framework may drop a failed run's.
             self.live.doubtful.update(self._entered)
         cause = self.interruption_cause or cause
         if cause is None and error is not None:
             failure, text = self._failure
+            # A tool's own error has the text that transforms left: the exception's may hold what they have redacted.
             cause = text if error is failure else f"{type(error).__name__}: {error}".removesuffix(": ")
         self.emit(
             AgentEnd(
@@ -185,11 +192,13 @@ class AgentWork(AnswerRun):
         From any task, context and loop; a second call does nothing. A cancellation while the host stops is raised once
         it has stopped.
         """
+        # The newest first: one may work for another.
         for child in reversed(list(self.live.at_work)):
             if isinstance(child, AgentWork) and child.parent is self and not child.is_scoped:
                 await child.close(cause="the run that it works for has ended")
         self.end(content, error=error, cause=cause, interrupted=interrupted)
         with self._ending:
+            # Taken under the lock: of two that close at once, one lets go.
             release, self.release = self.release, None
         if release is not None:
             await release()
@@ -199,6 +208,7 @@ class AgentWork(AnswerRun):
     def requested(self, model: str | None, count: int) -> None:
         """Emit MODEL_REQUEST: the model is about to be sent this many messages."""
         self.emit(ModelRequest(model=model, message_count=count, **self.about))
+        # After the event: what its listeners take is not the model's time.
         self._requested_at = perf_counter()
 
     def model_answered(
@@ -251,6 +261,7 @@ class AgentWork(AnswerRun):
         """Emit CONTEXT_USAGE_UPDATE, from which CONTEXT_THRESHOLD follows; nothing where a count is unknown."""
         if not tokens or not window or window <= 0:
             return
+        # At most 100: providers count otherwise than the window is given, and may end above it.
         usage = round(min(100.0 * tokens / window, 100.0), 2)
         self.context_usage = usage
         if self.parent is None:
@@ -265,6 +276,7 @@ class AgentWork(AnswerRun):
         if self.parent is None:
             mirror = self.live.mirror
             mirror.follow(history, convert)
+            # Found in the history: delivered for good.
             if self._taken:
                 self._taken = {key: each for key, each in self._taken.items() if key not in mirror.plugin_ids}
 
@@ -278,6 +290,7 @@ class AgentWork(AnswerRun):
         if self.parent is not None or self.live.session.is_closed:
             return ()
         await self._safe_point(kind)
+        # No `await` from here on: what is taken is returned, or kept in `_taken`.
         taken, self.live.undelivered = self.live.undelivered, {}
         if not taken:
             return ()
