@@ -78,6 +78,7 @@ class Answers:
 
     def expect(self, parameters: ModelRequestParameters) -> None:
         """Take note of what the model is about to be asked for."""
+        # A model may answer the same words twice: each request is settled anew.
         self._parameters, self._settled = parameters, None
 
     async def settled(self, response: ModelResponse, *, shown: str = "") -> ModelResponse:
@@ -90,6 +91,7 @@ class Answers:
         if self._parameters is None or not self.is_wanted:
             return response
         pieces = list(_pieces(response, self._parameters))
+        # The same response comes by several hooks: the stream, the request, the node.
         if self._settled == [piece.content for piece in pieces]:
             return response
         parts = list[Any](response.parts)
@@ -106,6 +108,7 @@ class Answers:
     async def _settle(self, piece: _Piece, parts: list[Any], shown: str) -> str:
         content = await self.work.answered(piece.content, is_structured=piece.is_structured, shown=shown)
         if content != piece.content:
+            # Plugins leave one text: it stands in the first part, and the others go.
             first, *others = piece.places
             parts[first] = _changed(parts[first], content)
             for place in others:
@@ -127,6 +130,7 @@ class Answers:
         )
         if history and isinstance(history[-1], ModelResponse):
             last = history[-1]
+            # The framework has added it already, with the ids by which it finds a run's messages.
             history[-1] = dataclasses.replace(kept, run_id=last.run_id, conversation_id=last.conversation_id)
         else:
             history.append(kept)
@@ -193,6 +197,7 @@ class HeldResponse(StreamedResponse):
                 if self._held is not None:
                     for shown in await self._show(self._held, event):
                         yield shown
+            # Cut off by its consumer: it is no answer, and nobody is asked about it.
             if self._inner.cancelled:
                 return
             self._whole = await self._settled()
@@ -210,6 +215,7 @@ class HeldResponse(StreamedResponse):
             if isinstance(event.part, TextPart) and self._text_index is None:
                 self._text_index = event.index
                 return self._text(await held.feed(event.part.content))
+            # A second text, or a call: its place in the whole is not known before transforms have seen that.
             self._text_index = _NONE
         elif isinstance(event, PartDeltaEvent):
             if isinstance(event.delta, ThinkingPartDelta) and self._text_index is None:
@@ -246,6 +252,7 @@ class HeldResponse(StreamedResponse):
     @override
     def get(self) -> ModelResponse:
         """Return what was shown so far; the whole once that is allowed."""
+        # Cancelled while the rest was shown: what the consumer has not seen is not in its history.
         if self._whole is None or (self._cancelled and not self._finished):
             known = self._inner.get()
             shown = dataclasses.replace(super().get(), usage=known.usage)

@@ -106,6 +106,7 @@ class Calls:
         except (ValueError, AssertionError, EventError) as error:  # the framework took what cannot be shown
             return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
         final = prepared.final
+        # Taken out: an approval holds for one run of the call.
         agreed = self._approved.pop(call.tool_call_id, None)
         if agreed is None or not is_same_call(agreed, final):
             outcome = await self._work.authorize(
@@ -119,6 +120,7 @@ class Calls:
             if not outcome.is_allowed:
                 self._prepared.pop(call.tool_call_id, None)
                 return ToolDenied(f"not run: {outcome.reason}")
+        # For `check`, which stands in the toolset and is given nothing but the call's id.
         self._running[call.tool_call_id] = prepared
         try:
             value = await self._carry_out(final, args, handler, lambda result: with_failure(ctx, tool, result))
@@ -154,6 +156,7 @@ class Calls:
                 value = await handler(args)
             except SkipToolExecution as skipped:
                 value = skipped.result
+            # A tool that asks by itself: neither a result nor a failure.
             except (ApprovalRequired, CallDeferred) as error:
                 raise Postponed from error
             except AnswerRefused as refusal:  # a sub-agent's: the agent that called it goes on without
@@ -166,6 +169,7 @@ class Calls:
             after = await self._work.carry_out(call, run)
         except Postponed as postponed:  # it has not run, and stays open
             self._postponed.add(call.call_id or "")
+            # The framework's own exception again: it is what puts the call off.
             raise postponed.__cause__ or postponed from None
         self._prepared.pop(call.call_id or "", None)
         return self._restore(answer, after)
@@ -182,6 +186,7 @@ class Calls:
         Cancelling leaves the remaining calls undecided.
         """
         results = DeferredToolResults()
+        # First: whoever decides, here or in another run, sees what would run.
         self._show_final(requests.approvals)
         self._show_final(requests.calls)
         for call in requests.approvals:
@@ -226,6 +231,7 @@ class Calls:
         for call_id, answer in answers.items():
             if answer == "skip" or call_id not in calls:
                 continue
+            # The framework runs it in this run: gates are asked there.
             if isinstance(answer, ToolApproved):
                 self._resumed.add(call_id)
                 continue

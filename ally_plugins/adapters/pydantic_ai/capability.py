@@ -141,10 +141,12 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         work = await kept.enter_async_context(
             self.kit.work(ctx.conversation_id or "", run_id, name, model=ctx.model.model_name)
         )
+        # Before the run begins, whose first events may lead a plugin to interrupt it.
         work.stop = ctx.cancel
         may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
         work.can_defer = may_defer or has_resolver(ctx, self)
         self._runs[run_id] = run = PluginRun(work, self, kept, self.compaction, self._owners.pop(run_id, None))
+        # Entered last, so called first: what the framework still calls then is refused, and reaches no closed run.
         kept.callback(self._runs.pop, run_id)
         return await run.drive(ctx, handler)
 

@@ -47,13 +47,16 @@ async def compacted(
     async def compact(messages: list[ModelMessage]) -> Sequence[ModelMessage]:
         made = method(messages, ctx) if method is not None else compaction(messages)  # type: ignore[operator]
         shorter = await made if isinstance(made, Awaitable) else made
+        # In here, so that a wrong answer ends as a compaction that failed, and not the run.
         _check(shorter)
         return shorter
 
     strategy = type(compaction).__name__ if method is not None else getattr(compaction, "__name__", None)
+    # A copy: a compaction that fails half-way must leave the history as it was.
     shorter = await work.compacted(list(ctx.messages), compact, measure=_measure, strategy=strategy)
     if shorter is None:
         return request_context
+    # In place: the framework keeps this list, and goes on with it.
     ctx.messages[:] = shorter
     work.follow(ctx.messages, convert)
     return dataclasses.replace(request_context, messages=shorter)

@@ -23,7 +23,7 @@ STATUSES: Final = {
     "in_progress": "in_progress",
     "completed": "completed",
     "pending": "pending",
-    "blocked": "pending",
+    "blocked": "pending",  # plugins know no such status, and it is still to be done
     "cancelled": None,
 }
 """What a step's status is to plugins; a cancelled one is no todo any more."""
@@ -47,6 +47,7 @@ def failure_of(owner: object, tool: str, output: str) -> str | None:
 def _command_failure(tool: str, output: str) -> str | None:
     if tool != _FOREGROUND:
         return None
+    # The whole line: a program may print the same words in the middle of one.
     ends = (_END.fullmatch(line) for line in output.rsplit("\n", _LAST)[-_LAST:])
     return next((end[1] for end in ends if end is not None), None)
 
@@ -84,6 +85,7 @@ def _todo(item: Any) -> dict[str, str] | None:
 
 def _found(owner: object, by_class: Mapping[tuple[str, str], Any]) -> Any:
     """Return what is known of a capability's class or of one that it is derived from, None for another one."""
+    # By names, not `isinstance`: the package is not imported here.
     for each in type(owner).__mro__:
         package, _, rest = each.__module__.partition(".")
         known = by_class.get((rest.partition(".")[0], each.__name__))

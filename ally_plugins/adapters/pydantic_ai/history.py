@@ -40,6 +40,7 @@ def request_for(message: Message) -> ModelRequest:
     kept = {MARK: kept_data(message)}
     if message.role == "system":
         return ModelRequest(parts=[SystemPromptPart(message.text_for_model, metadata=kept)])
+    # In a list: a plain text has no metadata, and the plugin's identity would be lost.
     text = TextContent(message.text_for_model, metadata=kept)
     return ModelRequest(parts=[UserPromptPart([text])])
 
@@ -49,6 +50,7 @@ def convert(message: ModelMessage) -> Iterable[Message]:
     if isinstance(message, ModelResponse):
         calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
         text = text_of(message)
+        # A response of thoughts alone is no message for plugins.
         if text or calls:
             timestamp = int(message.timestamp.timestamp() * 1000)
             tool_calls: Any = [call_of_part(call) for call in calls]
@@ -84,6 +86,7 @@ def _(part: UserPromptPart) -> Iterable[Message]:
     timestamp = int(part.timestamp.timestamp() * 1000)
     if isinstance(part.content, str):
         return [Message(role="user", content=part.content, timestamp=timestamp)]
+    # One alone: together with others it is the person's prompt, whatever its metadata.
     kept = _kept_in(part.content[0]) if len(part.content) == 1 else None
     return [kept or Message(role="user", content=_joined(part.content), timestamp=timestamp)]
 

@@ -32,6 +32,7 @@ def give_up_calls(history: list[ModelMessage]) -> None:
         left = mended_response(last)
         if left.state == "complete" and left.tool_calls:
             left = dataclasses.replace(left, state="interrupted")
+        # In place, and only where something changed: the mirror knows messages by identity.
         if left is not last:
             history[-1] = left
 

@@ -86,6 +86,7 @@ class TransformedModel(WrapperModel):
             if after != prompt.sections:
                 messages = prompt.messages_with(after)
                 parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
+        # After the prompt: this transform is shown the request as it will be sent.
         if session.wants("model_request"):
             view = RequestView(messages, self._work.live.id)
             own = dict(settings) if settings is not None else None
@@ -146,6 +147,7 @@ class _Prompt:
     def messages_with(self, sections: Iterable[PromptSection]) -> list[ModelMessage]:
         """Return the messages with the prompts among them as the sections have them."""
         texts = {section.name: section.text for section in sections}
+        # By identity: two prompts may have the same text.
         changed = {id(part): texts.get(name) for name, part in self._prompts.items() if texts.get(name) != part.content}
         if not changed:
             return self._messages

@@ -33,6 +33,7 @@ def takes_part(ctx: RunContext[Any], own: AbstractCapability[Any], *hooks: str) 
     if ctx.root_capability is not None:
         ctx.root_capability.apply(found.append)
     return any(
+        # By the class: the framework's base has every hook, with a body that does nothing.
         getattr(type(each), hook) is not getattr(AbstractCapability, hook)
         for each in found
         if each is not own
@@ -51,6 +52,7 @@ def changed_arguments(
     changed = _differing(expected, args)
     if not changed:
         return []
+    # The second check only where something differs: it costs as much as the first.
     unstable = _differing(expected, _checked(ctx, tool, shown))
     return [name for name in changed if name not in unstable]
 

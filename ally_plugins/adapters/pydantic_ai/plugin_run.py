@@ -89,6 +89,7 @@ class PluginRun:
         """Follow the run from its turn's start to its end, which comes behind that of each call that it made."""
         work = self.work
         async with self._under_way:
+            # The framework's own list, and not a copy: `_end` reads what it has become.
             self._history = ctx.messages
             work.follow(ctx.messages, convert)
             text = prompt_text(ctx.prompt)
@@ -104,6 +105,7 @@ class PluginRun:
                 self._outcome = partial(work.end, error=error)
                 raise
             output = result.output
+            # Calls that wait are no answer of the agent's.
             content = None if isinstance(output, DeferredToolRequests) else output_text(output)
             self._outcome = partial(work.end, content)
             return result
@@ -112,9 +114,11 @@ class PluginRun:
         """Put a line into the history where an answer was withheld."""
         if (refusal := self.answers.refusal) is not None:
             self.answers.withhold(self._history)
+            # AGENT_END is to say it in these words, without the name of our exception.
             self.work.failed(refusal, str(refusal))
 
     async def _end(self) -> None:
+        # Once more: a run that fails may leave messages that no later hook has copied.
         self.work.follow(self._history, convert)
         self._outcome()
         with CancelScope(shield=True):  # the framework's own scope cancels at each await, once the run is cancelled
@@ -129,8 +133,10 @@ class PluginRun:
         elif isinstance(node, CallToolsNode):
             if node.tool_call_results:
                 self.work.follow(ctx.messages, convert)
+                # After `follow`: results come behind the calls that they answer.
                 await self.calls.answered_elsewhere(node.tool_call_results, node.model_response)
             else:
+                # Before `follow`: the conversation must not hold what plugins withhold.
                 await self._settle(ctx, node)
                 self.work.follow(ctx.messages, convert)
         return node
@@ -139,11 +145,13 @@ class PluginRun:
         """Show plugins what other capabilities have made of the answer, before it is anything to anybody."""
         response = await self.answers.settled(node.model_response)
         if response is not node.model_response:
+            # In place: the framework keeps this list, and goes on with it.
             ctx.messages[:] = [response if each is node.model_response else each for each in ctx.messages]
             node.model_response = response
 
     async def after_node(self, ctx: RunContext[Any], result: NodeResult[Any]) -> NodeResult[Any]:
         """At the end of a turn, let follow-ups take the run further; never between calls and their results."""
+        # With calls that wait, the turn is not over, and no message may come between them and their results.
         if isinstance(result, End) and not isinstance(result.data.output, DeferredToolRequests):
             self.work.follow(ctx.messages, convert)
             messages = await self.work.safe_point("turn_end")
@@ -166,6 +174,7 @@ class PluginRun:
         if self._compaction is not None:
             request_context = await compacted(work, ctx, request_context, self._compaction)
         asked = (request_context.model, request_context.model_settings, request_context.model_request_parameters)
+        # Before the safe point: a request that is refused must not take plugins' messages along.
         await work.admit_ungated(provider_tools(*asked))
         messages = await work.safe_point("step")
         for message in messages:
@@ -185,6 +194,7 @@ class PluginRun:
                     response = mended_response(await handler(request_context))
                 response = await self.answers.settled(response)
             except BaseException as error:
+                # The model has answered and is paid for, though the answer is withheld.
                 if self.answers.response is not None and self.answers.refusal is not None:
                     self._responded(ctx, self.answers.response, shown=self.answers.refusal.shown)
                 work.model_failed(error)

@@ -49,6 +49,7 @@ class RequestView:
         carried: list[ModelRequestPart] = []
         for place, before, now in self._weaver.woven(after):
             if place is None:
+                # A response is followed by its results, and a request between them would part the two.
                 is_behind = made and isinstance(made[-1][1][-1], ModelResponse)
                 (carried if is_behind or not made else made[-1][1]).extend(request_for(now).parts)
                 continue
@@ -61,6 +62,7 @@ class RequestView:
             made[-1][1].append(item if before is None or now.content == before.content else _changed(item, now))
         if carried:
             made.append((None, carried))
+        # Providers refuse a call without its result, and a result without its call.
         return repair_messages([self._message(number, items) for number, items in made])
 
     def _message(self, number: int | None, items: list[Any]) -> ModelMessage:
@@ -82,6 +84,7 @@ def _items(history: list[ModelMessage]) -> Iterator[tuple[Any, Message | None]]:
             yield (number, message), next(iter(convert(message)), None)
             continue
         for part in message.parts:
+            # The agent's own prompt is changed as a section, and not as a message.
             is_prompt = isinstance(part, SystemPromptPart) and not part.metadata
             yield (number, part), None if is_prompt else next(iter(messages_of_part(part)), None)
 

@@ -38,6 +38,7 @@ class ToolOutcome:
 
     def returned(self, value: Any, judge: Callable[[ToolResult], ToolResult] | None = None) -> ToolResult:
         """Keep what the tool returned, and return it as shown to plugins; `judge` may turn it into a failure."""
+        # First: what is shown, kept and sent is then the same text.
         value = mended_return(value)
         self._value = settled(value) if self._is_transformed else value
         result = summary(self._value)
@@ -64,6 +65,7 @@ def settled(value: Any) -> Any:
     if isinstance(value, (str, ToolDenied)) or is_multi_modal_content(value):
         return value
     if isinstance(value, ToolReturn):
+        # A list of its own: the tool may change the one that it returned.
         content = value.content if value.content is None or isinstance(value.content, str) else [*value.content]
         return dataclasses.replace(value, return_value=settled(value.return_value), content=content)
     if isinstance(value, (list, tuple)) and any(map(is_multi_modal_content, value)):
@@ -117,7 +119,7 @@ def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
 
     That is raised when the output is withheld: the model reads why.
     """
-    if after is before:
+    if after is before:  # the tool's own object, with all that JSON does not say of it
         return value
     if not after.success and before.success:
         raise ToolFailed(after.error or "the output is withheld")

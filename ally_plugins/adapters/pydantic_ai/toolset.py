@@ -59,6 +59,7 @@ class PluginToolset(WrapperToolset[Any]):
         offered = run.work.offered(taken=tools) if run is not None else ()
         if run is None or not offered:
             return tools
+        # Adds, and never takes away: the model may call what it was offered a step before.
         run.offered.update((tool.name, tool) for tool in offered)
         return {**tools, **{tool.name: self._tool(ctx, tool) for tool in offered}}
 
@@ -83,8 +84,10 @@ class PluginToolset(WrapperToolset[Any]):
         run = self.runs.get(ctx.run_id or "")
         if run is None:
             raise ToolFailed("not run: plugins know of no run that makes this call")
+        # Here, innermost: behind this no other capability changes the arguments.
         run.check(ctx, tool, tool_args)
         offered = run.offered.get(name)
+        # By the toolset and not by the name alone: the agent may have one now of a name that was offered before.
         if tool.toolset is not self or offered is None:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
         try:
