@@ -74,8 +74,10 @@ class AgentFile:
         if self._records is None:
             self._records = self._read()
             self._next = next(self._records, None)
+        # One ahead, since the time of the next one says when this file's turn comes.
         pulled, self._next = self._next, next(self._records, None)
         if self._next is not None and self.begins != _NEVER:
+            # Never back: the records of a file stay in their order, whatever their times say.
             self.next_at = max(self.next_at, _time_of(self._next[1]))
         return pulled
 
@@ -89,13 +91,14 @@ class AgentFile:
     def _called_by(self) -> str:
         path = self.path.with_suffix(".meta.json")
         with suppress(OSError, ValueError):
-            if path.is_file():
+            if path.is_file():  # a pipe in its place would be waited for
                 with path.open("rb") as file:
                     meta = orjson.loads(file.read(_META_BYTES))
                 return text_of(meta, "toolUseId") if type(meta) is dict else ""
         return ""
 
     def _first_time(self) -> int:
+        # Closed again: there may be hundreds of these files, and most wait long for their turn.
         with closing(self._read()) as reading:
             times = (_time_of(record) for _, record in islice(reading, _HEAD))
             return next((at for at in times if at), _NEVER)
@@ -157,6 +160,7 @@ class _Merge:
         if file.call_id:
             self.awaited.setdefault(file.call_id, []).append(file)
         else:
+            # By the path where times are equal: files have no order, and a replay is to be the same each time.
             heappush(self.queue, (file.next_at, str(file.path)))
 
     def until(self, at: int) -> Iterator[RecordEntry]:

@@ -24,9 +24,9 @@ def parse_timestamp(value: object) -> int | None:
             found = round(moment.timestamp() * 1000)
         except (ValueError, OverflowError):
             return None
-    elif type(value) is int:
+    elif type(value) is int:  # not `isinstance`: True is no time
         found = value
-    elif type(value) is float and 0 <= value <= _LATEST_MS:
+    elif type(value) is float and 0 <= value <= _LATEST_MS:  # before `int`, which raises for NaN and infinity
         found = int(value)
     else:
         return None

@@ -31,11 +31,13 @@ async def wait_for_restarts(host: Host) -> None:
     if not _is_any_restarting(host):
         return
     changed = asyncio.Event()
+    # Before the next look, so that no change is missed between the two.
     unsubscribe = host.stream.subscribe("PLUGIN_STATE", lambda _: changed.set())
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(RESTARTS):
                 while _is_any_restarting(host):
+                    # Nothing is awaited between the look and this: a change that comes now sets it again.
                     changed.clear()
                     await changed.wait()
     finally:

@@ -52,6 +52,7 @@ class HeldSteps:
         if not self.answers:
             steps, self.waiting = self.waiting, []
             return steps
+        # Up to the oldest answer that is open: steps keep their order.
         first = min(self.answers.values())
         steps, self.waiting = self.waiting[:first], self.waiting[first:]
         if first:

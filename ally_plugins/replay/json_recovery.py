@@ -50,6 +50,7 @@ def read_line(line: bytes | None, is_record: IsRecord) -> tuple[list[dict[str, A
         return [record], ""
     if line is None or len(line) > _MAX_BYTES:
         return [], str(record)
+    # `surrogateescape`: what is no UTF-8 does not shift positions, and is the same bytes again for the decoder.
     search = _Search(line.decode("utf-8", "surrogateescape"), is_record)
     found = list(search.records())
     return found, f"{record}; read from it: {len(found)} whole" if found else str(record)
@@ -96,6 +97,7 @@ class _Search:
         if not end:
             return False
         behind = self._skip(end)
+        # A comma or a bracket behind it belongs to a container that began before.
         if behind < len(self.text) and self.text[behind] != "{":
             return False
         record = self._record(start, end)

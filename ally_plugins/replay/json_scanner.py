@@ -23,7 +23,8 @@ _CHUNK_BYTES: Final = 256 * 1024
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
-# Up to the closing quote or as far as the chunk goes; a backslash at the very end waits for the next chunk.
+# Up to the closing quote or as far as the chunk goes; a backslash at the very end waits for the next chunk. Possessive,
+# since nothing that was passed is ever looked at again.
 _IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
@@ -104,6 +105,7 @@ class _Scanner:
         match = _IN_STRING.match(chunk, position)
         stop = match.end() if match is not None else position
         if chunk[stop : stop + 1] == b"\\":
+            # What it escapes may be a quote, and is not here yet.
             self.tail = chunk[stop:]
             self._keep(chunk[position:stop])
             return len(chunk)

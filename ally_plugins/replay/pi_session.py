@@ -73,6 +73,7 @@ def _find_left(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandoned
                 parent if type(parent) is str else None,
                 is_turn=True,
                 is_anchor=True,
+                # A `parentId` of another type is a fault, and takes nothing back.
                 may_branch=parent is None or type(parent) is str,
             )
     return branches.abandoned
@@ -86,6 +87,7 @@ class _PiSession(RecordReading):
 
     @override
     def receive_record(self, record: dict[str, Any]) -> None:
+        # A request has no entry: it was sent when the entry before its answer was written.
         requested_at = self.clock.now
         self.clock.read(record.get("timestamp"))
         kind = record.get("type")

@@ -77,6 +77,7 @@ class Player:
                         await self._play(recording)
                         self._read += recording.size
                 finally:
+                    # Also when it is interrupted: the report is of what was played.
                     self._take_counts()
         finally:
             unsubscribe()
@@ -95,6 +96,7 @@ class Player:
                 else:
                     self._note(recording, step)
         except BaseException:
+            # Before `_finish`, which may fail itself.
             self.report.is_interrupted = True
             raise
         finally:
@@ -113,6 +115,7 @@ class Player:
         name = session_name(recorded_id, self._run_id, len(self.report.sessions) + 1)
         played = PlayedSession(str(recording.path), recording.format.value, recorded_id, name)
         self.report.sessions.append(played)
+        # Before the session, whose SESSION_START has the recorded time.
         self._clock.begin(step.at)
         session = self.host.session(played.session_id, focus=step.cwd or None)
         session.conversation = RecordedConversation(
@@ -146,6 +149,7 @@ class Player:
     # --- counting
 
     def _count(self, event: Event) -> None:
+        # Added up by class, and named at the end: this is called for each event of a recording.
         kind = event.__class__
         counts = self._counts
         if kind in counts:

@@ -59,8 +59,10 @@ class RecordedConversation(Conversation):
 
     def _forget_oldest(self) -> None:
         """Drop the older half. Their ids are dropped too: nothing in a replay delivers a message twice."""
+        # Half at once, so that the cost of it is spread over as many messages.
         kept = self.messages[-(self.window // 2) :]
         self._ids.difference_update([message.id for message in self.messages])
+        # `replace` adds each one again: they have been written already.
         on_message, self.on_message = self.on_message, None
         self.replace(kept)
         self.on_message = on_message

@@ -29,7 +29,10 @@ class RecordedWords:
     """The last answer of each agent, as it was recorded and as transforms left it; None is the main agent."""
 
     async def person(self, message: Message) -> Message:
-        """Return the person's message as transforms leave it, once its gates have been asked."""
+        """Return the person's message as transforms leave it, once its gates have been asked.
+
+        Cancelling cancels the hook that runs.
+        """
         self._answers.pop(None, None)
         if self.session.wants("user_message"):
             message = await self._transformed(self.session.transform_user_message(message), message)
@@ -37,10 +40,14 @@ class RecordedWords:
         return message
 
     async def answer(self, message: Message, agent_id: str | None) -> Message:
-        """Return an answer of the model as transforms leave it, once its gates have been asked."""
+        """Return an answer of the model as transforms leave it, once its gates have been asked.
+
+        Cancelling cancels the hook that runs.
+        """
         recorded = message.content
         if recorded and self.session.wants("answer"):
             about = {"agentId": agent_id} if agent_id is not None else {}
+            # As a live host shows it: a sub-agent's answer names its agent.
             shown = evolve(message, metadata=about)
             message = await self._transformed(self.session.transform_answer(shown), shown)
             await self.session.gate_answer(message)
@@ -57,7 +64,7 @@ class RecordedWords:
         self._answers.pop(None, None)
 
     async def stop(self) -> None:
-        """Ask gates whether the turn might have ended, where it did so with an answer."""
+        """Ask gates whether the turn might have ended, where it did so with an answer; cancelling cancels the gates."""
         answer = self._answers.pop(None, None)
         if answer is not None and self.session.wants("stop"):
             await self.session.gates.gate_stop(Stop(answer=answer[1]), self.session.origin)

@@ -88,6 +88,7 @@ class Recording:
         except OSError as error:
             raise RecordingError(f"cannot read {str(self.path)!r}: {error.strerror}") from error
         finally:
+            # The position of a file that is closed raises.
             self._file = None
 
     def chunks(self) -> Generator[list[Step], None, None]:
@@ -149,6 +150,7 @@ def detect_format(file: BinaryIO, name: str = "recording") -> RecordingFormat:
     if found is not None:
         return found
     file.seek(0)
+    # Element by element: a trajectory is one line, and may be larger than the memory that a line may take.
     if any(member.key in _ARRAYS and member.element is not None for member in iterate_members(file)):
         return RecordingFormat.TRAJECTORY
     file.seek(0)

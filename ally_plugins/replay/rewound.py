@@ -36,6 +36,7 @@ def find_rewound(records: Iterable[tuple[int, dict[str, Any] | str]]) -> Abandon
         is_persons, is_result = _content_of(record)
         is_answer = record.get("type") == "assistant"
         own = text_of(record, "sessionId")
+        # None is the first record of a conversation; a record without the key hangs on nothing that is known.
         parent = record.get("parentUuid", _MISSING)
         is_root = parent is None and is_persons and own == (session_id or own)
         branches.receive_record(

@@ -93,6 +93,7 @@ class _Rollout(RecordReading):
         elif kind == "token_usage_record":
             self._used(payload.get("usage"))
         else:
+            # Read though it is skipped: answers do not name their model.
             if kind == "turn_context":
                 self.model = text_of(payload, "model") or self.model
             self.skip(kind or "unknown")
@@ -158,6 +159,7 @@ class _Rollout(RecordReading):
             self.is_answering = False
             self.unanswered.clear()
         for other in self.unanswered:
+            # In part, since one of the logs may have the program's own text around it.
             if text in other or other in text:
                 self.unanswered.remove(other)  # its second half; the next equal message is another one
                 return
@@ -275,6 +277,7 @@ class _Rollout(RecordReading):
             given -= cached  # what is read from the cache is counted apart
         self.out.amend(self.agent_id, input_tokens=given, cache_read_tokens=cached, output_tokens=made)
         self.out.close(self.agent_id)
+        # One count may stand in several records.
         if total and total != self.tokens and self.agent_id is None:
             self.tokens = total
             self.percent = percent_of(total, self.context_window)
@@ -285,6 +288,7 @@ class _Rollout(RecordReading):
 
     def _exit_code(self, event: dict[str, Any]) -> None:
         code = event.get("exit_code")
+        # A patch has no exit code.
         if type(code) is not int and type(event.get("success")) is bool:
             code = 0 if event["success"] else 1
         if type(code) is int and len(self.exit_codes) < _MAX_KEPT:

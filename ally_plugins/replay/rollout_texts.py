@@ -73,6 +73,7 @@ def exit_code_of(output: Any, notes: Notes) -> tuple[str, int | None]:
         if type(found) is dict and type(metadata) is dict and type(found.get("output")) is str:
             code = metadata.get("exit_code")
             return text_of(found, "output"), code if type(code) is int else None
+    # Only the head: further down, the words are the command's own output.
     named = _EXIT.match(text[:1024])
     return text, int(named[1]) if named is not None else None
 

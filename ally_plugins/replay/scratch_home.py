@@ -65,6 +65,7 @@ class ScratchHome(Home):
         directory, live = self.scratch / "data" / plugin, self.path / "data" / plugin
         if live.is_dir() and not directory.exists():
             try:
+                # Links stay links: what one leads to may lie anywhere, and be of any size.
                 shutil.copytree(live, directory, symlinks=True)
             except (OSError, shutil.Error) as error:
                 text = f"the data of {plugin!r} cannot be copied for a replay that leaves no trace: {error}"

@@ -144,6 +144,7 @@ class SessionPlayer:
             ToolCalled: self._tool_called,
             ToolReturned: self._tool_returned,
         }
+        # By the class and in a table: a recording has steps by the hundred thousand.
         self._handlers = {**dict.fromkeys(EVENTS, self._emit_step), **own}
 
     async def receive_step(self, step: Step) -> None:
@@ -152,9 +153,11 @@ class SessionPlayer:
         A value that no event can carry is counted as broken. Cancelling stops the waiting; call `finish` then.
         """
         kind = step.__class__
+        # The gates of a call come behind its preview, which a reader yields as the next step, if there is one.
         if self._ungated is not None and kind is not DiffMade:
             await self._gate_ungated(self._ungated)
         if kind is SafePoint or step.at - self._settled_at >= QUANTUM_MS or self._unsettled >= BURST:
+            # Before the clock moves: what plugins do about the steps so far has their time.
             await self.settle()
             await self.pace.wait_until(step.at)
             self._settled_at = step.at
@@ -170,6 +173,7 @@ class SessionPlayer:
 
         Cancelling stops the waiting and nothing else.
         """
+        # Again while somebody emits: plugins receive what other plugins make of an event.
         for _ in range(_ROUNDS):
             head = self.session.ring.head
             await self._drain()
@@ -191,6 +195,7 @@ class SessionPlayer:
         waiting = self.session.inbox.all()
         if waiting:
             ids = [one.message.id for one in waiting]
+            # In the journal too: one that is only removed here would be pending there for ever.
             await self._await_journal(self.host.journal.mark(ids, "pending_at_end", self.clock.time_ms()))
             self.session.inbox.remove(ids)
         await self.session.close()
@@ -216,6 +221,7 @@ class SessionPlayer:
             head = ring.head
             if all([lane.has_handled(name, head) for lane in lanes]):  # noqa: C419 - twice as fast
                 return
+        # In this order: a daemon that is down handles nothing, and one that has handled all may still be calling.
         await wait_for_restarts(self.host)
         await session.drained()
         await wait_for_calls(self.host)
@@ -281,6 +287,7 @@ class SessionPlayer:
     async def _agent_ended(self, step: AgentEnded) -> None:
         step = evolve(step, result=self._words.result(step.agent_id, step.result))
         self.session.emit(EVENTS[AgentEnded](step, self._envelope(step) | {"call_id": step.call_id}))
+        # After the event, whose envelope names the parent.
         self._parents.pop(step.agent_id, None)
         self._todos.pop(step.agent_id, None)
 
@@ -421,6 +428,7 @@ class SessionPlayer:
 
     async def _session_ended(self, step: SessionEnded) -> None:
         await self.settle()
+        # With everything received: what is looked at here is what plugins made of the whole session.
         if self.before_end is not None:
             await self.before_end(self.session)
         self.session.emit(SessionEnd(reason=step.reason))
@@ -434,6 +442,7 @@ class SessionPlayer:
         waiters = [asyncio.ensure_future(task.result()) for task in running]
         done, late = await asyncio.wait(waiters, timeout=_TASK_GRACE)
         for waiter in late:
+            # The waiter alone: the task is shielded, and ends with the host.
             waiter.cancel()
         for waiter in done:
             if not waiter.cancelled():

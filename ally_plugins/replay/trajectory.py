@@ -152,6 +152,7 @@ class _Trajectory:
     def receive_member(self, member: JsonMember) -> Iterator[Step]:
         """Yield the steps of an element of the replayed array; the other array holds the same session once more."""
         if member.key != self.survey.array:
+            # That the file is cut is reported, whichever of its values it ends in.
             if member.is_cut:
                 yield BrokenLine(self.clock.now, (member.element or 0) + 1, f"the file ends inside {member.key!r}")
             return
@@ -227,6 +228,7 @@ class _Trajectory:
         calls = entry.get("tool_calls")
         if calls is not None and type(calls) is not list:
             self.notes.wrong("tool_calls", calls, "a list")
+        # An answer comes when all results are in: those that are left have none.
         self.open_calls.clear()
         for call in calls if type(calls) is list else ():
             yield from self._function_call(call)
@@ -267,6 +269,7 @@ class _Trajectory:
     def _results(self, entry: dict[str, Any]) -> Iterator[Step]:
         ids = entry.get("tool_call_ids", entry.get("tool_call_id"))
         ids = ids if type(ids) is list else [ids]
+        # Some versions name no call: then it is the oldest that waits.
         names = [name for name in ids if type(name) is str] or self.open_calls[:1]
         output = flatten(entry.get("content"), self.notes)
         self._remember_observed_file(output)

@@ -77,6 +77,7 @@ def read_transcript(
     it. `agent_files` are those of the sub-agents, and are read once.
     """
     file.seek(0)
+    # A reading of its own: that a record was taken back is known only from one that comes later.
     abandoned = find_rewound(linked(iterate_records(file, is_record), agent_files))
     file.seek(0)
     transcript = _Transcript(context_window, abandoned)
@@ -157,6 +158,7 @@ class _Transcript:
         """Add the last steps, at the end of the file."""
         if not self.has_started:
             self.out.add(SessionStarted(self.clock.now))
+        # Nobody answered it: it was for the program itself.
         self._settle_command(is_local=True)
         self.context.settle(self.clock.now)
         self._enter_queued()
@@ -197,6 +199,7 @@ class _Transcript:
         if type(message) is not dict:
             self.notes.wrong("message", message, "an object")
             return
+        # A request has no record: it was sent when the record before its answer was written.
         requested_at = self.clock.now
         self._time(record)
         self._start(record)
@@ -218,6 +221,7 @@ class _Transcript:
 
     def _agent(self, record: dict[str, Any], message: dict[str, Any], call_id: str, *, is_apart: bool) -> str:
         content = message.get("content")
+        # With notes that nobody reads: what is wrong is noted when the blocks are read as steps.
         blocks = iterate_blocks(content, Notes())
         texts = [text_of(block, "text") for block in blocks] if message.get("role") == "user" else []
         agent_id, is_new = self.sidechains.find(record, call_id, texts, is_apart=is_apart)
@@ -242,8 +246,10 @@ class _Transcript:
         answer, now = self.answers.get(agent_id), self.clock.now
         message_id = text_of(message, "id") or None
         usage = _token_counts(message.get("usage"))
+        # Records without an id, of old versions, are of one answer until something goes to the model.
         if answer is None or answer.message_id != message_id or not (answer.is_open or message_id):
             answer = _Answer(message_id)
+            # A damaged file may invent agents without end.
             if len(self.answers) > MAX_AGENTS:
                 self.answers.clear()
             self.answers[agent_id] = answer
@@ -259,6 +265,7 @@ class _Transcript:
             cache_creation_tokens=usage.get("cache_creation_input_tokens"),
         )
         answer.is_open = True
+        # Each record of an answer repeats its counts.
         if agent_id is None and usage and (tokens := sum(usage.values())) != answer.tokens:
             answer.tokens = tokens
             self.context.used(now, tokens)

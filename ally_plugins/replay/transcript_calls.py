@@ -54,6 +54,7 @@ class TranscriptCalls:
         elif (todos := todos_of_call(tool_name, arguments)) is not None:
             self.todos[agent_id] = todos
             self.out.add(TodosChanged(now, todos, call_id, agent_id=agent_id))
+        # Changed when it returns: the id of a new todo stands in the result.
         elif tool_name in TASK_TOOLS:
             if len(self.open_tasks) < MAX_OPEN:
                 self.open_tasks[call_id] = _TaskCall(tool_name, arguments, agent_id)

@@ -118,6 +118,7 @@ class _Turns:
             self.out.append(step)
             return
         self.waiting.append(step)
+        # The result does not come: better out of place than not at all.
         if len(self.waiting) >= MAX_OPEN:
             self.close_calls(_NO_RESULT, None)
             self.flush_waiting()
@@ -159,6 +160,7 @@ class _Turns:
             self.out.append(PermissionAnswered(self.now, call.call_id, "deny", agent_id=call.agent_id))
         if not step.is_launch:
             result, cause = (step.output, None) if step.success else ("", step.error)
+            # Before the result: a sub-agent ends within the call that started it.
             self.end_agents_of(call, result, cause)
         self.out.append(
             ToolReturned(
@@ -215,6 +217,7 @@ class _Turns:
         self.out.append(step)
 
     def end_turn(self, reason: str, at: int) -> None:
+        # What is closed here has the time of now, and the point comes behind it.
         if self.calls or self.waiting:
             at = self.now
         self.close_calls(reason, None)
@@ -232,6 +235,7 @@ class _Turns:
             self.close(call, reason)
 
     def close(self, call: ToolCalled, reason: str) -> None:
+        # The end of a sub-agent, which closes its calls, may have come here first.
         if self.calls.pop(call.call_id, None) is None:
             return
         self.end_agents_of(call, "", reason)
