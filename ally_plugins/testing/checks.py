@@ -109,6 +109,7 @@ async def _asks_for_no_more(trial: Trial) -> list[str]:
 
 async def _starts_and_stops(trial: Trial) -> list[str]:
     """Check that it starts, and stops within its deadlines, twice in one program."""
+    # Twice: what a plugin keeps in its module or class shows in the second start alone.
     for _ in range(2):
         async with trial.harness() as harness:
             plugin = harness.plugin
@@ -142,6 +143,7 @@ async def _survives_refusal(trial: Trial) -> list[str]:
     async with trial.harness(grants=inbound) as harness:
         await exercise(harness)
         _expect_no_crash(harness)
+    # Without any grant it is given nothing either: what it calls in `ally_start` is refused.
     async with trial.harness(grants=[]) as harness:
         await exercise(harness)
         _expect_no_crash(harness)
@@ -173,6 +175,7 @@ async def _does_not_block(trial: Trial) -> list[str]:
 
 async def _leaves_nothing(trial: Trial) -> list[str]:
     """Check that after the stop no task and no thread of it is left."""
+    # Before the harness, so that its own are found too, should they stay.
     threads, tasks = set(threading.enumerate()), own_tasks()
     async with trial.harness() as harness:
         await exercise(harness)

@@ -92,6 +92,7 @@ def run_check(
     label = next((title for title, each in CHECKS.items() if each is wanted), getattr(wanted, "__name__", "check"))
     try:
         trial = Trial(Subject.of(plugin, name=name, manifest=manifest), settings or {}, block_ms)
+        # A loop for each check: what a plugin leaves on one does not disturb the next.
         return Finding(label, None, tuple(asyncio.run(_run(wanted, trial))))
     except (Broken, AllyError) as problem:
         return Finding(label, str(problem))

@@ -48,6 +48,7 @@ class ExerciseResult:
 
     def difference(self, other: ExerciseResult) -> str | None:
         """Return the first difference, as text; None when there is none."""
+        # Not strict: which answer differs says more than that one is missing.
         for mine, theirs in zip(self.answers, other.answers, strict=False):
             if mine != theirs:
                 return f"{mine[0]} {_shown(mine[1])}, then {theirs[0]} {_shown(theirs[1])}"
@@ -66,10 +67,10 @@ class ExerciseResult:
 
 
 async def feed_events(harness: PluginHarness) -> None:
-    """Emit every sample event, with a safe point now and then."""
+    """Emit every sample event, with a safe point now and then. Cancelling stops in the middle."""
     for number, event in enumerate(sample_events()):
         harness.session.emit(event)
-        if number % 16 == 0:
+        if number % 16 == 0:  # not after each, so that hooks get runs of events too
             await harness.settle()
             await harness.safe_point()
     await harness.settle()
@@ -154,6 +155,7 @@ class Heartbeat:
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.get_running_loop().create_task(self._beat())
+        # So that the first beat has begun before what is measured does.
         await asyncio.sleep(0)
         return self
 
@@ -179,7 +181,10 @@ def own_tasks() -> set[asyncio.Task[Any]]:
 
 
 async def leftovers(threads: Iterable[threading.Thread], tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
-    """Return the threads and tasks that were not there before, once they have had time to end."""
+    """Return the threads and tasks that were not there before, once they have had time to end.
+
+    Waits for two seconds at most; cancelling ends the waiting.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _PATIENCE
     while (found := _new(set(threads), set(tasks))) and loop.time() < deadline:  # noqa: ASYNC110

@@ -139,6 +139,7 @@ class PluginHarness(HarnessResults):
     ) -> None:
         self.subject = Subject.of(plugin, name=name, manifest=manifest)
         self.name: Final = self.subject.name
+        # Stands still unless it is moved: budgets and timestamps are the same in each run of a test.
         self.clock: Clock = clock if clock is not None else RecordedClock(START_MS)
         self.events: list[Event] = []
         self._ally: Ally | None = None
@@ -170,6 +171,7 @@ class PluginHarness(HarnessResults):
         Raises PluginLoadError when the plugin does not start, unless `must_start=False`. When
         cancelled, nothing is left running.
         """
+        # Before the start, whose events count too.
         self.host.stream.subscribe("*", self.events.append)
         await self.host.start()
         self._plugin = plugin = self.host.plugins[self.name]
@@ -177,6 +179,7 @@ class PluginHarness(HarnessResults):
             await self.stop()
             raise PluginLoadError(f"the plugin {self.name!r} is {plugin.state}: {plugin.reason}", plugin=self.name)
         self._session = self.host.session("s1")
+        # So that a test begins with a plugin that knows of the session.
         await self.settle()
 
     async def stop(self) -> None:
@@ -230,6 +233,7 @@ class PluginHarness(HarnessResults):
         for _ in range(_MAX_ROUNDS):
             before = session.ring.head
             await session.drained()
+            # Nobody has emitted anything meanwhile.
             if session.ring.head == before:
                 return
 
@@ -257,15 +261,18 @@ class PluginHarness(HarnessResults):
         return message
 
     async def gate_user_message(self, message: Message | str) -> Ruling:
-        """Run the gates of a message of the person, or of its text."""
+        """Run the gates of a message of the person, or of its text; cancelling cancels the gates."""
         return await self.session.gate_user_message(_as_message("user", message))
 
     async def gate_answer(self, message: Message | str) -> Ruling:
-        """Run the gates of an answer of the model, or of its text."""
+        """Run the gates of an answer of the model, or of its text; cancelling cancels the gates."""
         return await self.session.gate_answer(_as_message("assistant", message))
 
     async def gate_stop(self, stop: Stop | str = "") -> Ruling:
-        """Run the gates of the end of a turn, or of one with this answer; a deny is a message at `safe_point`."""
+        """Run the gates of the end of a turn, or of one with this answer; a deny is a message at `safe_point`.
+
+        Cancelling cancels the gates, and adds no message.
+        """
         return await self.session.gate_stop(Stop(answer=stop) if isinstance(stop, str) else stop)
 
     async def gate(self, call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> Ruling:
@@ -292,7 +299,10 @@ class PluginHarness(HarnessResults):
         return await self.session.transform_tool_output(as_call(call), whole)
 
     async def transform_answer(self, message: Message | str) -> Message:
-        """Return the answer that the plugin makes of one, or of its text. Raises GateRefused when it blocks."""
+        """Return the answer that the plugin makes of one, or of its text.
+
+        Cancelling cancels the hook. Raises GateRefused when it blocks.
+        """
         return await self.session.transform_answer(_as_message("assistant", message))
 
     async def transform_system_prompt(self, sections: Iterable[PromptSection | str]) -> tuple[PromptSection, ...]:

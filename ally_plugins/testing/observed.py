@@ -32,11 +32,14 @@ class ObservedHost(Host):
     """A host that keeps crashes and refusals of all its plugins, in order."""
 
     def __init__(self, **options: Any) -> None:
+        # Nothing is discovered: a test is not to depend on what is installed.
         super().__init__("ally-plugins-testing", discover=False, **options)
         self.crashes: list[Crash] = []
         self.refusals: list[Refusal] = []
+        # In the places of those that the base has made.
         self.bus = _ObservedBus(self)
         self.audit = _ObservedAudit(self)
+        # A method of the audit before: bound, it would go on to that one.
         self.services.tasks.changed = self.audit.task_changed
 
 

@@ -68,5 +68,6 @@ def replay_recording(plugin: PluginLike, *paths: Path | str, **options: Any) -> 
     with ExitStack() as open_files:
         files = [Path(path) for path in paths] or [open_files.enter_context(sample_path())]
         recordings = [open_recording(file) for file in files]
+        # The harness is not entered: the player starts its host, and makes the sessions.
         report = asyncio.run(Player(harness.host, recordings, on_event=harness.events.append).run())
     return Replayed(harness.name, report, tuple(harness.events), harness.crashes)

@@ -81,6 +81,7 @@ class Subject:
             return given
         secrets = {name for name, setting in self.manifest.settings.items() if setting.secret}
         plain = {name: value for name, value in given.items() if name not in secrets}
+        # Secrets apart: a manifest refuses them among plain settings, and a live host reads them elsewhere.
         values, problems = resolve_settings(self.name, self.manifest, plain, lambda _, name: given.get(name))
         if problems:
             raise ConfigError("; ".join(problems))

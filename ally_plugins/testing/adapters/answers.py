@@ -118,6 +118,7 @@ async def _answers_may_change(stage: Stage, *, is_streamed: bool) -> None:
 
 def _never(times: int) -> Any:
     """Return a gate that does not let the agent stop, so many times."""
+    # One count for all runs of the check: the class is made once.
     left = [Deny("the tests have not run")] * times
 
     async def decide(self: Any, stop: Stop) -> Deny | None:  # noqa: ARG001

@@ -56,6 +56,7 @@ def run_adapter_check(check: str, driver: AdapterDriver, *, longest: float = LON
     if missing := sorted(wanted.needs & driver.missing):
         return Finding(check, None, tuple(f"left out: it lacks {PARTS[part]}" for part in missing))
     try:
+        # A loop for each check: what an adapter leaves on one does not disturb the next.
         asyncio.run(_within(wanted, Stage(driver), longest))
     except Broken as broken:
         return Finding(check, str(broken))

@@ -145,6 +145,7 @@ async def _gates_before_the_person(stage: Stage) -> None:
 @CHECKS.add("denies what cannot be shown")
 async def _what_cannot_be_shown(stage: Stage) -> None:
     """Check that a call whose arguments cannot be shown to a gate does not run, and is reported as that."""
+    # What JSON does not have, what our codec would change, and what is nested deeper than values may be.
     for value in (float("nan"), float("inf"), 2**70, _nested(100)):
         seen: list[Any] = []
         made = Answer(calls=(RawCall("work", {"text": "a", "more": value}, "c1"),))

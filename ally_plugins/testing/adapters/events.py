@@ -122,6 +122,7 @@ async def _calls_with_their_results(stage: Stage) -> None:
             expect(start.arguments == {"text": text}, f"{call_id} was reported with {dict(start.arguments)}")
             expect(end.success and f"made {text}" in (end.output or ""), f"{call_id} ended with {end.output!r}")
         play.expect_result("c1", "made a", is_all=True)
+        # By the sequence numbers: events of parallel calls may end in any order.
         second = play.events_of(ModelRequest)[1].seq
         late = [each.call_id for each in ends.values() if each.seq > second]
         expect(not late, f"the model was asked before the calls {late} had ended")
@@ -199,6 +200,7 @@ async def _many_conversations(stage: Stage) -> None:
         return Answer(text=f"done in {name}") if request.result_of(f"c-{name}") else calls((f"c-{name}", "work", name))
 
     async def work(text: str) -> str:
+        # Lets the other conversations in, which all have a call under way then.
         await asyncio.sleep(0)
         return f"worked for {text}"
 

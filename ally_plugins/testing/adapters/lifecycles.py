@@ -79,6 +79,7 @@ async def _wait_until_began(blocked: _BlockedTool, running: asyncio.Future[str])
     waiting = asyncio.ensure_future(blocked.began.wait())
     either: list[asyncio.Future[Any]] = [waiting, running]
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    # The run may have ended instead: then this would wait for ever.
     waiting.cancel()
     expect(blocked.began.is_set(), "two calls of one answer did not run at once, or the run ended before they did")
 
@@ -106,6 +107,7 @@ async def _a_host_that_does_not_run_is_started(stage: Stage) -> None:
     async def decide(self: Any, call: ToolCall) -> Deny:  # noqa: ARG001
         return Deny("not today")
 
+    # Not by `Stage.play`, which runs the host around the check.
     host = ObservedHost(home=None, plugins={"p": plugin(start=start, stop=stop, gate_tool_call=decide)})
     script = Script([WORK, "done", "again"])
     agent = stage.driver.make(AgentSetup(host=host, script=script, tools=(tool(),)))

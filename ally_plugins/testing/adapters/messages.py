@@ -179,6 +179,7 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
         return calls(*((f"c{turn}.{each}", "work", f"{turn}.{each}") for each in range(chance.randint(1, 4))))
 
     async def work(play: Play, text: str) -> str:
+        # Turns of the loop, so that parallel tools end in any order.
         for _ in range(chance.randint(0, 5)):
             await asyncio.sleep(0)
         if chance.random() < 0.5:
@@ -192,6 +193,7 @@ async def _one_interleaving(stage: Stage, chance: random.Random) -> None:
     async with stage.play(*[step] * 10, plugins=_PLUGINS, work=work) as play:
         for turn in range(3):
             await play.run(f"turn {turn}")
+        # From here on the model only answers: what still waits enters in this turn, and nothing new comes.
         play.script.steps.clear()
         await play.run("the last")
         play.expect_valid()

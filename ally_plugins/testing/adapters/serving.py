@@ -55,12 +55,16 @@ async def _what_it_says(stage: Stage) -> None:
 
 
 async def observe(stage: Stage) -> frozenset[str]:
-    """Play a conversation that has everything which the driver's parts allow, and return what plugins were given."""
+    """Play a conversation that has everything which the driver's parts allow, and return what plugins were given.
+
+    Cancelling stops in the middle, and stops the host.
+    """
     asked: set[str] = set()
     missing = stage.driver.missing
     hooks = [info for info in HOOKS.values() if info.topic is not None]
     witness = {info.name.removeprefix("ally_"): _witness(asked, f"{info.kind}:{info.topic}") for info in hooks}
 
+    # In the middle of a tool: the message is then delivered at the next step.
     async def speak(play: Play, _: str) -> str:
         await play.host.plugins["speaker"].instance.ally.add_message(
             "user", "the port is 8080", session_id=play.session().id
@@ -99,6 +103,7 @@ def _witness(asked: set[str], name: str) -> Any:
 
 
 async def _tell_time(self: Any, sections: tuple[PromptSection, ...]) -> Replace[Any]:  # noqa: ARG001
+    # Another text at each request, and not volatile: PROMPT_PREFIX_CHANGED is to be provoked.
     return Replace((*sections, PromptSection("clock", f"it is {time.monotonic_ns()}")))
 
 

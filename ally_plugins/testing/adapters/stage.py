@@ -87,10 +87,14 @@ class Play:
         return AgentSetup(host=self.host, script=script, tools=tuple(tools), **more)
 
     async def run(self, prompt: str | None = "hello", *, session_id: str = SESSION, is_streamed: bool = False) -> str:
-        """Run a turn, and wait until every plugin has received its events."""
+        """Run a turn, and wait until every plugin has received its events. Raises what the run raises.
+
+        Cancelling cancels the run, and still waits for the plugins.
+        """
         try:
             return await self.driver.run(self.agent, prompt, session_id=session_id, is_streamed=is_streamed)
         finally:
+            # Also after a failure, whose events are what some checks look at.
             await self.session(session_id).drained()
 
     def session(self, session_id: str = SESSION) -> Session:
@@ -167,6 +171,7 @@ def plugin(**hooks: Callable[..., Any]) -> type[Any]:
             self.ally = ally
 
     for name, function in hooks.items():
+        # `specname`, since the function has a name of its own in the check.
         setattr(Plugin, f"ally_{name}", hookimpl(function, specname=f"ally_{name}"))
     return Plugin
 
