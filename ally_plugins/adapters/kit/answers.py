@@ -76,7 +76,10 @@ class AnswerRun(ToolCallRun):
         return message.content
 
     async def answered_so_far(self, content: str, *, shown: str = "") -> None:
-        """Ask gates about the text so far of an answer that is held by sentences. Raises AnswerRefused."""
+        """Ask gates about the text so far of an answer that is held by sentences. Raises AnswerRefused.
+
+        Cancelling takes the question back; none of the text may be shown that was not before.
+        """
         await self._gate(self._answer(content, {"isPartial": True}), shown)
 
     def _answer(self, content: str, about: dict[str, Any]) -> Message:
@@ -110,7 +113,10 @@ class HeldText:
         return self.text[: self._shown]
 
     async def feed(self, delta: str) -> str:
-        """Take more of the text; return what may be shown now. Raises AnswerRefused; then the stream must end."""
+        """Take more of the text; return what may be shown now. Raises AnswerRefused; then the stream must end.
+
+        Cancelling takes the question back, and shows nothing more.
+        """
         self.text += delta
         # Up to the last sentence that is whole: one question for all that came at once.
         end = max((found.end() for found in _SENTENCE_END.finditer(self.text, self._shown)), default=0)

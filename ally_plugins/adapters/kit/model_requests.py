@@ -24,6 +24,7 @@ async def changed_prompt(
 
     Call it where `session.wants("system_prompt")`. Send these messages behind all others of this one request, and keep
     them in no history: a provider's cache holds the rest. Raises GateRefused where a transform blocks.
+    Cancelling cancels the hook that runs; the model must not be asked then.
     """
     session = run.live.session
     made = await session.own_loop.run(session.transform_system_prompt(sections, moves_volatile=True))
@@ -38,6 +39,7 @@ async def changed_request(
 
     Call it where `session.wants("model_request")`. Settings that are objects of the host author's (a time-out, a
     client) are not shown, and stay. Raises GateRefused where a transform blocks, and for data that cannot be shown.
+    Cancelling cancels the hook that runs; the model must not be asked then.
     """
     given, session = settings or {}, run.live.session
     shown = {name: value for name, value in given.items() if _is_shown(name, value)}

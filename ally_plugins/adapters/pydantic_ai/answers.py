@@ -85,6 +85,7 @@ class Answers:
         """Return a response as plugins leave its answers; one that they have left so already is not shown them again.
 
         `shown` is what the person has seen of its text. Raises AnswerRefused, now and for each later response.
+        Cancelling cancels the hook that runs; nothing of the response may be shown or kept then.
         """
         if self.refusal is not None:
             raise self.refusal

@@ -66,7 +66,7 @@ class Calls:
         It is given what plugins are shown, and not what that was read from, which may say more (a key twice). An
         approved call that was prepared before keeps what the person has seen, unless other arguments were approved.
         Raises ToolFailed when a transform blocks, and for arguments that cannot be shown to plugins: the tool does not
-        run.
+        run. Cancelling cancels the transform, and emits nothing.
         """
         read = _read(args)
         if read is None:
@@ -99,7 +99,8 @@ class Calls:
     ) -> Any:
         """Run a call that may run and return its value; a refusal is returned as the framework's denial.
 
-        Raises ApprovalRequired when the question waits for another run, and what the tool raises.
+        Raises ApprovalRequired when the question waits for another run, and what the tool raises. Cancelling takes the
+        question back, or cancels the tool; the call ends as interrupted.
         """
         try:
             prepared = self._prepared.get(call.tool_call_id) or self._as_given(call)
@@ -226,7 +227,11 @@ class Calls:
                 calls[index] = dataclasses.replace(call, args=prepared.args)
 
     async def answered_elsewhere(self, answers: dict[str, Any], response: ModelResponse) -> None:
-        """End the calls that an earlier run deferred by their answers: emit a denial, show a result to transforms."""
+        """End the calls that an earlier run deferred by their answers: emit a denial, show a result to transforms.
+
+        Results are put into `answers` as transforms left them. Cancelling ends the call that is under way as
+        interrupted, and leaves the others open.
+        """
         calls = {call.tool_call_id: call for call in response.tool_calls}
         for call_id, answer in answers.items():
             if answer == "skip" or call_id not in calls:

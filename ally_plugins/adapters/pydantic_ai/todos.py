@@ -27,7 +27,10 @@ class _KeepsTodos(Protocol):
 
 
 async def todos_after(ctx: RunContext[Any], tool: ToolDefinition) -> tuple[dict[str, str], ...] | None:
-    """Return the todos as a tool of the capability that keeps them has left them; None for every other tool."""
+    """Return the todos as a tool of the capability that keeps them has left them; None for every other tool.
+
+    Raises nothing that the capability raises: that is logged. Cancelling cancels its method.
+    """
     owner = ctx.capabilities.get(tool.capability_id) if tool.capability_id is not None else None
     if owner is None:
         return None
