@@ -155,7 +155,7 @@ class TalkBack:
                 data_dir=initialization.data_dir,
             )
         else:
-            # The same handle, tools and tasks go on: a plugin keeps its `ally` over all connections.
+            # The same handle over all connections: a plugin keeps its `ally`, and what was made with it.
             self._service.peer = peer
             self._outbound.use(peer)
         self._outbound.is_open = True
