@@ -185,7 +185,7 @@ class TalkBack:
                 try:
                     await self._connect()
                 except (OSError, AllyError) as error:
-                    # The host has revoked it, or another host stands there now: no later attempt is answered otherwise.
+                    # Revoked, or of a host that is gone: no later attempt would be answered otherwise.
                     if isinstance(error, RemoteError) and error.code == UNAUTHORIZED:
                         write_stderr(f"the host does not take the token any more: {error}")
                         return

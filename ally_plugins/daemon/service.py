@@ -99,6 +99,7 @@ class Service:
         # Needs no reset: the context is this task's own.
         SCOPE.set(scope)
         try:
+            # `self.peer` is looked up before the `await`: a connection made anew meanwhile must not get this answer.
             self.peer.respond(request_id, await work())
         except asyncio.CancelledError:
             self.peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})

@@ -61,7 +61,7 @@ def _edited(folder: Path, call: ToolCall) -> DiffPreview | None:
         return None
     new = old
     for before, after in pairs:
-        # In the text as the replacements before have left it, which is what the tool does.
+        # In the text as the replacements before have left it: they are made one after the other.
         if new.count(before) != 1:
             return None
         new = new.replace(before, after)
