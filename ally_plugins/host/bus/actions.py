@@ -65,6 +65,7 @@ class ActionRunner:
         request_id, scope = new_id("a"), SCOPE.get()
         data = {"action": request.action, "arguments": arguments, "requested_by": request.requested_by,
                 "origin": request.origin, "cause": scope.cause_id if scope is not None else None}  # fmt: skip
+        # On disk before it is announced and runs: what cannot be recorded must not happen.
         await self.records.write("action", plugin, session.id, request_id, data)
         announced = PluginActionRequested(
             plugin_name=owner.plugin.name if owner is not None else "host",
@@ -78,6 +79,7 @@ class ActionRunner:
                 result = await _run(owner, session, request, request_id, timeout)
             else:
                 result = await self._run_own(session, request, timeout, plugin)
+        # Cancellations too: whatever began has an end in the records.
         except BaseException as error:
             self._record_end(plugin, session, request_id, request.action, error)
             raise
@@ -89,7 +91,9 @@ class ActionRunner:
         if action in self.own:
             return None
         if ":" in action or any(each.spec.name == action for each in self.offered):
+            # Raises for a name that several plugins have, with the full names; the host is not asked then.
             return self.offered.find(action)
+        # Left to the host, whose implementation may carry out actions that it has not listed.
         return None
 
     async def _run_own(self, session: Session, request: ActionRequest, timeout: float, plugin: str | None) -> Any:
@@ -101,6 +105,7 @@ class ActionRunner:
         except (RefusedError, ToolCallError):
             raise
         except TimeoutError as error:
+            # The host's code may raise a TimeoutError of its own, which is no lapse of this limit.
             if limit.expired():
                 raise ToolCallError(f"the action {name!r} did not end within {timeout:g} s", tool=name) from None
             raise ToolCallError(f"the host's action {name!r} failed with {describe(error)}", tool=name) from error
@@ -119,6 +124,7 @@ class ActionRunner:
         """Queue the record of how an action ended."""
         state = "done" if error is None else "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
         data = {"name": action, "state": state, "reason": "" if error is None else describe(error)}
+        # Soon: it has happened, and a disk that fails must not turn its result into a refusal.
         self.records.write_soon("action_end", plugin, session.id, request_id, data)
 
 

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["ToolRunner", "find_offered", "offered_to_agent"]
 
 _WORDS: Final = frozenset({"title", "description", "$comment"})
+"""Keywords of a schema whose texts are words for the model."""
+
 _COMPARED: Final = frozenset({"default", "const", "enum", "examples"})
+"""Keywords whose values stand for arguments: spelt otherwise, they would name what the schema then refuses."""
+
 _NAMES: Final = frozenset({"properties", "patternProperties", "dependentSchemas", "$defs", "definitions"})
 """Under which keywords of a schema the keys are names, and no keywords."""
 
@@ -88,6 +92,7 @@ class ToolRunner:
         """
         if tool.kind == "tool":
             return await self.run(find_offered(self.tools, tool), arguments, session.id, timeout)
+        # The runner does not look whether agents are offered it still; that may have been revoked since.
         find_offered(self.actions, tool)
         request = ActionRequest(tool.full_name, freeze_mapping(arguments), "agent", origin=session.origin)
         return as_tool_result(await self.action_runner.run(session, request, timeout or tool.timeout))
@@ -112,6 +117,7 @@ def offered_to_agent(
             found[each.plugin.name, each.spec.name] = each
     if not found:
         return ()
+    # By name: tools stand at a prompt's beginning, and another order would cost the provider's cache of it.
     ordered = [found[key] for key in sorted(found)]
     shared = {name for name, count in Counter(each.spec.name for each in ordered).items() if count > 1}
     used = {*taken, *(each.spec.name for each in ordered)}
@@ -167,8 +173,10 @@ def _under(key: str, item: Any, *, is_names: bool) -> Any:
 
 def _free_name(plugin: str, name: str, used: Collection[str]) -> str:
     """Return `plugin__name` as model providers accept it; a mark at its end tells apart what would be the same."""
+    # No colon: providers take letters, digits, `_` and `-` in the name of a function.
     whole = f"{plugin}__{name}"
     if len(whole) <= LONGEST_NAME and whole not in used:
         return whole
+    # Of the names, not a count: the same after every restart, whichever plugin comes first.
     mark = hashlib.blake2b(f"{plugin}:{name}".encode(), digest_size=4).hexdigest()
     return f"{whole[: LONGEST_NAME - len(mark) - 1]}_{mark}"

@@ -88,11 +88,13 @@ class PluginMessageBus(MessageCalls):
 
     async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
         self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
+        # Before the validation: a flood of invalid events is bounded too.
         plugin.budget.take_event(self._services.clock.steady())
         full_name = check_event_type(plugin.name, call.type)
         plugin.budget.check_size("event_bytes", len(check_event_data(call.data, CONTENT_LIMIT)))
         session = self._services.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
+        # For everybody: listeners, other plugins and the journal get it.
         data = freeze_mapping(plugin.secrets.masked_value(call.data))
         event = PluginEvent(event_type=full_name, data=data, parent_id=cause_of(scope))
         answer = self._services.capability("ally_emit_event", session=session, event=event)
@@ -108,6 +110,7 @@ class PluginMessageBus(MessageCalls):
         return Receipt(event.id, event.seq, "recorded")
 
     async def _get_context(self, plugin: Plugin, _: Scope | None, call: GetContext) -> Context:
+        # Before the rate: a read that is not granted uses up nothing of it.
         wanted = self._parts(plugin, call.parts)
         plugin.budget.take_context_read(self._services.clock.steady())
         session = self._services.session_for(plugin.name, call.session_id)
@@ -138,6 +141,7 @@ class PluginMessageBus(MessageCalls):
         return Receipt(f"{plugin.name}:{spec.name}", offset, "recorded")
 
     async def _unregister(self, plugin: Plugin, _: Scope | None, call: Unregister) -> None:
+        # No grant is needed to take back one's own; the rate is limited all the same, since each leaves a record.
         name, both = call.name, (self._services.tools, self._services.actions)
         check_name(name)
         if not any(kept.has(plugin.name, name) for kept in both):
@@ -151,10 +155,12 @@ class PluginMessageBus(MessageCalls):
         action, timeout = call.action, call.timeout
         _check_action(action)
         self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
+        # In flight until it returns: an action may take minutes, and its caller start as many as it likes.
         begin_call(plugin, plugin.budget.take_action_request, self._services.clock.steady())
         try:
             size = len(check_event_data(call.arguments, CONTENT_LIMIT, field="arguments"))
             plugin.budget.check_size("arguments_bytes", size)
+            # NaN passes neither comparison; True is an int to Python.
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < inf:
                 raise ValidationRefused(f"timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
             session = self._services.session_for(plugin.name, call.session_id)
@@ -183,6 +189,8 @@ class PluginMessageBus(MessageCalls):
         work = _coroutine(call.work)
         session = host.session_for(plugin.name, call.session_id)
         chain = chain_of(plugin, scope, session.id)
+        # Nothing was awaited since the limit was looked at, and it counts from here on: calls made at one time
+        # cannot pass the limit together.
         task = host.tasks.prepare(plugin, name, session.id, chain)
         try:
             data = {"name": name, "origin": chain, "cause": cause_of(scope)}
@@ -197,6 +205,7 @@ class PluginMessageBus(MessageCalls):
     async def _task_progress(self, plugin: Plugin, _: Scope | None, call: ReportProgress) -> None:
         progress, message = call.progress, call.message
         task = self._services.tasks.find(call.task_id)
+        # By the instance, not its name: a plugin that was started anew has no say in tasks of the one before.
         if task is None or task.plugin is not plugin or task.state != "running":
             raise NotFoundRefused(f"{plugin.name!r} runs no task {call.task_id!r:.80}", plugin=plugin.name)
         is_number = isinstance(progress, (int, float)) and not isinstance(progress, bool)
@@ -233,6 +242,7 @@ class PluginMessageBus(MessageCalls):
 
 
 def _coroutine(work: object) -> Coroutine[Any, Any, Any]:
+    # Not any awaitable: only a coroutine can be closed, so that it never begins, when the call is refused.
     if not asyncio.iscoroutine(work):
         raise ValidationRefused(f"work is {type(work).__name__}; expected a coroutine", field="work")
     return work

@@ -52,6 +52,7 @@ class DefaultCapabilities:
 
     @hookimpl
     def ally_add_message(self, session: Session, message: Message) -> bool:
+        # A mirror copies the message from the framework's history, where the adapter puts it.
         if not session.conversation.is_mirror:
             session.conversation.add(message)
         return True
@@ -77,6 +78,7 @@ class Capabilities:
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(HostHooks)
         self._default = DefaultCapabilities()
+        # First: pluggy calls what was registered last before the others.
         self._manager.register(self._default, "default")
         if implementation is not None:
             _check_implementation(implementation)
@@ -95,6 +97,7 @@ class Capabilities:
         result = getattr(self._manager.hook, hook)(**arguments)
         if inspect.isawaitable(result):
             result = await result
+            # pluggy goes on to the default by itself where an implementation returns None; a coroutine is a result.
             if result is None:
                 result = getattr(self._default, hook)(**arguments)
                 if inspect.isawaitable(result):

@@ -57,6 +57,8 @@ class Contribution:
         limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
         if getattr(self.spec.handler, "is_remote", False):  # `host.daemons.calls` marks those so
             return self._masked(await self._call_daemon(values, scope, limit))
+        # A task that is waited for, not `asyncio.timeout`: a handler that swallows its cancellation must not keep the
+        # caller waiting.
         task = asyncio.get_running_loop().create_task(self._call(values, scope), name=f"ally-{self.full_name}")
         self.plugin.watch(task)
         try:
@@ -87,6 +89,7 @@ class Contribution:
             SCOPE.reset(token)
 
     async def _call(self, values: Mapping[str, Any], scope: Scope) -> Any:
+        # Never reset: the context is a copy that ends with this call's own task.
         SCOPE.set(scope)
         try:
             with self.plugin.at_work():
@@ -105,6 +108,7 @@ class Contribution:
 
     def _result(self, task: asyncio.Task[Any]) -> Any:
         name, plugin = self.spec.name, self.plugin.name
+        # Not by the caller, which has left by then: by the handler itself, or since its plugin ends.
         if task.cancelled():
             raise ToolCallError(f"{name!r} of {plugin!r} was cancelled", tool=name, plugin=plugin)
         outcome = task.result()
@@ -147,6 +151,8 @@ class Contribution:
 
 @define
 class _Returned:
+    """What a handler returned; a class of its own, since a handler may return an exception."""
+
     value: Any
 
 
@@ -164,6 +170,7 @@ class Contributions:
     _by_plugin: dict[str, dict[str, Contribution]] = field(init=False, factory=dict)
 
     def __iter__(self) -> Iterator[Contribution]:
+        # Copies: plugins register and stop while somebody iterates.
         for own in list(self._by_plugin.values()):
             yield from list(own.values())
 
@@ -177,6 +184,7 @@ class Contributions:
         if spec.name in own:
             text = f"{plugin.name!r} has a {self.kind} {spec.name!r} already; unregister it first"
             raise ValidationRefused(text, plugin=plugin.name, field="name")
+        # Compiled here: a wrong schema is refused at once, and not at the first call.
         own[spec.name] = contribution = Contribution(plugin, spec, ArgumentChecker(spec))
         self.changed()
         return contribution

@@ -75,6 +75,7 @@ class MessageCalls(BusSteps):
             if (stored := await self._find_keyed(place, scope)) is not None:
                 return _receipt_of(stored, fingerprint, call)
         begin_call(plugin, plugin.budget.take_message, self._services.clock.steady())
+        # Nothing was awaited since the look for the key: of two calls at one time, the second finds this one.
         answer = self._claim_key(place)
         receipt = None
         try:
@@ -134,10 +135,12 @@ class MessageCalls(BusSteps):
 
         Raises GateRefused.
         """
+        # Transforms first: what gates allow is what enters.
         done = await session.gates.transform_plugin_message(waiting.message, plugin.name, waiting.origin)
         if done.blocked_by is not None:
             raise GateRefused(done.reason, plugin=plugin.name)
         if done.value is not waiting.message:
+            # Looked at again: a transform may have made it longer.
             plugin.budget.check_size("message_bytes", check_text(done.value.content, CONTENT_LIMIT))
             waiting.replace(done.value)
         ruling = await session.gates.gate_message(waiting.message, plugin.name, waiting.origin)
@@ -152,6 +155,7 @@ class MessageCalls(BusSteps):
         """Record the message as pending, and queue it for its safe point."""
         try:
             offset = await self._services.records.opened().accept(pending)
+        # Of a call within a gate, which does not wait for the one on its way, or of another process.
         except DuplicateKeyError as duplicate:
             return _receipt_of(duplicate.stored, pending.fingerprint, call)
         except JournalError as error:
@@ -160,6 +164,7 @@ class MessageCalls(BusSteps):
             session.reload_pending()  # the writer thread may have accepted it all the same
             raise
         plugin.counts.messages += 1
+        # From here on it is due in the order of acceptance, whichever call comes back to the loop first.
         waiting.offset = offset
         if session.is_closed:  # meanwhile; it may have been opened again, and the message belongs to that one
             session = self._services.sessions.get(session.id, session)
@@ -217,5 +222,7 @@ def _receipt_of(stored: StoredMessage, fingerprint: str | None, call: AddMessage
 
 def _fingerprint(role: str, content: object, deliver_as: object, session_id: str) -> str:
     text = content if isinstance(content, str) else ""  # anything else is refused by the validation that follows
+    # By a character that validation lets no part hold: no two calls have one text.
     joined = "\0".join((role, text, deliver_as if isinstance(deliver_as, str) else "", session_id))
+    # A lone surrogate is the validation's to refuse, with a reason; it must not fail here.
     return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()

@@ -49,6 +49,7 @@ class Questions:
         nobody can be asked, at once; where nobody answers in time, or chooses none; and where it cannot be recorded.
         Cancelling withdraws the question.
         """
+        # What is refused at once comes before the record: a question on disk was put to somebody.
         text, choices = check_question(call.question, call.choices)
         _check_timeout(call.timeout)
         masked = plugin.secrets.masked(text)
@@ -69,6 +70,7 @@ class Questions:
             self.records.write_soon("answer", plugin.name, session.id, question.id, about)
             raise
         about = {"state": "answered", "choice": answer}
+        # Waited for: the plugin may act on it, so that it must be on disk before.
         await self.records.write("answer", plugin.name, session.id, question.id, about)
         return choices[shown.index(answer)]
 
@@ -93,6 +95,7 @@ class Questions:
             _log.exception("asking the person for %r failed", question.plugin)
             text = f"the person could not be asked: {describe(error)}"
             raise UnavailableRefused(text, plugin=question.plugin) from error
+        # An approver that only knows tool calls returns True, which is no choice.
         if type(answer) is not str or answer not in question.choices:
             raise UnavailableRefused("the person chose none of the choices", plugin=question.plugin)
         return answer

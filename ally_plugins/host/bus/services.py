@@ -94,6 +94,7 @@ class HostServices:
     def __attrs_post_init__(self) -> None:
         self.records = Records(self.clock)
         self.tasks = Tasks(self.clock.time_ms)
+        # By a function: there is no journal before the host's start.
         self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
         self.action_runner = ActionRunner(self.actions, self.host_actions, self.capabilities, self.records)
         self.questions = Questions(self.records)
@@ -132,6 +133,7 @@ class HostServices:
 
     def served(self) -> Serves:
         """Return what every session is served, by all that is known: the host author's word and the adapters'."""
+        # What one of them lacks, its sessions lack, and this is promised for every session.
         return reduce(and_, self.adapters_serve, self.serves)
 
     def supported(self) -> frozenset[str]:
@@ -175,6 +177,7 @@ class HostServices:
         message. Gates are shown it as one that was just opened. Raises NotFoundRefused where another host has it.
         """
         try:
+            # Nobody has to learn of a loss: the journal refuses what is written under a lost lease.
             lease = self.journal.claim(session_id, self.host_id, lambda: None)
         except SessionError as error:
             raise NotFoundRefused(f"no session {session_id!r:.80} is open here: {error}", plugin=plugin) from error
@@ -182,6 +185,7 @@ class HostServices:
             raise unrecorded(plugin, error) from error
         try:
             session = Session(session_id, self, lease)
+            # Nothing may be emitted in it: numbers would begin at 1 again, which are those of events on disk.
             session.is_closed = True
             yield session
         finally:
@@ -228,6 +232,7 @@ class HostServices:
 
     def release_session(self, session: Session) -> None:
         """Forget a session that has been drained and is closed."""
+        # The journal gets its last events before the lanes forget it.
         if self.fan_out is not None:
             self.fan_out.forget(session)
         for lane in self.lanes():

@@ -91,6 +91,7 @@ class BusSteps:
 
     def _log_circle(self, plugin: Plugin, what: str, refusal: HopLimitRefused) -> None:
         """Log plugins that set each other off, which only their operator can end."""
+        # A set: the same circle may be entered at any of its plugins.
         now, circle = self._services.clock.steady(), frozenset(refusal.chain)
         if now - self._circles.get(circle, -CIRCLE_PAUSE) >= CIRCLE_PAUSE:
             self._circles[circle] = now
@@ -112,6 +113,7 @@ def begin_call(plugin: Plugin, take: Callable[[float], None], now: float) -> Non
     plugin.budget.begin_call()
     try:
         take(now)
+    # Else each refusal by the rate would take away one of the calls that may be in flight.
     except BudgetRefused:
         plugin.budget.end_call()
         raise
@@ -125,6 +127,7 @@ def chain_of(plugin: Plugin, scope: Scope | None, session_id: str) -> tuple[str,
     """
     origin = scope.origin if scope is not None else ()
     lane = plugin.lane
+    # A hook leaves its scope to the tasks that it makes. Once the lane is past it, those count as the plugin's own.
     if lane is not None and (scope is None or scope.task_id is not None or not (scope.cause or lane.is_at(scope))):
         recent = lane.recent_origin(session_id)
         origin = recent if len(recent) > len(origin) else origin

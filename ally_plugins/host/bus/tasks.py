@@ -50,6 +50,7 @@ class PluginTask:
         """Cancel the task and keep the reason; say whether it was still running. From any thread."""
         if self._running is None or self.state != "running":
             return False
+        # The first reason stays: that is what it ends of, whoever cancels it once more.
         self.reason = self.reason or reason
         if threading.get_ident() != self._thread:
             # A task is cancelled on its own loop only; from another thread that is asked for.
@@ -111,6 +112,7 @@ class Tasks:
 
     def start(self, task: PluginTask, work: Coroutine[Any, Any, Any]) -> None:
         """Begin a prepared task."""
+        # The chain without the plugin's own name at its end, which the bus adds to each call.
         scope = Scope(task.plugin.name, task.session_id, task.origin[:-1], cause=task.id, task_id=task.id)
         task._running = asyncio.get_running_loop().create_task(  # noqa: SLF001 - this module's own class
             self._run(task, work, scope), name=f"ally-task-{task.plugin.name}-{task.name}"
@@ -180,6 +182,7 @@ class Tasks:
 
     def _failed(self, task: PluginTask, error: BaseException) -> None:
         self._end(task, "failed", task.plugin.describe(error))
+        # A future takes no StopIteration, and SystemExit would end whoever awaits the result, not the plugin.
         carried = error if isinstance(error, Exception) and not isinstance(error, StopIteration) else None
         task._result.set_exception(carried or RuntimeError(describe(error)))  # noqa: SLF001
         task._result.exception()  # noqa: SLF001 - else asyncio logs it when `result` is never awaited
