@@ -114,6 +114,7 @@ class BridgeServices:
         plugin.implementations = {gate.hook: gate} if tools else {}
 
     async def _gate(self, call: ToolCall) -> Any:
+        # Its grants may have it called for other tools, too.
         if call.tool_name in self._confirmed_tools:
             return Ask(f"{self.name} wants {call.tool_name} to be confirmed each time")
         return None
@@ -124,6 +125,7 @@ class BridgeServices:
         Cancelling ends the program and what it has started.
         """
         remote = self.remote
+        # Each time: the files may have changed since the plugin was started, which nobody has agreed to.
         if problem := await asyncio.to_thread(remote.record.make_ready):
             text = f"{program.name!r} is not run: {problem}"
             raise CannotExecute(text, plugin=self.name, program=program.command[0])
@@ -138,6 +140,7 @@ class BridgeServices:
         try:
             ran = await run_program(remote.services.launcher, spec, program.given, program.timeout, grace=grace)
         except TimeoutError as error:
+            # Made anew, without its cause: the text quotes stderr, which may hold a secret.
             raise TimeoutError(remote.plugin.masked(str(error))) from None
         if not remote.plugin.secrets:
             return ran

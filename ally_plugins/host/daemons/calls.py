@@ -102,6 +102,7 @@ class DaemonCalls:
             link.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
         else:
             self._in_flight += _is_counted(request)
+            # The link keeps the task until it has answered; asyncio alone would not keep it alive.
             return asyncio.get_running_loop().create_task(self._work(link, request))
         return None
 
@@ -210,6 +211,7 @@ class DaemonCalls:
 
     async def unregister(self, name: str) -> None:
         """Unregister what a restarted daemon does not offer any more. Cancelling may leave it registered."""
+        # It may be gone: unregistered by the plugin, or removed with a grant that was revoked.
         with suppress(RefusedError):
             await self._bus.call(self._plugin, Unregister(name=name))
 
@@ -218,12 +220,14 @@ class DaemonCalls:
 
         async def call(**arguments: Any) -> Any:
             scope = SCOPE.get() or Scope(self._plugin.name)
+            # Of this call alone: the daemon names it in its own calls, and several may run at one time.
             cause = new_id("c")
             params = {"name": name, "arguments": arguments, "session_id": scope.session_id, "cause": cause,
                       "origin": scope.origin}  # fmt: skip
             value = await self._request(method, params, cause, scope)
             return tool_result_from(value) if kind == "tool" else value
 
+        # Read by `Contribution.run`: nothing of the plugin's runs here that could keep the caller waiting.
         call.is_remote = True  # type: ignore[attr-defined]
         return call
 
@@ -256,6 +260,7 @@ class DaemonCalls:
 
     def _on_progress(self, scope: Scope, progress: Progress) -> None:
         """Take `$/progress` of a task that the daemon runs, as if it had called `task_progress`."""
+        # No reference is kept: it ends in its first step, since the bus awaits nothing for progress.
         asyncio.get_running_loop().create_task(self._report_progress(scope, progress))
 
     async def _report_progress(self, scope: Scope, progress: Progress) -> None:

@@ -76,6 +76,7 @@ def _remote_hook(info: HookInfo, wanted: tuple[str, ...]) -> RemoteHook:
     def params(values: tuple[Any, ...]) -> dict[str, Any]:
         given: dict[str, Any] = {"on": info.topic}
         for name, value in zip(names, values, strict=True):
+            # Only the context is left out where it is not wanted: it may be a whole conversation.
             if value is not None and (name in wanted or name != "context"):
                 given[name] = writers[name](value)
         return given
@@ -84,6 +85,7 @@ def _remote_hook(info: HookInfo, wanted: tuple[str, ...]) -> RemoteHook:
         return RemoteHook("gate", params, _read_verdict)
     if info.kind == "transform":
         return RemoteHook("transform", params, _read_replacement)
+    # Never called: events, `start` and `shutdown` are messages of their own. It stands for the hook being there.
     return RemoteHook(info.kind, lambda _: {}, lambda _, answer: answer)
 
 
@@ -96,6 +98,7 @@ def _read_verdict(_: tuple[Any, ...], answer: Any) -> Any:
 
 def _read_replacement(values: tuple[Any, ...], answer: Any) -> Any:
     try:
+        # What is to be replaced is the last argument of every transform.
         return replacement_from_wire(values[-1], answer)
     except EventError as error:  # of a wrong type: the daemon's fault, not the host's
         raise PluginError(str(error)) from None
@@ -119,6 +122,7 @@ def remote_observers(
     def wants(name: str) -> bool:
         return names is None or name in names or ANY in names or f"{name.partition(':')[0]}:{ANY}" in names
 
+    # EVENTS_DROPPED without a grant: a daemon must not take a gap for silence.
     types: set[type[Event]] = {
         cls for name, cls in EVENT_TYPES.items() if (receives(name) and wants(name)) or cls is EventsDropped
     }

@@ -102,6 +102,7 @@ class RemoteLane:
 
     def attach(self, session_id: str, ring: Ring) -> None:
         """Carry a session's events from here on."""
+        # Before its first event: the journal then keeps the JSON that daemons get, which is made once.
         ring.keeps_json = True
         self._cursors[session_id] = Cursor(ring, ring.head)
         self._confirmed[session_id] = ring.head
@@ -146,6 +147,7 @@ class RemoteLane:
             cursor = self._cursors.get(session_id)
             if cursor is not None and cursor.position < cursor.ring.head:
                 self._deliver(link, session_id, cursor, cursor.ring.head)
+        # Oldest first, and none past one that still waits for its events: a plugin is called in order.
         while self._unsent and self._may_send(link, self._unsent[0]):
             self._send(link, self._unsent.popleft())
 
@@ -170,6 +172,7 @@ class RemoteLane:
         """
         loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
+        # Held by itself: no call that the hook makes may wait for the hook to end.
         scope = scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,)))
         request = FutureRequest(
             hook, function, arguments, is_async, scope, Answer(),
@@ -210,6 +213,7 @@ class RemoteLane:
 
     def connect(self, link: Link) -> None:
         """Use this link from now on; events flow once `is_ready` is set and the lane is woken."""
+        # A new process may answer `drain`, though the one before did not.
         self.link, self.is_ready, self._drains = link, False, True
 
     def disconnect(self, reason: str) -> None:
@@ -260,6 +264,7 @@ class RemoteLane:
         """Return the session, its cursor and the number in an event's id; None when there is no such event."""
         session_id, _, number = event_id.rpartition(":")
         cursor = self._cursors.get(session_id)
+        # 18 digits always fit into 64 bits. `isdigit` alone accepts digits of other scripts, as `int` does.
         if cursor is None or not number.isascii() or not number.isdigit() or len(number) > 18:  # noqa: PLR2004
             return None
         seq = int(number)
@@ -345,6 +350,7 @@ class RemoteLane:
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
         if cursor is not None:
+            # A call that names no cause may react to this request, as to an event that was delivered.
             cursor.remember_origin(request.scope.origin)
         try:
             params = hook.params(request.arguments) | _request_params(pending)
@@ -380,6 +386,7 @@ class RemoteLane:
         """Settle a drain, whatever the answer: one that has no `drain` has still read the events before it."""
         request = pending.request
         if not future.cancelled():
+            # Looked at, or asyncio logs it as never retrieved.
             future.exception()
         session_id = request.scope.session_id or ""
         if session_id in self._confirmed:
@@ -412,6 +419,7 @@ def _request_params(pending: _PendingRequest) -> dict[str, Any]:
     scope, timer = pending.request.scope, pending.request.timer
     params: dict[str, Any] = {"session_id": scope.session_id, "cause": pending.cause, "origin": scope.origin}
     if timer is not None:
+        # What is left of it: the request may have waited for a daemon that did not read.
         params["deadline"] = round(max(0.0, timer.when() - asyncio.get_running_loop().time()), 3)
     return params
 

@@ -83,12 +83,14 @@ class RemotePlugin:
                 sessions=self.services.session_ids(),
                 data_dir=self.services.data_dir_of(plugin.name),
                 deadlines={**DEADLINES, **plugin.options.deadlines},
+                # What this end reads: a longer line ends the connection.
                 limits={"frame_bytes": DEFAULT_LIMITS.frame_bytes},
             )
         )
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables of its process: the allow-list, those granted, those of its daemon, and `more`."""
+        # `more` last: it has what the transport needs, such as the path to listen at.
         return child_environment(
             os.environ, self.record.variables, {**(self.daemon.env if self.daemon is not None else {}), **(more or {})}
         )
@@ -126,7 +128,9 @@ class DaemonOffers:
         plugin = remote.plugin
         if result.name is not None and result.name != plugin.name:
             _log.warning("the daemon %r calls itself %r; it goes on as %r", plugin.name, result.name[:80], plugin.name)
+        # Checked first: nothing is used of an answer that is refused.
         plugin.implementations = self.check(result)
+        # After its hooks: by it the dispatcher knows that it has no others.
         plugin.instance = remote.daemon
         plugin.version = result.version or plugin.version
         self.wanted = result.events
@@ -150,6 +154,7 @@ class DaemonOffers:
     async def _register_contributions(self, result: InitializeResult) -> None:
         offered: dict[tuple[Kind, str], ToolOffer] = {("tool", offer.name): offer for offer in result.tools}
         offered |= {("action", offer.name): offer for offer in result.actions}
+        # Before the new ones: a tool that has changed has the name of the old one, which would be refused.
         for (kind, name), old in list(self._tools.items()):
             if offered.get((kind, name)) != old:
                 del self._tools[kind, name]
@@ -167,6 +172,7 @@ def new_remote(
     plugin: Plugin, record: PluginRecord, bus: PluginMessageBus, services: DaemonServices, *, is_declared: bool
 ) -> RemotePlugin:
     """Return what a plugin needs to run in a process; nothing of it runs yet."""
+    # No event before the answer to `initialize`, which says what it subscribes to.
     lane = RemoteLane(plugin.name, Observers(types=frozenset()))
     if record.bridge is not None:
         services.activations.add(plugin.name, record.manifest.activation)

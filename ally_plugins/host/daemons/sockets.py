@@ -56,6 +56,7 @@ class SocketOpener:
         remote = self.remote
         daemon = await prepare(remote, self.daemon)
         path = self._path()
+        # That of the process before: each process has a mark of its own.
         self._release_claim()
         try:
             self._claim = claim = await claim_in_thread(path, remote.plugin.name)
@@ -93,7 +94,7 @@ class SocketOpener:
             claim.release()
 
     async def handshake(self, process: Process, lost: Callable[[str], None]) -> Link:
-        """Wait until its socket accepts; there is no `initialize`. Raises StartFailed."""
+        """Wait until its socket accepts; there is no `initialize`. Raises StartFailed. Cancelling stops the waiting."""
         del lost  # each message has its own connection: there is none to lose
         link = self._link
         assert link is not None  # noqa: S101 - launched just now
@@ -156,6 +157,7 @@ class SocketOpener:
     def _initialize(self, params: dict[str, Any]) -> Mapping[str, Any]:
         """Return the answer to the first frame, whose token was checked. Raises RefusedError."""
         read_params("initialize", params, self.remote.plugin.name)
+        # `release` revokes the token only when the whole tree has ended; until then a child could show it.
         if self._process is None or self._process.exited.done():
             raise ValidationRefused("the process that this token was given to has ended", field="token")
         return self.remote.initialize_params()
@@ -163,6 +165,7 @@ class SocketOpener:
     def _connected(self) -> StreamLink:
         calls = self.remote.calls
         link = new_link(self.remote, lambda _: calls.forget_link(link))
+        # The server has read and answered `initialize`: what comes now is the rest.
         link.is_strict = False
         link.is_initialized = True
         calls.link = link
@@ -176,4 +179,5 @@ class SocketOpener:
             is_of_session = os.getsid(pid) == self._process.pid
         except OSError:
             return False
+        # Either: a child may have left the session, and only Linux shows the environment of a process.
         return is_of_session or has_variable(pid, MARK_VARIABLE, self._claim.mark)

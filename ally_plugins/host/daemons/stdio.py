@@ -56,7 +56,10 @@ class StdioOpener:
     _lost: Callable[[str], None] = field(init=False, default=lambda _: None)
 
     async def launch(self) -> Process:
-        """Start the process."""
+        """Start the process. Raises StartFailed, CannotExecute.
+
+        Cancelling is the launcher's to handle; the check of the files before runs on in its thread.
+        """
         remote = self.remote
         daemon = await prepare(remote, self.daemon)
         link = self._link = new_link(remote, self._is_lost)
@@ -82,6 +85,7 @@ class StdioOpener:
             self.remote.offers.check(self._link.initialize_result)
         except PluginError as error:
             raise _start_failed(error) from None
+        # From here on the supervisor closes the link, with the exit code as the reason where there is one.
         self._link.reason_follows = True
         return self._link
 
@@ -118,6 +122,7 @@ async def prepare(remote: RemotePlugin, daemon: Daemon) -> Daemon:
 
     Raises StartFailed. Cancelling does not interrupt the check, which runs in a thread.
     """
+    # What the process before wrote is no reason why this one fails.
     remote.log.end()
     remote.log.forget_tail()
     problem = await asyncio.to_thread(remote.record.make_ready)  # it reads and hashes files
@@ -159,6 +164,7 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
         if (problem := _describe_nonsense(remote.plugin, link)) is not None:
             raise StartFailed(problem, is_final=True) from None
         raise StartFailed(str(error)) from None
+    # Final, as are most below: after a restart it would answer the same.
     except VersionError as error:
         raise StartFailed(f"speaks another version of the protocol: {error}", is_final=True) from None
     except RemoteError as error:
@@ -171,6 +177,7 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
         raise StartFailed(text, is_final=True) from None
     except PluginError as error:
         raise StartFailed(str(error), is_final=True) from None
+    # It speaks the protocol: a stray print() of the plugin's code must not end it from here on.
     link.is_strict = False
     link.initialize_result = result
 
@@ -201,6 +208,7 @@ async def accept_offers(remote: RemotePlugin, link: StreamLink) -> None:
     """
     result: InitializeResult = link.initialize_result
     plugin = remote.plugin
+    # First: calls that were sent behind the answer wait, and `ally_start` makes calls.
     link.is_initialized = True
     link.resume()
     try:
@@ -231,6 +239,7 @@ async def request_shutdown(remote: RemotePlugin, link: Link, reason: str) -> Non
 
     Cancelling sends `$/cancel` for it.
     """
+    # Nothing reads an event behind `shutdown`; the lane keeps those for the next process.
     remote.lane.is_ready = False
     limit = remote.plugin.deadline("ally_stop", "stop") + WIND_UP
     try:

@@ -154,6 +154,7 @@ class StreamLink(asyncio.Protocol):
         self.connection.receive_eof()
         if self.connection.counts.malformed > before and not self.first_bytes.startswith(b"{"):
             self.is_nonsense = True  # one that begins like a message was cut short by the end of the process
+        # Closes the transport: what a daemon has no way to answer need not be sent.
         return False
 
     @override
@@ -208,6 +209,7 @@ class StreamLink(asyncio.Protocol):
         if self._is_over:
             unsent = PendingAnswer(_nothing)
             self._unsent.append(unsent)
+            # Else it fails with the reason, which says more than this.
             if not self.reason_follows:
                 self._fail_unanswered("is gone")
             return unsent
@@ -298,6 +300,7 @@ class StreamLink(asyncio.Protocol):
         if not self.reason_follows:
             self._fail_unanswered(reason)
         for work in self._working.values():
+            # In the next turn, as for `$/cancel`: its first step has run by then.
             self._loop.call_soon(work.cancel)
         self._working.clear()
         if self._transport is not None:
@@ -407,6 +410,7 @@ class StreamLink(asyncio.Protocol):
     # --- out ---
 
     def _flush_soon(self) -> None:
+        # Not `loop.time()`: uvloop's has whole milliseconds, and stands still within a turn.
         if not self._is_flushing and time.monotonic() - self._written_at > JOINED:
             self._flush()
         else:

@@ -153,7 +153,9 @@ class Supervisor:
             if self.plugin.state in {RunState.RUNNING, RunState.STARTING, RunState.BACKOFF}:
                 self.plugin.set_state(RunState.STOPPING, reason)
             task.cancel()
+            # Not `await task`, which would raise its cancellation here.
             await asyncio.wait([task])
+        # Also after the task: its own end of the process may have been cancelled half way.
         await self._end(reason, graceful=True)
 
     def restart(self, reason: str) -> None:
@@ -163,6 +165,7 @@ class Supervisor:
         """
         if self._task is None or self._task.done():
             return
+        # It was asked for: failures from before do not count against the new process.
         self.restarts.reset()
         self._settled.clear()
         self._restart_now.set()
@@ -206,6 +209,7 @@ class Supervisor:
             _log.error("the plugin %r did not start: %s", plugin.name, inert(plugin.masked(str(failure))))
             return None
         plugin.crashed(Crash(plugin.name, "process", failure))
+        # The crash may have been one too many, and that state stays.
         if plugin.state == RunState.QUARANTINED:
             return None
         delay = self.restarts.failed(ran_for)
@@ -246,6 +250,7 @@ class Supervisor:
         """Bring a fresh process to `running`."""
         link = await self._unless_exited(process, began, self.opener.handshake(process, self._lost))
         self._link = link
+        # Before the lane has the link: what it offers has the names that the other one's tools have until it ends.
         if (take_over := self.take_over) is not None:
             self.take_over = None
             await take_over()
@@ -260,6 +265,7 @@ class Supervisor:
     async def _unless_exited(self, process: Process, began: float, work: Awaitable[Any]) -> Any:
         """Wait for a step of the start, unless the process ends or takes too long."""
         task = asyncio.ensure_future(work)
+        # For each step by itself: the handshake, and what follows from its answer.
         limit = self.timing.startup_timeout
         try:
             await asyncio.wait([task, process.exited], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
@@ -308,6 +314,7 @@ class Supervisor:
             await asyncio.sleep(timing.ping_interval if not missed else 0)  # a timeout was wait enough
             link = self._link
             assert link is not None  # noqa: S101 - it runs
+            # Not for its answer: the look after the ping compares with this one.
             self.opener.has_read(link)
             try:
                 async with asyncio.timeout(timing.ping_timeout):
@@ -333,6 +340,7 @@ class Supervisor:
         if link is not None and asks_first:
             self._is_shutdown_requested = True  # only once: `stop` may come here again after a cancelled restart
             await self._request_shutdown(link, process, reason)
+        # After `shutdown` was answered: until then its answers and acknowledgements count.
         self.lane.disconnect(reason)
         if self.take_over is None:
             self.on_gone()
@@ -340,6 +348,7 @@ class Supervisor:
             link.close(reason)
         if asks_first:  # most exit at the end of their input; SIGTERM is for the others
             await asyncio.wait([process.exited], timeout=min(EOF_GRACE, self.timing.shutdown_grace))
+        # No grace for one that failed: it hangs, or nothing but its children is left.
         await process.stop(self.timing.shutdown_grace if graceful else 0.0)
         self.process = self._link = None
         self.opener.release()

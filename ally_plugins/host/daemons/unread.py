@@ -42,6 +42,7 @@ def _kernel_unread(transport: asyncio.Transport) -> int:
     sock = transport.get_extra_info("socket")
     if sys.platform != "linux" or sock is None:
         return 0
+    # Not at the top: Windows has neither.
     import fcntl
     import termios
 
