@@ -43,6 +43,7 @@ class SessionActivations:
 
         From any thread.
         """
+        # The cheap look first: it is made for every message, and most hosts have no such plugin.
         if not self._modes or not ("+" in text or "-" in text):
             return
         active = self.of(session_id)
@@ -62,6 +63,7 @@ class SessionActivations:
         for at, is_on in reversed(changes):
             if at <= seq:
                 return is_on
+        # Before its first change it was the other way round.
         return not changes[0][1] if changes else self.is_active(plugin, session_id)
 
     def of(self, session_id: str) -> Activations:
@@ -84,6 +86,7 @@ class SessionActivations:
         journal = self._journal()
         if journal is None:
             return
+        # A reader of its own: a message may come on another thread than that of the journal's reader.
         with suppress(JournalError), JournalReader(journal.path) as reading:
             for record in reading.last_records(1, kind=KIND, session_id=session_id):
                 stored = record.data.get("said") if record.data else None

@@ -66,6 +66,7 @@ class Deliveries:
 
         Say whether it waits now, rather than having entered already.
         """
+        # It has entered; the journal has it as pending until that is recorded.
         if waiting.id in self._unmarked:
             return False
         self._inbox.add(waiting)
@@ -111,6 +112,7 @@ class Deliveries:
             return False
         if not is_added:
             return False
+        # Only now: what the host could not take waits for the next safe point.
         self._inbox.remove([message.id])
         self._unmarked[message.id] = waiting
         data = {"id": message.id, "role": message.role, "content": message.content, "metadata": message.metadata}
@@ -130,6 +132,7 @@ class Deliveries:
         except JournalError as error:
             _log.warning("session %r could not record %d deliveries yet: %s", self._session_id, len(ids), error)
         else:
+            # One by one: more may have entered while the disk was waited for.
             for message_id in ids:
                 self._unmarked.pop(message_id, None)
 

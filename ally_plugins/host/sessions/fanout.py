@@ -113,6 +113,7 @@ class FanOut:
         if item is None:
             self._write(_everybody)
         elif type(item) is tuple and item[1] != DECISION:
+            # Its cause, which has to be on disk before it, may be an undecided call of its own session.
             self._write(lambda session: session.id == item[3])
         else:
             self._write(_nobody)

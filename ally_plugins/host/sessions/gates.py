@@ -266,8 +266,10 @@ class SessionGates:
         plugins = self._dispatcher.participants(hook_call)
         if not plugins:
             return ALLOWED
+        # A gate in shadow mode decides nothing, and so denies nothing that it cannot be shown.
         if (why := _why_unshown(value)) is not None and _is_enforced(hook_call, plugins):
             return await self._deny_unshown(hook_call, subject, why)
+        # For those that have the argument only: they differ by grant, and each copies the conversation.
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
@@ -307,6 +309,7 @@ class SessionGates:
         return ruling
 
     def _decision_record(self, hook_call: HookCall, subject: str, ruling: Ruling, value: object) -> Record:
+        # Salted, or a short secret could be found by digesting all that it may be.
         salt = secrets.token_bytes(16) if is_sensitive(ruling.votes) else None
         data = {
             "kind": hook_call.topic,
@@ -330,6 +333,7 @@ class SessionGates:
             verdict=verdict_name(ruling.verdict),
             reason=ruling.reason,
             decided_by=ruling.decided_by,
+            # Of other topics the cause is no call.
             call_id=hook_call.cause if hook_call.topic == "tool_call" else None,
         )
         self._emit(event, hook_call.origin)
@@ -351,6 +355,7 @@ class SessionGates:
         else:
             done = await self._dispatcher.transform(hook_call, value, arguments, _refuse_unshown(check))
         if done.changes or done.blocked_by is not None:
+            # Not waited for: nothing is allowed by it, as it is by a decision.
             self._journal.append_soon(self._transform_record(hook_call, done))
             for name, plugins in done.conflicts.items():
                 _log.warning("%s: %s all changed %r; the last one won", hook_call.hook, ", ".join(plugins), name)
@@ -432,6 +437,7 @@ def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tu
     arguments = new.arguments
     if not isinstance(arguments, Mapping):
         raise PluginError(f"arguments is {type(arguments).__name__}; expected an object")
+    # `_log` stands for no value at all: None may be an argument.
     changed = tuple(k for k in {**old.arguments, **arguments} if old.arguments.get(k, _log) != arguments.get(k, _log))
     return attrs.evolve(old, arguments=arguments), changed
 
@@ -446,6 +452,7 @@ def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResu
             raise PluginError(f"{name} is {type(text).__name__}; expected a string")
         if text is not None and len(text) > MAX_VALUE_BYTES:
             raise PluginError(f"{name} has {len(text)} characters; expected {MAX_VALUE_BYTES} at most")
+        # Of what was changed only: a tool's own output goes on as it is.
         if text != getattr(old, name) and _SURROGATE.search(text or ""):
             raise PluginError(f"{name} has a lone surrogate, which no UTF-8 can say")
     return new, _changed(old, new, ("output", "error", "data"))
@@ -454,6 +461,7 @@ def check_result(old: ToolResult, new: Any, _plugin: str = "") -> tuple[ToolResu
 def check_message(old: Message, new: Any, _plugin: str = "") -> tuple[Message, tuple[str, ...]]:
     """Return a transformed message and whether its content changed; nothing else may. Raises PluginError."""
     _check_kind(old, new)
+    # A text that was left alone is the host's, whatever it holds.
     if new.content != old.content:
         try:
             check_text(new.content, MAX_VALUE_BYTES)

@@ -78,6 +78,7 @@ class Inbox:
         if not self._waiting:
             return []
         due = [waiting for waiting in self._waiting.values() if waiting.deliver_as in _DUE[safe_point]]
+        # By the journal's order: calls come back from the disk in any.
         return sorted(due, key=lambda waiting: waiting.offset)
 
     def remove(self, ids: Iterable[str]) -> None:

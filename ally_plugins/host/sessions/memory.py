@@ -27,7 +27,7 @@ from ally_plugins.contract.values.ids import new_id
 
 __all__ = ["Conversation", "without_private"]
 
-_CURSOR_DIGITS: Final = 18
+_CURSOR_DIGITS: Final = 18  # of a count, which fits 64 bits then; a plugin may send any text as its cursor
 _MAX_CALLS: Final = 4096  # that run at one time, far more than any agent makes: ends that never come must not add up
 _STATUSES: Final = ("pending", "in_progress", "completed")
 
@@ -47,7 +47,10 @@ class Conversation:
     is_mirror: bool = False
     catch_up: Callable[[], object] | None = None
     lock: RLock = field(factory=RLock)
-    """Held while messages are read or changed: an agent may run on another loop than the host."""
+    """Held while messages are read or changed: an agent may run on another loop than the host.
+
+    Reentrant, since `catch_up` adds messages.
+    """
     _messages: list[Message] = field(factory=list)
     _agents: dict[str, AgentState] = field(factory=dict)
     _callers: dict[str, str | None] = field(factory=dict)
@@ -71,6 +74,7 @@ class Conversation:
 
     def _catch_up(self) -> None:
         if self.catch_up is not None:
+            # Cleared first: it adds messages, which would call it again.
             catch_up, self.catch_up = self.catch_up, None
             catch_up()
 
@@ -97,6 +101,7 @@ class Conversation:
             self._messages, self._visible = [], []
             self._epoch = new_id("e")
             for message in messages:
+                # `add` skips what was added before, and most of these were.
                 self._ids.discard(message.id)
                 self.add(message)
 

@@ -126,6 +126,7 @@ class OpenCall:
             previewed = await self.preview(preview) if preview is not None else Previewed()
             outcome = await decide(self.call, previewed)
         except BaseException as error:
+            # A cancellation too: observers that saw it begin see it end.
             self.interrupt(error)
             raise
         if self.is_ended:
@@ -147,6 +148,7 @@ class OpenCall:
             diff = await made if inspect.isawaitable(made) else made
             if diff is None:
                 return Previewed()
+            # Tied to the call by its id: where a gate says that the call is sensitive, the preview is withheld with it.
             diff = evolve(
                 diff,
                 call_id=call.call_id or diff.call_id,
@@ -181,7 +183,7 @@ class OpenCall:
         """Emit the end, unless that was done."""
         if self.is_ended:
             return
-        self.is_ended = True
+        self.is_ended = True  # before the event: a listener of it may close what is open
         summary = {"success": result.success, "error": result.error, "data": result.data}
         self.emit(
             ToolCallEnd(
@@ -224,6 +226,7 @@ class OpenCall:
 
     async def finish(self, result: ToolResult, transform: OutputTransform) -> ToolResult:
         """Return what transforms make of what the tool came to, and emit the end with it; cancelling emits it too."""
+        # Before the transforms, whose time is not the tool's.
         duration_ms = self._duration_ms()
         try:
             result = await transform(self.call, _checked(result))
@@ -266,11 +269,13 @@ class OpenCalls:
             raise HostError(
                 f"the call {key!r} may run already, or is being decided; give each call of a run an id of its own"
             )
+        # An id may come again: the refusal was of the call before.
         self._refused.pop(key, None)
 
     def remove(self, opened: OpenCall) -> None:
         """Forget a call that has ended, was refused, or goes on in another run."""
         key = call_key(opened.call)
+        # Another one may have its key by now.
         if self._open.get(key) is opened:
             del self._open[key]
 
@@ -286,6 +291,7 @@ class OpenCalls:
         """Remove a call that may run, and return it. Raises HostError for another one, or for other arguments."""
         opened = self.find(call)
         is_allowed = opened is not None and opened.outcome is not None and opened.outcome.is_allowed
+        # What runs is what gates and the person were shown.
         if opened is None or not is_allowed or not is_same_call(opened.call, call):
             raise HostError(f"the call {call_key(call)!r} was not allowed; carry out only what was allowed, once")
         self.remove(opened)
@@ -307,6 +313,7 @@ class OpenCalls:
     def close(self, why: str) -> None:
         """Emit the end of the calls that are open, and forget the refusals: nothing more comes of them."""
         self._refused.clear()
+        # One at a time: a listener of an end may begin or end calls itself.
         while self._open:
             _, opened = self._open.popitem()
             lost = f"its result never came: {why}"

@@ -184,12 +184,16 @@ class PromptPrefixes:
 
         What the plugins in `fixed` have added is left as it is now, whatever it costs.
         """
+        # What is pending of this kind belongs to a request that the model never answered.
         self._flush(kind)
         now = sent(stable)
+        # Agents are told apart by the host's first part: a sub-agent has another system prompt and first message.
         key = (kind, now.own[0] if now.own else b"")
+        # Taken out here and put back below as the newest: what was used longest ago goes first.
         last = self._last.pop(key, None)
         change = find_change(last.sent, now, may_grow=may_grow) if last is not None else None
         held = set(fixed)
+        # Once for each plugin, so that it ends.
         while last is not None and change is not None and change.plugin not in held:
             plugin = change.plugin
             held.add(plugin)
@@ -224,6 +228,7 @@ class PromptPrefixes:
         cost = uncached_tokens(before, read) if tokens else None
         if self.is_replay():  # it was answered without the plugin's change: what it read from a cache would be lost
             cost = read
+        # Outside the lock: this emits, and a listener may emit a MODEL_RESPONSE itself.
         for each in pending:  # the first in the prompt is what the rest had to be read anew for
             self._report(each, cost)
             cost = None

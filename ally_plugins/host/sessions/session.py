@@ -178,6 +178,7 @@ class Session:
         self.is_closed = False
         self.triggered = asyncio.Event()
         self.ring = Ring()
+        # Numbers go on where the journal ends: with the session's id they name events for good.
         self.ring.head = self.ring.base = first_seq
         self.recorded = first_seq
         self.gates = SessionGates(
@@ -187,6 +188,7 @@ class Session:
             emit=self._announce,
             context_for=self._context_for,
             now_ms=host.clock.time_ms,
+            # Looked up each time: an adapter's run may have an approver that its host does not have.
             has_person=lambda: self.has_person,
             on_decided=self._note_decided,
         )
@@ -206,6 +208,7 @@ class Session:
         self.serves = host.serves
         """What plugins are served in this session."""
         self._host = host
+        # Kept: these are properties of the host, and `_check` looks at them in every call.
         self._journal = host.journal
         self._own_loop = host.own_loop
         self._process = host.own_loop.process
@@ -289,6 +292,7 @@ class Session:
         return HostStream(self.emit).create_scoped(parent_id)
 
     def _emit(self, event: Event, origin: tuple[str, ...] | None) -> None:
+        # One cheap look for each event; which of the two it is, the checks find out.
         if self.is_closed or not self._process.is_here:
             self._process.check("emit", self)
             self._check_open()
@@ -296,6 +300,7 @@ class Session:
         if kind in _NOTED_FIRST or (kind is ToolCallEnd and (self._undecided.begun or self._stops.in_row)):
             self._note(event)
         ring = self.ring
+        # Number, stamp and place in one step: lanes read the ring by numbers, and any thread may emit.
         with self._lock:
             if getattr(event, "seq", True):  # emitted before, or no event at all
                 event = unstamped(event)
@@ -304,10 +309,12 @@ class Session:
             ring.items.append(event)
             if len(ring.items) > ring.capacity:
                 self._keep_unwritten(ring.trim())
+        # Outside the lock, which is not reentrant: listeners may emit.
         if kind is UserMessage:
             self._host.receive_person_message(self.id, event.content, seq)  # type: ignore[attr-defined]
         self.conversation.follow(event)
         self._stream.notify_listeners(event)
+        # Without the lock: the fan-out clears the mark before it reads, so the worst is to wake it for nothing.
         if not self._is_wake_pending:
             self._is_wake_pending = True
             self._host.wake(self)
@@ -348,6 +355,7 @@ class Session:
         if not self._own_loop.is_here:
             self._own_loop.check(call, self)
         if self.is_closed:
+            # Its lease is let go: there is nothing to ask the disk about.
             self.lease.check_known()
         else:
             self._journal.check_lease(self.lease)
@@ -374,6 +382,7 @@ class Session:
                 if own is None or own.levels != wanted:  # a new version may have others
                     own = self._own_thresholds[plugin] = Thresholds(wanted)
                 levels += [(level, plugin) for level in own.update(usage)]
+        # Outside the lock, which `_emit` takes.
         for level, name in levels:
             self._emit(ContextThreshold(threshold=level, context_usage=usage, plugin_name=name), None)
 
@@ -399,7 +408,9 @@ class Session:
         """
         ring = self.ring
         with self._lock:  # an event of another thread that is not in `events` must not count as recorded
+            # What has left the ring cannot be withheld any more, so that nothing waits for its decision then.
             upto = ring.head if is_whole or self._unwritten else min(ring.head, self._undecided.first() - 1)
+            # An undecided start may have been written already, with a record that could not wait.
             upto = max(upto, self.recorded)
             events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) : max(upto - ring.base, 0)]
             self._unwritten = []
@@ -412,6 +423,7 @@ class Session:
         except EncodeError:
             rows = [self._row_or_placeholder(event) for event in events]
         self._host.journal.add_events(rows)
+        # Not each time: every lane is asked for its position.
         if len(ring.items) > ring.capacity // 8:
             self._trim_ring()
         return is_all
@@ -424,6 +436,7 @@ class Session:
                 ring = self.ring
                 for place in range(max(self.recorded - ring.base, 0), len(ring.items)):
                     ring.items[place] = withheld(ring.items[place], call)
+                # Runs hold the events as they were.
                 ring.forget_runs()
 
     def _row_or_placeholder(self, event: Event) -> EventRow:
@@ -582,7 +595,7 @@ class Session:
             return given
         refuse_doubles(given)
         done = await self.gates.transform_system_prompt(given, self._origin)
-        unblocked(done)
+        unblocked(done)  # before it is compared: what is not sent is no request
         return self.prefixes.sections(given, done, moves_volatile=moves_volatile)
 
     async def transform_model_request(self, request: ModelInput) -> ModelInput:
@@ -598,7 +611,7 @@ class Session:
             return request
         given = with_ids(request)
         done = await self.gates.transform_model_request(given, self._origin)
-        unblocked(done)
+        unblocked(done)  # as above
         return self.prefixes.messages(given, done)
 
     def wants(self, topic: str) -> bool:
@@ -634,6 +647,7 @@ class Session:
         emits the end with an error.
         """
         self._check("run_tool_call")
+        # The chain as it is now: what happens while gates are asked did not lead to this call.
         opened, origin = OpenCall(self.emit, call), self._origin
         refusal = await begin_tool_call(self.gates, opened, origin, ask=ask, check=check, preview=preview)
         return refusal if refusal is not None else await opened.carry_out(run, self._output_transform(origin))
@@ -654,6 +668,7 @@ class Session:
         """
         self._check("begin_call")
         opened, refusal = OpenCall(self.emit, call), None
+        # Before the first wait: a second call of this id is refused while this one is being decided.
         self._open_calls.add(opened)
         try:
             refusal = await begin_tool_call(self.gates, opened, self._origin, ask=ask, check=check, preview=preview)
@@ -729,6 +744,7 @@ class Session:
             self.triggered.clear()
             return ()
         if kind != "step":
+            # Before the next turn has its id: these calls end in the one that they began in.
             self._open_calls.close("the turn has ended")
         async with self._safe_point:
             if kind == "turn_start":
@@ -739,6 +755,7 @@ class Session:
             await self._deliveries.enter(kind)
             self._follow_chain(kind, self._deliveries.entered)
             await self._deliveries.record()
+            # Else it stays set: a message that wakes the agent waits for a later safe point.
             if not self.inbox.wants_turn:
                 self.triggered.clear()
             return self._deliveries.take_entered()
@@ -824,6 +841,7 @@ class Session:
         recorded as such.
         """
         self._check("request_action")
+        # What the person asks for follows from no plugin, whatever the agent is at.
         origin = () if by == "person" else self._origin
         request = ActionRequest(action, freeze_mapping(arguments or EMPTY), by, origin=origin)
         return await self._host.run_action(self, request, timeout)
@@ -855,11 +873,13 @@ class Session:
         """Wait until the plugins have handled what was emitted, then close; `Host.session` opens it again by its id.
 
         Emits SESSION_END, unless the host did. What was emitted is on disk when it returns, and another host may open
-        the session. Cancelling leaves the session open: call it again.
+        the session. Cancelling while plugins still handle events leaves the session open: call it again. Later it is
+        closed all the same, and let go within some 50 ms.
         """
         self._check("close")
         if self.is_closed:
             return
+        # The last event, which plugins get before the session is drained.
         self.end("closed")
         await self.drained()
         await self._deliveries.record()
@@ -881,6 +901,7 @@ class Session:
         """Close at once, since another host has taken the session: what it has is no longer this one's to write."""
         if not self.is_closed:
             self.is_closed = True
+            # Whoever waits for a trigger is woken, and finds the session gone.
             self.triggered.set()
             self._host.release_session(self)
 
@@ -888,6 +909,7 @@ class Session:
         """Emit SESSION_END if nobody has yet; the session stays open."""
         self._check_known("end")
         if not self._has_ended and not self.is_closed:
+            # Without a chain: the end follows from the host, whatever the agent was at.
             self._emit(SessionEnd(reason=reason), ())
 
     async def _context_for(self, plugin: Plugin) -> Context:
@@ -896,6 +918,7 @@ class Session:
 
 def _row(event: Event, ring: Ring) -> EventRow:
     """Return an event for the journal. Raises EncodeError."""
+    # Kept with the event (`encoded`) only where daemons are to get the same JSON.
     kind, body = event.type, encoded(event) if ring.keeps_json else encode(event_params(event))
     if not isinstance(kind, str):
         raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")

@@ -85,6 +85,7 @@ class Stops:
                 await self._accept(self._message_of(plugin, reason, origin), ruling)
         except JournalError as error:
             return attrs.evolve(ruling, verdict=Allow(), reason=f"the agent cannot be sent on: {error}")
+        # Not before all is on disk: an end that stands all the same does not count.
         self._in_turn += 1
         self.in_row += 1
         return ruling

@@ -23,7 +23,7 @@ HOLD_S: Final = 1.0
 """Seconds that the journal waits for a decision: a guard answers in milliseconds, and what a host has not written when
 it is killed is lost."""
 
-_NEVER: Final = 2**63
+_NEVER: Final = 2**63  # more than SQLite can hold, and so than any event's number
 _WITHHELD: Final = "a gate has said that it is sensitive"
 _E = TypeVar("_E", bound=Event)
 

@@ -61,6 +61,7 @@ class UngatedTools:
         """
         names = tuple(sorted(set(tools)))
         refusing = {name: self._refusing(name) for name in names}
+        # Before it is refused, so that the record names who refuses.
         self._note(agent, refusing)
         for plugin in refusing.values():
             if plugin is not None:
