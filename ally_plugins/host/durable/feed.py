@@ -136,6 +136,7 @@ class Feed:
         if not leads:
             return None
         if text is not None:
+            # As after the file was put back from an older copy.
             _log.error("the journal has no place %r, which %r had read up to; it begins at the end", text, self._name)
         await self._journal.put_bookmark(self._bookmark, str(end))
         return end
@@ -247,6 +248,7 @@ class Feed:
 
     def _note_progress(self) -> None:
         """Wake who waits for events to be done."""
+        # A new one for who waits next: on one that is set nobody would wait.
         event, self._progressed = self._progressed, asyncio.Event()
         event.set()
 
@@ -311,12 +313,14 @@ class Feed:
         while not self.is_closing:
             if condition():
                 return True
+            # Nothing sets it between the look and this: both are in one turn of the loop.
             self._changed.clear()
             await self._changed.wait()
         return False
 
     async def _load(self) -> None:
         """Read the next blocks, in a thread: a disk may be slow."""
+        # Before the reading: a `wake` that comes meanwhile is about what this does not find.
         self._is_behind = False
         start, releases = self._position, self._releases
         blocks, end, look = await asyncio.to_thread(self._read, start.record)
@@ -353,6 +357,7 @@ class Feed:
         return False
 
     def _admits(self, session_id: str, place: Place) -> bool:
+        # What a replay emits has happened before, and is no news to a plugin.
         return not is_replayed(session_id) and self.progress.admits(session_id, place)
 
     def _wants(self, event: Event) -> bool:
@@ -406,6 +411,7 @@ class Feed:
             return
         await asyncio.gather(*writing)
         progress.marked.update(marks)
+        # Not before the bookmark that covers them is on disk.
         for name, mark in progress.move_base(place).items():
             self._journal.drop_bookmark(f"{self._bookmark}:{name}", str(mark))
         self._note_progress()

@@ -87,6 +87,7 @@ class _OwnedFeed:
         feed = self.feed
         if feed.is_closing or self._is_beginning:
             return
+        # At every look: the host that had it may have ended.
         leads = self.lock.acquire()
         if feed.is_begun:
             if leads:
@@ -134,6 +135,7 @@ class Feeds:
         it.
         """
         name = plugin.name
+        # That of the instance before: two would deliver everything twice.
         await self._end(name)
         feed = self._new_feed(plugin, lane, types)
         path = self._home.run_dir / f"durable-{name}.lock" if self._home is not None else None

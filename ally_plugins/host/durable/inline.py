@@ -44,6 +44,7 @@ class InlineFeed(Feed):
     ) -> None:
         super().__init__(plugin, lane, types, journal, reading, host_id)
         self._waiting: Final[deque[tuple[str, Place]]] = deque()
+        # Of every type: grants are looked at for each event, since they change while the feed lives.
         self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
 
     @override

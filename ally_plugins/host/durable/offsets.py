@@ -29,6 +29,7 @@ LOOKED_AT: Final = 1024
 """Events that one portion searches at most: reading their types takes less than a millisecond."""
 
 _TEXT: Final = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})", re.ASCII)
+"""What a daemon may send: numbers that fit SQLite's 64 bits, in no other script's digits."""
 
 
 @frozen(order=True)

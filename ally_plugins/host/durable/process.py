@@ -87,6 +87,7 @@ class ProcessFeed(Feed):
         self._lose_in_flight()
         self._lost.clear()
         self.progress.forget_sent()
+        # A plugin may keep its offsets over a restart, and acknowledge one before it was sent again.
         self._sent_before.update(self._sent)
         self._sent.clear()
 
@@ -102,6 +103,7 @@ class ProcessFeed(Feed):
         for one in found:
             try:
                 text = with_offset(one.encoded, str(one.place))
+            # What is skipped is not in flight, so that the bookmark goes past it.
             except EncodeError as error:
                 _log.warning("%r does not get the event %s: %s", self.plugin.name, one.event.id, error)
                 continue

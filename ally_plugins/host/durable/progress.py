@@ -61,6 +61,7 @@ class Progress:
             return False
         if self.is_fed_here(session_id):
             return True
+        # From the first on: there it is taken up should the session come to this host.
         first, _ = self._skipped.get(session_id, (place.before(), place))
         self._skipped[session_id] = (min(first, place.before()), place)
         return False
@@ -89,6 +90,7 @@ class Progress:
             self.done[session_id] = max(mark, self.done.get(session_id, mark))
             self.marked[session_id] = max(mark, self.marked.get(session_id, mark))
         self._own, self._others = look.own, look.others
+        # Opened here again: no other host is left time to open it.
         self.released -= look.own
         back: Place | None = None
         for session_id, (first, last) in list(self._skipped.items()):
@@ -115,6 +117,7 @@ class Progress:
 
     def bookmark(self, position: Place, unfinished: Iterable[tuple[str, Place]]) -> Place:
         """Return the place before which everything is done, here and by other hosts."""
+        # What other hosts have yet to do keeps it back; their marks say how far they are.
         left = (max(first, self.done.get(session, first)) for session, (first, _) in self._skipped.items())
         return max(self.base, min([self.place_to_restart(position, unfinished), *left]))
 
