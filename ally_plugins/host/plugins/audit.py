@@ -66,6 +66,7 @@ class PluginAudit:
         _log.error("%s of the plugin %r failed: %s%s", crash.hook, plugin.name, why, trace, exc_info=error)
         event_id = crash.event.id if crash.event is not None else crash.event_id
         data = {"hook": crash.hook, "error": why, "event": event_id}
+        # An event's id is `session:number`, and a session's may hold colons itself.
         session_id = event_id.rpartition(":")[0] if event_id is not None else None
         self._services.records.write_soon("crash", plugin.name, session_id, None, data)
 
@@ -77,6 +78,7 @@ class PluginAudit:
     def lost_host(self, pid: int, running: Sequence[tuple[str, str, bool]]) -> None:
         """Log and record that a host of this home has ended without stopping, and whose code ran in it then."""
         blocking = [each for each in running if each[2]]
+        # While one held the loop up, no other could have run on it.
         for plugin, what, is_blocking in blocking or running:
             how = "held it up" if is_blocking else "ran in it"
             _log.error("the host with the process id %d ended without stopping, while %s of the plugin %r %s; if that"
@@ -105,6 +107,7 @@ class PluginAudit:
     def _emit_in_all_sessions(self, make: Callable[[], Event]) -> None:
         for session in list(self._services.sessions.values()):
             if not session.is_closed:
+                # An event for each: a session stamps what it is given.
                 session.emit_caused(make(), ())
 
 

@@ -117,6 +117,7 @@ def find_blocker(frame: FrameType, packages: Mapping[str, str]) -> Blocker | Non
     below: FrameType | None = frame
     stack: list[FrameType] = []
     while below is not None:
+        # With nothing above it, our own frame is what runs, and not the plugin's code.
         if (caller := _CALLERS.get(below.f_code)) is not None and stack:
             plugin, what = caller(below.f_locals)
             return Blocker(plugin, what, _place(stack))

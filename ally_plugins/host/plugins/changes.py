@@ -60,12 +60,14 @@ class PluginChanges:
         member = self._member(record.name)
         plugin = member.plugin
         before, settled = plugin.options, member.record
+        # Before the order is computed, which depends on grants and on what is mandatory.
         member.settle(record)
         try:
             self.plugin_set.replan()
         except OrderError:
             member.record, plugin.options = settled, before
             raise
+        # Only where they differ: the rates start full again with new ones.
         if plugin.options.limits != before.limits:
             plugin.budget.change_limits(plugin.options.limits)
         if plugin.grants != before.grants:
@@ -105,8 +107,10 @@ class PluginChanges:
         """
         member = self._member(name)
         plugin = member.plugin
+        # First: no gate of it is asked from here on, so that none denies while it stops.
         self._replace_with_stand_in(member, reason)
         if plugin.lane is not None:
+            # Already now: its lane goes on until pending gates are answered, and is to carry no event meanwhile.
             _change_observers(plugin.lane, Observers())
         self._remove_contributions(name)
         await self._retire(plugin, reason)
@@ -124,6 +128,7 @@ class PluginChanges:
         """
         member = self._member(name)
         record = record or member.record
+        # One that denies for want of a hook is not worth keeping until the new one is fit.
         if member.plugin.is_running and _may_run_beside(record) and not self.lacks_required_hook(name):
             await self._replace(member, record, reason)
         else:
@@ -163,6 +168,7 @@ class PluginChanges:
             self._put(new)
             await self._retire(old.plugin, reason)
 
+        # The name is the old one's: states of a new one that turns out not to be fit are nobody's business.
         announce, new.plugin.on_state = new.plugin.on_state, lambda _: None
         try:
             await plugin_set.load(new)
@@ -293,5 +299,6 @@ def _announce(plugin: Plugin, what: str) -> None:
     """Record and emit a change of configuration as a PLUGIN_STATE; the plugin's state and reason stay."""
     state, reason = plugin.state, plugin.reason
     plugin.set_state(state, what)
+    # The sentence was for the record; the state goes on for the reason that it had.
     if plugin.state == state:
         plugin.reason = reason

@@ -58,7 +58,7 @@ class HostDaemonServices:
     async def talk_back_server(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from the first call on.
 
-        Raises UnavailableRefused where there are no Unix sockets, and OSError.
+        Raises UnavailableRefused where there are no Unix sockets, and OSError. Cancelling leaves it to another call.
         """
         from ally_plugins.host.sockets.directories import short_directory
         from ally_plugins.host.sockets.talkback import TalkBackServer
@@ -162,6 +162,7 @@ class HostDaemonServices:
         server, self._talk_back = self._talk_back, None
         if server is not None:
             await server.close()
+        # Last: processes write to them until they have ended.
         logs, self._logs = self._logs, {}
         for log in logs.values():
             log.close()

@@ -167,6 +167,7 @@ class PluginSet:
 
     def _packages(self) -> dict[str, str]:
         """Return the plugin of each top-level package that installed plugins have; may be called in any thread."""
+        # A copy, made in one step: the loop may add plugins meanwhile.
         inline = [each for each in self.members.copy().values() if not each.is_given and each.remote is None]
         packages = {each.record.entry_point.partition(":")[0].partition(".")[0].strip(): each for each in inline}
         return {package: each.record.name for package, each in packages.items() if package}
@@ -182,6 +183,7 @@ class PluginSet:
         Raises OrderError before anything is imported. Cancelling leaves plugins half started: call `stop`.
         """
         members = list(self.members.values() if wanted is None else wanted)
+        # Before any import: a cycle is the operator's to mend, and granted gates deny from here on.
         self.replan()
         for member in members:
             if member.record.is_enabled:
@@ -189,7 +191,7 @@ class PluginSet:
         await self.start_loaded(sessions, members)
 
     async def start_loaded(self, sessions: Iterable[Session], members: Iterable[PluginMember]) -> None:
-        """Start those of these plugins that were loaded, as `start` does."""
+        """Start those of these plugins that were loaded, as `start` does; cancelling leaves them half started, too."""
         self.replan()  # by the hooks that their code has
         loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
@@ -247,6 +249,7 @@ class PluginSet:
             member.remote = new_remote(plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared)
             return
         plugin.slot = self.marks.slot(plugin.name)
+        # A module's code may block the loop or end the process; the mark says whose it was.
         plugin.slot.marks[HOOK] = LOADING
         try:
             factory = member.factory if member.factory is not None else load_class(record)
@@ -297,6 +300,7 @@ class PluginSet:
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:  # noqa: BLE001 - the plugin's code may raise anything
+            # Sentences of ours, before which the class would say nothing to people.
             is_sentence = isinstance(error, (PluginLoadError, RefusedError, TimedOut))
             reason = str(error) if is_sentence else describe_raised(error)
             self._fail(plugin, f"it could not start: {reason}")
@@ -335,6 +339,7 @@ class PluginSet:
             plugin.on_state = announce
             await take_over()
             await self._open_remote(member, sessions)
+            # Its state by now, which was set in silence.
             announce(plugin)
 
         plugin.supervisor = supervisor = new_supervisor(remote, remote.daemon)
@@ -423,6 +428,7 @@ class PluginSet:
         lane = plugin.lane
         if lane is None:
             return
+        # After the process, which acknowledges until it ends; before an inline `ally_stop`, which no event follows.
         await self.daemon_services.stop_feed(plugin)
         hook = plugin.implementations.get("ally_stop")
         if plugin.is_running and plugin.supervisor is None and (hook is not None or drain_first):
@@ -435,6 +441,7 @@ class PluginSet:
             await asyncio.wait([future])
             if (error := future.exception()) is not None:
                 _log.warning("ally_stop of %r failed: %s", plugin.name, plugin.describe(error))
+        # Together: each may take its whole grace.
         await asyncio.gather(lane.close(), end_tasks(plugin.working, runner.GRACE))
         self._lanes = tuple(each for each in self._lanes if each is not lane)
 
