@@ -28,7 +28,7 @@ LONGEST_PATH: Final = 103
 _ENTRY: Final = re.compile(r"host-([0-9]{1,10})-[0-9a-f]{8}\.(sock|path)\Z")
 _SHORT_NAME: Final = "host.sock"
 _SHORT_PREFIX: Final = "ally-"
-_MAX_POINTER: Final = 4096
+_MAX_POINTER: Final = 4096  # bytes that are read of a pointer: Linux takes no longer path
 
 
 def is_supported() -> bool:
@@ -79,6 +79,7 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
         # Both: in a home that several machines or containers share, the pid of a live host may be nobody's here.
         if left.is_dead() and who_listens(str(left.path)) is None:
             left.remove()
+    # Random too: a process may have several hosts, and its id passes to others.
     name = f"host-{pid}-{os.urandom(4).hex()}"
     path = run_dir / f"{name}.sock"
     if _fits(path):
@@ -87,6 +88,8 @@ def bind(run_dir: Path, pid: int) -> tuple[socket.socket, Address]:
     try:
         listening = listening_socket(address.path)
         try:
+            # After the socket listens, so that who finds the pointer can connect. Not durable: no host outlives a power
+            # cut.
             write_atomically(address.entry, os.fsencode(address.path), durable=False, private=True)
         except BaseException:
             listening.close()

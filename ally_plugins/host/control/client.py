@@ -53,6 +53,7 @@ def hosts_of(home: Home) -> list[ListeningHost]:
         return []
     found = []
     for address in addresses(home.run_dir):
+        # A connection is the only proof: a killed host leaves the file.
         connection = _connect(address)
         if connection is not None:
             connection.close()
@@ -100,6 +101,7 @@ class _HostCall:
 
     def send(self, method: str, params: Mapping[str, Any]) -> socket.socket | None:
         """Send the request; return what to wait for, None when there is nothing to wait for."""
+        # Not at the top: most commands find no host, and start faster without it.
         from ally_plugins.wire.connection import Connection
 
         self._method = method

@@ -77,6 +77,7 @@ class LiveControls:
 
         Takes as long as stopping one plugin at most. Cancelling leaves what is under way to the host's stop.
         """
+        # First: what is cancelled below could else begin another change.
         self._is_closed = True
         for task in self._working:
             task.cancel()
@@ -120,7 +121,7 @@ class LiveControls:
         """Have a plugin run where, and with which Python, the operator's configuration says now; wait for it.
 
         One that runs is replaced as by `restart`. Raises UnavailableRefused when it cannot run there, and goes on where
-        it was.
+        it was. Cancelling is as in `restart`.
         """
         await self._begun.wait()
         record, member = await self._load_record(plugin), self._member(plugin)
@@ -177,10 +178,12 @@ class LiveControls:
 
     async def _disable(self, name: str) -> dict[str, Any]:
         if (starting := self._starting.get(name)) is not None:
+            # It has the plugin's lock, for as long as the start takes.
             starting.cancel()
         return await self._locked(name, lambda: self._stop(name))
 
     async def _stop(self, name: str) -> dict[str, Any]:
+        # Read anew under the lock: what was asked for may have been taken back while this waited.
         record, member = await self._load_record(name), self._member(name)
         is_wanted = record is not None and record.config.enabled
         if is_wanted or member is None or member.plugin.state == RunState.STOPPED:
@@ -227,6 +230,7 @@ class LiveControls:
             await self._start(name, lambda: self._open_changes.restart(name, record, reason))
         except UnavailableRefused as refusal:
             if not member.is_given:
+                # The plugin goes on as it was, so that its state does not show the failure; `doctor` does.
                 await self._remember([(name, record.version, str(refusal))])
             raise
         return self._answer(name, did)

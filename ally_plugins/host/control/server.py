@@ -88,6 +88,7 @@ class ControlServer:
             )
             return
         except asyncio.CancelledError:
+            # The thread has ended by now: `finished` waits for it.
             self._unbind()
             raise
         try:
@@ -112,6 +113,7 @@ class ControlServer:
         """Listen no more, and cancel requests that run. Safe to call twice, and without `start`."""
         self._is_closing = True
         server, self._server = self._server, None
+        # First: a command that still finds the socket would take the host for one that hangs.
         if self._address is not None:
             self._address.remove()
             self._address = None
@@ -189,6 +191,7 @@ class _Peer(asyncio.Protocol):
         if not self._is_admitted(transport):
             self._transport.abort()
             return
+        # Beyond it asyncio calls `pause_writing`, which ends the connection.
         self._transport.set_write_buffer_limits(ANSWER_BYTES)
         self._wait()
 
@@ -214,6 +217,7 @@ class _Peer(asyncio.Protocol):
         self._requests.extend(message for message in messages if isinstance(message, Request))
         self._flush()
         if self._requests and self.answering is None:
+            # Who waits for an answer is not idle: a start may take longer than `IDLE`.
             self._unwatch()
             self.answering = asyncio.get_running_loop().create_task(self._answer(), name="ally-control-peer")
 

@@ -32,6 +32,7 @@ async def cancel_task(tasks: Tasks, task_id: str) -> dict[str, Any]:
     Cancelling stops the waiting.
     """
     task = tasks.find(task_id)
+    # Before it is cancelled: the answer tells whether this was what ended it.
     was_running = task is not None and task.is_running
     task = tasks.cancel(task_id)
     await task.wait(PATIENCE)
