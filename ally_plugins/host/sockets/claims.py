@@ -57,6 +57,7 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
     descriptor = _lock(where / f"{name}.claim", path, plugin)
     claim = SocketClaim(path, plugin, where / f"{name}.claim", descriptor)
     try:
+        # First: while the orphan listens, the path counts as taken.
         _end_orphan(claim.read())
         _make_room(path, plugin)
     except BaseException:
@@ -67,6 +68,7 @@ def claim_socket(path: str, plugin: str, directory: Path | None = None) -> Socke
 
 async def claim_in_thread(path: str, plugin: str, directory: Path | None = None) -> SocketClaim:
     """Claim a path as `claim_socket` does, in a thread. After cancelling, a claim that is still made is abandoned."""
+    # Either the thread sees that nobody wants the claim, or the loop sees the claim: none is left that nobody holds.
     handing = threading.Lock()
     made: list[SocketClaim] = []
     is_unwanted = False
@@ -103,6 +105,7 @@ class SocketClaim:
     def read(self) -> dict[str, Any]:
         """Return what the last holder wrote; nothing when that is unreadable."""
         try:
+            # More than a claim holds: a path of some hundred bytes, a name and a mark.
             found = decode(os.pread(self.descriptor, 4096, 0))
         except ValueError:
             return {}
@@ -143,6 +146,7 @@ def _lock(file: Path, path: str, plugin: str) -> int:
     import fcntl  # POSIX only, as these sockets are
 
     for _ in range(_LOCK_TRIES):
+        # Follows no link, by which another file would be locked and written to.
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,6 +184,7 @@ def _sweep_one(file: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_same(descriptor, file):
             left = SocketClaim("", "", file, descriptor).read()
+            # Before the claim goes, which alone tells the path.
             _make_room(str(left.get("path", "")), str(left.get("plugin", "")))
             file.unlink()
     finally:
@@ -226,6 +231,7 @@ def is_running_mark(pid: int, started: int | None, mark: str) -> bool:
 def _end_orphan(about: dict[str, Any]) -> None:
     """End the daemon of a dead host, if it is provably that daemon; any other process is left alone."""
     pid, started, mark = about.get("pid"), about.get("started"), about.get("mark")
+    # The file may hold anything: 1 is init, and True an int to `isinstance`.
     if type(pid) is not int or pid <= 1 or type(started) is not int or type(mark) is not str:
         return
     if not sys.platform.startswith("linux"):

@@ -21,6 +21,7 @@ def private_directory(path: Path) -> Path:
     path.mkdir(parents=True, exist_ok=True, mode=_PRIVATE)
     if os.name != "posix":
         return path
+    # Not `stat`: in a folder that users share, another one may have put a link there.
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise PermissionError(f"{str(path)!r} is not a directory of this user; remove it, or name another")
@@ -31,12 +32,14 @@ def private_directory(path: Path) -> Path:
 
 def short_directory() -> Path:
     """Return a private directory of this user whose path is short, the same one every time where that is possible."""
+    # Cron, sudo and services do not set the variable, and all hosts of a user have to look in one place.
     base = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}")
     if not os.access(base, os.W_OK):
         base = Path(tempfile.gettempdir())
     try:
         return private_directory(base / f"ally-{os.geteuid()}")
     except OSError:  # another user made it first, or we may not write there
+        # With the process's id in its name, by which a later host finds and removes it.
         return Path(tempfile.mkdtemp(prefix=folder_prefix()))
 
 

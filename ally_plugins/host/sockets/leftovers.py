@@ -42,6 +42,7 @@ def is_gone(pid: int, made: float) -> bool:
     ticks = start_ticks(pid)
     if ticks is None or not sys.platform.startswith("linux"):
         return False
+    # Start ticks count from the boot, and so does this clock, each with the time in suspend.
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - age > made + _LEEWAY
 

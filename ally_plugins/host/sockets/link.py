@@ -298,6 +298,7 @@ class SocketLink:
         """Say whether the daemon closed a connection without a message."""
         try:
             async with asyncio.timeout(self.notification_timeout), _connection(self.path) as sock:
+                # It reads the end of its input when its turn comes, and need not wait for a message.
                 sock.shutdown(socket.SHUT_WR)
                 while await asyncio.get_running_loop().sock_recv(sock, _CHUNK):
                     pass
@@ -312,6 +313,7 @@ class SocketLink:
             while self._queue:
                 was_full = not self.can_write
                 await self._send(self._queue.popleft())
+                # Once, at the change: the lane is woken by it.
                 if was_full and self.can_write:
                     self.on_writable()
         finally:

@@ -46,6 +46,7 @@ _SEPARATORS: Final = (b",", b"[", b"{")
 _MOST_MARKS: Final = 4 * MAX_VALUES  # a value has two brackets or a quote at most, and its key another one
 _BLANK: Final = b" \t\r\n"
 _MARKS: Final = re.compile(rb'["\[\]{}]')
+# Possessive (`*+`): nothing is tried twice, however long a text is that does not end.
 _REST_OF_TEXT: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
@@ -131,6 +132,7 @@ def read_answer(line: bytes, number: int, *, method: str, plugin: str) -> Any:
 
     answer = _read_object(line, failed)
     error, found = answer.get("error"), answer.get("id")
+    # JSON-RPC: the error for a request that could not be read has no id.
     if (type(found) is not int or found != number) and not (found is None and error):
         raise failed(f"answered with the id {quotable(repr(found))}; expected {number}")
     if error:
@@ -149,6 +151,7 @@ def _read_object(line: bytes, failed: Callable[[str], ToolCallError]) -> dict[st
     if has_too_many(line):
         raise failed(f"answered with more than {MAX_VALUES} values")
     try:
+        # Leniently: Node.js writes half an emoji, a lone surrogate, where it has cut a text.
         answer = decode_lenient(line)
     except LongInteger as problem:
         raise failed(f"answered what cannot be kept: {problem}") from None

@@ -49,6 +49,7 @@ TOKEN_VARIABLE: Final = "ALLY_TOKEN"  # noqa: S105 - the name of a variable
 GREETING_TIMEOUT: Final = 5.0
 """Seconds that a connection has for its first frame; a daemon sends it at once."""
 
+# For one frame of somebody unknown: `initialize` has a few hundred bytes, and no second try.
 _LIMITS: Final = WireLimits(frame_bytes=16 * 1024, depth=8, nodes=200, malformed=1)
 _GREETING_MOST: Final = 64  # connections at once without a first frame
 _OF_ONE_PROCESS: Final = 4  # of these for one process, so that it cannot keep the others out
@@ -99,7 +100,10 @@ class TalkBackServer:
     _greetings: set[_Greeting] = field(init=False, factory=set)
 
     async def start(self) -> None:
-        """Listen. Raises UnavailableRefused where there are no Unix sockets, and OSError."""
+        """Listen. Raises UnavailableRefused where there are no Unix sockets, and OSError.
+
+        Cancelling closes the socket; its file is left to the next host's sweep.
+        """
         if not hasattr(socket, "AF_UNIX"):
             raise UnavailableRefused("this machine has no Unix sockets, so that no daemon can talk back over one")
         if self._server is not None:
@@ -145,6 +149,7 @@ class TalkBackServer:
         `connection_made` is called on it, and `data_received` for what came with the greeting. `is_its` says whether a
         process id is of the daemon's tree, where that is known.
         """
+        # The process before may still have its connection.
         self.forget(name)
         token = secrets.token_urlsafe(32)
         self._expected[name] = _Expected(token.encode(), make_peer, on_initialize, is_its)
@@ -161,6 +166,7 @@ class TalkBackServer:
     def has_room(self, pid: int) -> bool:
         """Say whether there is room for one more connection, of this process, that waits for its first frame."""
         of_it = sum(greeting.pid == pid for greeting in self._greetings)
+        # 0 where the system gives the user only: those share the room of all.
         return len(self._greetings) < _GREETING_MOST and (pid <= 0 or of_it < _OF_ONE_PROCESS)
 
     def find(self, token: object) -> _Expected | None:
@@ -182,6 +188,7 @@ class TalkBackServer:
 
     def delay(self) -> float:
         """Return how long to wait before a wrong token is answered."""
+        # 16 at most: the delay has long reached its limit, and the power must not grow with each wrong token.
         return float(min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(self.counts.refused - 1, 16)))
 
 
@@ -220,6 +227,7 @@ class _Greeting(asyncio.Protocol):
             return
         before = len(self._data)
         self._data += data
+        # From where the last look ended: what comes byte by byte must not cost the square of its length.
         end = self._data.find(b"\n", before)
         if end > _LIMITS.frame_bytes or (end < 0 and len(self._data) > _LIMITS.frame_bytes):
             self._reject()
@@ -295,6 +303,7 @@ class _Greeting(asyncio.Protocol):
         self._server.discard(self)
         self._server.counts.accepted += 1
         expected.transport = transport
+        # Before the peer is made, which may write: the daemon reads its answer first.
         transport.write(answer)
         peer = expected.make_peer()
         transport.set_protocol(peer)
