@@ -62,6 +62,7 @@ class BlockingOwner:
         """Run a coroutine on the loop and wait for it. Raises RuntimeError on its own thread, HostError in a fork."""
         return self._loop.run(call, self.wait)
 
+    # The name by which what `blocking` and `on_loop` make calls it, here and in sessions.
     _run = run
 
 
@@ -79,6 +80,7 @@ class BlockingHost(BlockingOwner):
     @override
     def __enter__(self) -> Self:
         super().__enter__()
+        # By an exception in the main thread: it runs plain code, which has no task to cancel.
         SIGNALS.begin(self, exit_thread)
         return self
 

@@ -162,6 +162,7 @@ class Host:
         from .control.live import LiveControls  # not needed to import a host
         from .control.server import ControlServer
 
+        # Before the configuration is read: a change that a command makes from here on is not missed.
         self._live = LiveControls(services, self.registry, self.home)
         if self.home is not None:
             await _off_loop(warn_of_network, self.home)
@@ -196,6 +197,7 @@ class Host:
         self._live.begin(plugin_set)
         if self.home is not None and not services.is_replay:
             await _off_loop(remember_starts, self.home, list(plugin_set.start_results()))
+        # After the starts were remembered: `doctor` then shows why this host does not run.
         for plugin in plugin_set.plugins:
             if plugin.options.mandatory and not plugin.is_running:
                 text = f"the mandatory plugin {plugin.name!r} is {plugin.state}: {plugin.reason}"
@@ -270,23 +272,27 @@ class Host:
                 await self._daemon_services.close()
             await self._close_sessions()
         finally:
+            # After a cancellation too: what was emitted is written, whatever else has not stopped.
             if services.fan_out is not None:
                 services.fan_out.close()
                 self.journal.before_durable.remove(services.fan_out.write_before)
             journal, services.records.journal = services.records.journal, self._given_journal
             if journal is not None:
+                # One that was given may go on to a host that replays nothing.
                 journal.is_replay = False
             if self._marks is not None:
                 self._marks.close()
             self._plugin_set = self._control = self._live = self._marks = None
             services.loop = services.fan_out = None
             services.open_lanes = tuple
+            # One that was given is its owner's to close.
             if journal is not None and self._given_journal is None:
                 await journal.close()
 
     async def _close_sessions(self) -> None:
         """Close the sessions at once, so that they share a wait for the disk; one that was taken over has no close."""
         closing = [session.close() for session in list(self.sessions.values())]
+        # Each is closed, whatever becomes of the others.
         for error in await asyncio.gather(*closing, return_exceptions=True):
             if isinstance(error, BaseException) and not isinstance(error, SessionError):
                 raise error
@@ -397,6 +403,7 @@ class Host:
 
     def _open_session(self, session_id: str | None, focus: str | None) -> Session:
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
+            # Another host may have taken it while this one was silent.
             self.journal.check_lease(open_session.lease)
             return open_session
         if self._plugin_set is None:
@@ -433,6 +440,7 @@ class Host:
             with suppress(RuntimeError):  # the loop is closed, and nobody calls the session any more
                 loop.call_soon_threadsafe(fence)
 
+        # `fence` runs on the loop, later, when this name has its value.
         lease = self.journal.claim(name, services.host_id, on_lost, is_new=is_new)
         return lease
 

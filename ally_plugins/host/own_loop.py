@@ -66,6 +66,7 @@ class OwnLoop:
         here = asyncio.wrap_future(future)
         try:
             while not here.done():
+                # Not `wait_for`, which cancels what it has waited for.
                 await asyncio.wait((here,), timeout=LOOK)
                 if not (here.done() or self.loop.is_running()):
                     raise HostError(f"the event loop of thread {self._thread_name!r} has stopped, and the host with it")

@@ -54,8 +54,10 @@ async def ask_for_consent(
         if record.state == "waiting for consent":
             plan = await asyncio.to_thread(registry.plan, record.name)
             answer = consent(plan)
+            # Only True: a text such as 'no' is true to Python.
             if (await answer if inspect.isawaitable(answer) else answer) is True:
                 data = {"grants": plan.grants.texts(), "by": "code"}
+                # The record first: nothing is granted of which there is none.
                 await journal.append(Record("enable", now_ms(), record.name, None, None, data))
                 await finished(asyncio.to_thread(registry.enable, plan, by="code"))
 
@@ -64,6 +66,7 @@ def declare_served(home: Home, serves: Serves) -> None:
     """Write to the home what is not served, so that `list` and `doctor` say which plugins wait for it in vain."""
     missing = sorted(serves.missing)
     try:
+        # An empty list only replaces another one: most homes never have the file.
         if missing or home.not_served_file.exists():
             home.write(home.not_served_file, encode(missing), durable=False)
     except OSError as error:
@@ -94,6 +97,7 @@ def take_lost_hosts(home: Home) -> list[tuple[int, list[tuple[str, str, bool]]]]
                     path = home.run_dir / name
                     if is_gone(int(match[1]), path.stat().st_ctime):
                         content = home.read(path, SLOTS * SIZE) or b""
+                        # Before it is added: of two hosts that read it, the one that removes it reports it.
                         path.unlink()
                         found.append((int(match[1]), read_marks(content)))
     return found
