@@ -39,13 +39,15 @@ class BoundedCalls:
         def work() -> None:
             try:
                 results.append(function(*arguments))
+            # SystemExit too: a thread ends without a word at it, and the call would count as one that hangs.
             except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
                 errors.append(error)
 
-        # A daemon: the program may end while it still waits.
+        # A daemon: the program may end while it still waits. Not of an executor, whose threads are joined at the end.
         thread = threading.Thread(target=work, name=self.name, daemon=True)
         thread.start()
         thread.join(seconds)
+        # By what has come and not by `is_alive`: a call that ends just past its time has a result, and is not late.
         if errors:
             raise errors[0]
         if not results:

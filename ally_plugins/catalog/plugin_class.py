@@ -33,6 +33,7 @@ def load_class(record: PluginRecord) -> Any:
     if record.found is not None and record.found.plugin is not None:
         return record.found.plugin
     module_name, _, attribute = record.entry_point.partition(":")
+    # The extras of an entry point (`MODULE:CLASS [extra]`) are for installers: there is nothing to import in them.
     module_name, attribute = module_name.strip(), attribute.partition("[")[0].strip()
     if not module_name or not attribute:
         raise _failed(record, f"{describe(record.entry_point)} is not of the form MODULE:CLASS")
@@ -40,9 +41,11 @@ def load_class(record: PluginRecord) -> Any:
         are_files_agreed = record.config.consent == "files" or (record.found is not None and bool(record.found.files))
         with _sources_only() if are_files_agreed else nullcontext():
             module = importlib.import_module(module_name)
+            # Within, since a module's own `__getattr__` may import what the class stands in.
             return reduce(getattr, attribute.split("."), module)
     except KeyboardInterrupt:
         raise
+    # SystemExit among them: a script without a `__main__` guard must not end the agent.
     except BaseException as error:
         raise _failed(record, describe_raised(error)) from error
 
@@ -54,6 +57,7 @@ def _sources_only() -> Generator[None]:
     For the whole interpreter meanwhile: what another thread imports is compiled, and right. What the plugin imports
     later, in its hooks, is read as usual.
     """
+    # Not `sys.dont_write_bytecode`: it keeps compiled code from being written, and this from being read.
     before, sys.pycache_prefix = sys.pycache_prefix, os.devnull
     try:
         yield

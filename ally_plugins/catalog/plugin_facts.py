@@ -87,6 +87,7 @@ def gather(
         raise ConfigError(text, file=str(home.config_file))
     by_name = _by_name(discovery.found, config.sources)
     enabled = {name for name, plugin in config.plugins.items() if plugin.enabled}
+    # What is enabled and not found stays: a guard that was uninstalled has to deny, and not to vanish.
     names = {about} & (enabled | by_name.keys()) if about is not None else enabled | by_name.keys()
     stopped, not_served = read_quarantine(home), _not_served(home)
     all_of = {name: list(_candidates(name, by_name.get(name, {}), config, discovery)) for name in sorted(names)}
@@ -136,6 +137,7 @@ def _interpreter(home: Home, facts: Facts) -> Interpreter:
     if bridge is None or chosen.problem:
         return chosen
     try:
+        # Looked up here and not in `decide`, which is pure: it reads what is installed.
         return evolve(chosen, problem=bridge.missing(home))
     except Exception as error:  # noqa: BLE001  # its source may be a stranger's
         return evolve(chosen, problem=f"its bridge failed: {describe_raised(error)}")
@@ -151,6 +153,7 @@ def _by_name(all_found: Iterable[Found], sources: Sequence[str]) -> Mapping[str,
 
 def _rank(origin: str, sources: Sequence[str]) -> tuple[int, int]:
     """Order what was found under one name: a package, a folder, then the other sources as the operator named them."""
+    # The origin once more at the end, since `package` and `folder` are the names of no source.
     return (0 if origin == "package" else 1 if origin == "folder" else 2, [*sources, origin].index(origin))
 
 
@@ -176,6 +179,7 @@ def _candidates(name: str, by_origin: dict[str, Found], config: Config, discover
             yield Facts(
                 name=name,
                 found=found,
+                # Without what was settled and agreed to: both are about the chosen one of this name.
                 config=_untouched(settled),
                 agreement=None,
                 label=labels[found.origin],
@@ -187,6 +191,7 @@ def _origin(by_origin: dict[str, Found], settled: PluginConfig) -> str:
     """Return the chosen origin, also when it is gone: nothing else may run in its place without consent."""
     if settled.origin is not None and (settled.enabled or settled.origin in by_origin):
         return settled.origin
+    # The first is the usual one: `_by_name` has put them in by rank.
     return next(iter(by_origin), "package")
 
 

@@ -197,6 +197,8 @@ class Registry:
         name, label = plan.record.name, plan.record.label
         with self.home.locked():
             settled = read_settled(self.home)
+            # Searched anew under the lock: between the plan and the yes to it, an upgrade may have come. By its origin,
+            # since the bare name may mean another one meanwhile.
             record = self._get(settled, f"{plan.record.origin}:{name}")
             if agreed_facts(record) != agreed_facts(plan.record):
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
@@ -217,6 +219,7 @@ class Registry:
             distribution=record.distribution,
             version=record.version,
             code=found.digest if found is not None else "",
+            # The digest of a folder is over its files already; that of a package is over RECORD, so its files are read.
             files="" if found is None else found.content_digest() if is_package else found.digest,
             at=datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="seconds"),
             by=by,
@@ -239,6 +242,8 @@ class Registry:
         """Remove the agreement and the grants, so that a plugin installed again under this name is a new one."""
         with self.home.locked():
             settled = read_settled(self.home)
+            # First, unlike in `enable`, and for the same reason: with only this written the plugin waits for consent;
+            # with only its keys removed, config.toml would look as if it had been emptied.
             write_consent(self.home, {other: kept for other, kept in settled.agreements.items() if other != name})
             if name in settled.config.plugins:
                 edit_config(self.home, name, lambda _: {"enabled": None, "grants": None}, settled.config)
@@ -256,6 +261,7 @@ class Registry:
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
+            # The narrower ones go: they would outlive a `revoke` of the wider one, unseen until then.
             kept = {own for own in record.config.grants.grants if not grant.covers(own)}
             if not record.config.grants.covers(grant):
                 self._write_grants(settled, name, kept | {grant})
@@ -269,6 +275,7 @@ class Registry:
             granted = settled.config.of(name).grants
             gone = {own for own in granted.grants if own.text == text or own.text.startswith(f"{text}:")}
             if not gone:
+                # Parsed only for its error: a kind alone (`add_message`) is no grant, and may be revoked.
                 Grant.parse(text)
                 held = ", ".join(granted.texts()) or "nothing"
                 raise ConsentError(f"{name!r} does not have the grant {describe(text)}; it has {held}")
@@ -339,6 +346,7 @@ class Registry:
             name = record.name
             if record.found is None or record.found.problem is not None:
                 raise ConsentError(f"{name!r} cannot be placed: {record.reason}")
+            # Tried before it is written: what cannot run would deny at the next start, when nobody looks.
             chosen = chosen_interpreter(self.home, name, config)
             placed = place(name, record.found, config, chosen)
             if chosen.problem or placed.problem:
@@ -363,6 +371,7 @@ class Registry:
         name = bare_name(name)
         with self.home.locked():
             stopped, names = read_quarantine(self.home), read_settled(self.home).names
+            # Of a damaged file any name counts as stopped; a name that neither file of the operator has is a slip.
             if stopped.of(name) is None or (stopped.damage and name not in names):
                 raise ConsentError(f"{describe(name)} is not in quarantine")
             set_quarantine(self.home, name, None, names)
@@ -370,6 +379,7 @@ class Registry:
 
     def _own_name(self, settled: Settled, name: str) -> str:
         """Return the plugin's name without its origin. Raises ConsentError when it is not the chosen one of it."""
+        # Without a search, since what is damaged or gone must be disabled and revoked all the same.
         if ":" not in name and name in settled.names:
             return name
         return self._chosen_record(settled, name).name

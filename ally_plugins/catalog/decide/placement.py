@@ -103,6 +103,7 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
         without_use = [key for key in ("interpreter", "environment", "process") if getattr(config, key)]
         use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
         return Placed(warnings=(use,) if without_use else ())
+    # Extras are for installers, and spaces may stand around the colon; the SDK takes neither.
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
     bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)

@@ -38,6 +38,7 @@ class Plan:
 
 def default_grants(record: PluginRecord) -> GrantSet:
     """Return what `enable` grants when the operator names nothing: all requests but those that were withheld before."""
+    # Grants without an agreement were written by hand before the first consent: these are what is wanted.
     if not record.config.is_decided or (record.agreement is None and not record.config.grants):
         return record.requested
     kept = record.config.grants.intersection(record.requested)

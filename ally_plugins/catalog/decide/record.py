@@ -127,9 +127,11 @@ class PluginRecord:
         """Return why its files must not be run now, empty when they may. Reads all of them, and removes compiled code.
 
         To be called before each start of its process, restarts included: the files may have changed since the record
-        was made, and a restart must not run what nobody has agreed to. Raises nothing.
+        was made, and a restart must not run what nobody has agreed to. Blocks while it reads: not for the event
+        loop's thread. Raises nothing.
         """
         found = self.found
+        # Only in folders of the home: elsewhere compiled code is not ours to remove, and is left unread instead.
         if found is not None and found.origin == "folder":
             try:
                 drop_bytecode(found.root)

@@ -115,6 +115,7 @@ def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[Sta
     found = facts.found
     if facts.set_aside:
         return "disabled", facts.set_aside
+    # Before all that may be wrong with it: gates of one that ALLY_PLUGINS leaves out do not deny.
     if facts.is_excluded and facts.config.enabled:
         return "left out", "ALLY_PLUGINS does not name it"
     if found is None:
@@ -191,6 +192,7 @@ def _changed_code_note(facts: Facts, *, has_changed: bool) -> str:
 def _granted(facts: Facts, requested: GrantSet, state: State) -> GrantSet:
     if state != "enabled" or facts.agreement is None:
         return facts.config.grants
+    # Each of the three may be wider: config.toml is edited by hand, and a new version asks for less or more.
     return facts.config.grants.intersection(requested).intersection(facts.agreement.grants)
 
 
@@ -198,6 +200,7 @@ def _pending(facts: Facts, manifest: Manifest | None) -> tuple[GrantRequest, ...
     if manifest is None:
         return ()
     agreement = facts.agreement
+    # What was agreed to of another distribution says nothing about this one.
     is_same = agreement is not None and facts.found is not None and agreement.distribution == facts.found.distribution
     agreed = agreement.grants if agreement is not None and is_same else _NO_GRANTS
     return tuple(request for request in manifest.requests if not agreed.covers(request.grant))

@@ -44,6 +44,8 @@ def key() -> str:
 
     To be taken before the scan: that imports importlib_metadata, which adds a finder to `sys.meta_path`.
     """
+    # Finders count, since editable installs find by some of their own; by their names, as their addresses differ in
+    # each process.
     finders = [f"{type(f).__module__}.{getattr(f, '__name__', type(f).__name__)}" for f in sys.meta_path]
     here = ""
     if any(not os.path.isabs(entry) for entry in sys.path):  # noqa: PTH117
@@ -61,6 +63,7 @@ def load(cache_dir: Path, key_: str) -> dict[str, Any] | None:
     """Return the remembered answer, None when the file is damaged or something that it depends on has changed."""
     try:
         seal, _, content = (read_capped(_file(cache_dir, key_), _MAX_BYTES) or b"").partition(b"\n")
+        # Sealed outside of the JSON, so that nothing damaged is parsed; what has a right seal has all the keys.
         if not content or seal != _seal(content):
             return None
         kept: dict[str, Any] = orjson.loads(content)
@@ -75,6 +78,7 @@ def _seal(content: bytes) -> bytes:
 
 
 def _still(stamps: list[list[Any]]) -> bool:
+    # An answer without a single time would be true for ever.
     return bool(stamps) and all(stamp(path) == (path, mtime, size) for path, mtime, size in stamps)
 
 
@@ -88,6 +92,7 @@ def save(cache_dir: Path, key_: str, answer: dict[str, Any], watched: list[Stamp
         return
     with suppress(OSError, TypeError):  # a cache that cannot be written only costs time
         content = orjson.dumps({"key": key_, "stamps": stamps, "answer": answer})
+        # Without waiting for the disk: what a crash leaves torn has a wrong seal.
         write_atomically(_file(cache_dir, key_), _seal(content) + b"\n" + content, durable=False)
         _prune(cache_dir)
 
@@ -97,4 +102,5 @@ def _prune(cache_dir: Path) -> None:
     if len(caches) > _KEPT:
         caches.sort(key=lambda path: path.stat().st_mtime_ns)
         for path in caches[:-_KEPT]:
+            # Another command may prune at the same time.
             path.unlink(missing_ok=True)

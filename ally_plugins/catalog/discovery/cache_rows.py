@@ -53,6 +53,7 @@ def from_rows(remembered: dict[str, Any], about: str | None = None) -> Discovery
 
 def _row(cls: type[Any], **shapes: Shape) -> Shape:
     """Return the shape of the row that a class became."""
+    # Null is a value here, and not absent: a limit that is None is off, and its default is a number.
     return object_of(Table(keys_of(cls, **shapes), cls, takes_null=False))
 
 
@@ -72,5 +73,6 @@ _MANIFEST: Final = _row(
     daemon=_DAEMON,
     activation=TEXT,
 )
+# A class of a source's own and a bridge are in no row: only packages are remembered, which have neither.
 _FOUND: Final = _row(Found, plugin=ANY, manifest=_MANIFEST, daemon=_DAEMON, bridge=ANY)
 _DISCOVERY: Final = _row(Discovery, found=several(_FOUND))

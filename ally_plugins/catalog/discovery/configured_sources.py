@@ -86,9 +86,11 @@ def _imported(name: str) -> Source:
         is_source = isinstance(made, Source) and all(isinstance(file, str) for file in made.manifest_files)
     except KeyboardInterrupt:
         raise
+    # SystemExit among them: one of a stranger's modules would end a command that only lists.
     except BaseException as error:
         text = f"{value} cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
         raise _Unusable(f"{text}; mend it") from error
+    # A text is a row of texts, too: its letters would be taken for names of files.
     if not is_source or isinstance(made.manifest_files, str):
         raise _Unusable(
             f"{value} is no subclass of ally_plugins.Source with a tuple of manifest_files; its author mends it"
@@ -104,6 +106,7 @@ def _entry_point(name: str) -> Any:
     except Exception as error:
         raise _Unusable(f"what is installed cannot be read: {error}; mend it") from error
     same = [each for each in offered if each.name == name]
+    # The same value twice is one distribution that stands on the path twice, an editable one for instance.
     if len({each.value for each in same}) > 1:
         owners = " and ".join(sorted(each.dist.name for each in same))
         raise _Unusable(f"{owners} both offer it; uninstall one of them")

@@ -83,6 +83,7 @@ def list_folders(directory: str) -> tuple[list[str], list[str]]:
     Hidden folders and plain files are not looked at.
     """
     try:
+        # The folder around them first: whoever can write there can put another one in the place of each.
         check_trust(directory)
         names = sorted(os.listdir(directory))  # noqa: PTH208
     except FileNotFoundError:
@@ -95,6 +96,7 @@ def list_folders(directory: str) -> tuple[list[str], list[str]]:
     trusted: list[str] = []
     problems: list[str] = []
     for path in paths:
+        # A link is looked at, so that it is reported: somebody has meant it as a plugin.
         if not os.path.islink(path) and not os.path.isdir(path):  # noqa: PTH112, PTH114
             continue
         try:
@@ -113,6 +115,7 @@ def check_trust(path: str) -> None:
 
     Raises OSError when it cannot be looked at.
     """
+    # Not followed: where a link leads may lie among folders of others, who could exchange what is there.
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
         raise NoPlugin(f"the folder {path!r} is a link, expected a folder; copy it here instead")
@@ -133,6 +136,7 @@ def _found(path: str) -> Found:
     try:
         manifest = read_manifest(toml, name)
     except (ManifestError, OSError) as error:
+        # Not as NoPlugin: by its name it is still known as an enabled one, whose gates deny.
         return evolve(found, problem=manifest_problem(error, toml))
     if manifest.daemon is None:
         problem = f"{toml} has no [daemon], expected its command; a class is found in packages only"

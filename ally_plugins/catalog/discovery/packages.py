@@ -97,6 +97,8 @@ class _Scan:
 
     def run(self) -> Discovery:
         by_name: defaultdict[str, list[Found]] = defaultdict(list)
+        # All offerings first: `_active` compares them with the directories of every distribution, which they leave
+        # behind.
         for offering in _active(list(self._offerings()), self.directories, self.problems):
             self._watch_metadata(offering.dist)
             for entry_point in offering.entry_points:
@@ -159,6 +161,7 @@ class _Scan:
     def _with_files(self, found: Found, dist: Distribution, module: str) -> Found:
         located = locating.locate(module)
         if located is None or located.manifest is None:
+            # Before the other two reasons: in a zip nothing is missing, and installing it again would not help.
             archive = locating.archive_of(module)
             if archive is not None:
                 self._watch(archive)
@@ -192,6 +195,7 @@ class _Scan:
     def _with_digest(self, found: Found, dist: Distribution, root: str) -> Found:
         record = dist.read_text("RECORD")
         inside = os.path.normpath(str(dist.locate_file("")))
+        # RECORD has no hashes of what lies elsewhere or is edited in place: there the times of the files count.
         if record and root.startswith(inside + os.sep) and not _says_editable(dist):
             return evolve(found, root=root, digest=_record_digest(record))
         stamps = locating.tree_stamps(root)
@@ -290,6 +294,7 @@ def _one_of(name: str, same: list[Found]) -> Found:
 
 def _directory(dist: Distribution) -> str:
     """Return the metadata's own directory, empty for distributions that are no directory."""
+    # A private attribute: no public one leads to where the metadata lie.
     return str(getattr(dist, "_path", ""))
 
 
@@ -306,6 +311,7 @@ def _reason(error: Exception) -> str:
 
 def _says_editable(dist: Distribution) -> bool:
     origin = dist.read_text("direct_url.json") or ""
+    # As pip writes JSON, and as writers without spaces do; nothing else of the file matters.
     return '"editable": true' in origin or '"editable":true' in origin
 
 
@@ -316,6 +322,7 @@ def _record_digest(record: str) -> str:
 
 
 def _stamps_digest(stamps: list[locating.Stamp], root: str) -> str:
+    # Without the place, so that a project that is moved as it is has the same digest.
     start = len(os.path.dirname(root))  # noqa: PTH120
     lines = "\n".join(f"{path[start:]}\0{mtime}\0{size}" for path, mtime, size in stamps)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()

@@ -106,6 +106,7 @@ class _Query:
     def _complete(self, answer: object) -> Discovery | str:
         if not isinstance(answer, Discovery):
             return f"it returned {describe(answer)}, expected a Discovery"
+        # A stranger's list may hold anything, exceptions for one; what prints them expects texts.
         problems = [str(problem) for problem in answer.problems]
         all_found: list[Found] = []
         for found in answer.found:
@@ -117,7 +118,7 @@ class _Query:
 
 
 _calls: Final[dict[str, BoundedCalls]] = {}
-"""By source."""
+"""By source; for the whole process, so that a search knows of a call that an earlier one has given up."""
 
 
 def _find_with(chosen: ChosenSource, search: Search) -> Discovery | str:
@@ -170,6 +171,7 @@ def _with_terms(found: Found) -> Found:
     runs = (daemon.command, daemon.transport, daemon.socket, daemon.cwd) if daemon is not None else None
     try:
         more = (bridge.rows(), dict(bridge.data())) if bridge is not None else None
+        # With sorted keys: in which order a source fills a dict is no change of how its plugin runs.
         terms = orjson.dumps([found.digest, found.entry_point, runs, more], option=orjson.OPT_SORT_KEYS)
     except Exception as error:  # noqa: BLE001  # a stranger's code, and values that JSON has not
         return evolve(found, bridge=None, manifest=None, problem=f"its bridge failed: {describe_raised(error)}")
@@ -180,6 +182,7 @@ def _with_digest(found: Found) -> Found:
     """Return a plugin with the hashes of all its files, or with why consent cannot cover them."""
     if not found.root:
         return evolve(found, digest=with_terms("", found.terms))
+    # A relative one would be another folder in each working directory, and the consent is to one.
     if not os.path.isabs(found.root):
         problem = f"its source names the folder {found.root!r}, expected an absolute path; its author mends it"
         return evolve(found, manifest=None, problem=problem)
@@ -204,4 +207,5 @@ def _unique(all_found: Sequence[Found]) -> Iterable[Found]:
         else:
             places = " and ".join(sorted(repr(found.root or found.distribution) for found in each))
             problem = f"{places} both are {name!r}; remove one of them"
+            # Neither of the two, since the order in which they were found would decide.
             yield evolve(each[0], manifest=None, daemon=None, problem=problem)

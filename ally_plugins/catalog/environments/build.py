@@ -50,7 +50,7 @@ INSTALL_TIMEOUT: Final = 300.0
 """Seconds for an empty environment, and for what is installed into it; Code-Ally's numbers."""
 
 _STALE: Final = 86_400.0
-"""Seconds after which what a killed build left behind is removed."""
+"""Seconds after which what a killed build left behind is removed: a build that runs has ended long before."""
 
 _FIND: Final = (
     "import importlib.util, json, sys; print(json.dumps([m for m in sys.argv[1:] if importlib.util.find_spec(m)]))"
@@ -124,6 +124,7 @@ def missing_modules(python: str, modules: Sequence[str]) -> list[str]:
 
     Blocks for up to `CREATE_TIMEOUT`; imports none of them. Raises nothing.
     """
+    # `-P`: a module in the working directory is not installed, and would be found.
     command = (python, "-P", "-c", _FIND, *modules)
     try:
         done = subprocess.run(  # noqa: S603  # the operator's own Python, and our own lines
@@ -165,6 +166,7 @@ def _commands(base: str, beside: Path, requirements: tuple[str, ...]) -> tuple[t
     uv = None if _is_pip_configured() else shutil.which("uv")
     if uv is not None:
         create: tuple[str, ...] = (uv, "venv", "--python", base, str(beside))
+        # By uv, since there is no pip in an environment that it has made.
         install: tuple[str, ...] = (uv, "pip", "install", "--python", python)
     else:
         create = (base, "-m", "venv", str(beside))
@@ -174,6 +176,7 @@ def _commands(base: str, beside: Path, requirements: tuple[str, ...]) -> tuple[t
 
 def _is_pip_configured() -> bool:
     """Say whether the operator has configured pip, an index for one: uv reads none of that."""
+    # That one variable says nothing of where packages come from.
     if any(key.startswith("PIP_") and key != "PIP_DISABLE_PIP_VERSION_CHECK" for key in os.environ):
         return True
     own = Path(os.path.expanduser("~"))  # noqa: PTH111 - a user who has none has configured nothing there either
@@ -185,16 +188,19 @@ def build(home: Home, building: Building, write: Callable[[str], object]) -> Non
     """Run the commands of a plan; their output goes to `write`, line by line. An old one is replaced at the end.
 
     Blocks for minutes. Raises OperatorError when a program fails or takes longer than its timeout, which ends its
-    process group, and ConfigError when the home cannot be used; then what was there before is untouched.
+    process group as Ctrl-C does, and ConfigError when the home cannot be used; then what was there before is untouched.
     """
     home.prepare(home.envs_dir)
     _sweep(home)
     try:
+        # Not strict: without requirements there is nothing to install.
         for command, timeout in zip(building.commands, (CREATE_TIMEOUT, INSTALL_TIMEOUT), strict=False):
             _run(command, timeout, write)
         _repoint_scripts(building.beside, building.path)
         content = {"requirements": building.requirements, "python": building.commands[0][0]}
+        # The marker last: only an environment with one counts as whole.
         write_atomically(building.beside / _MARKER, orjson.dumps(content))
+        # Locked only now: a build takes minutes, and other commands wait for the lock for seconds.
         with home.locked():
             _put_in_place(building)
     except OSError as error:
@@ -214,6 +220,7 @@ def _run(command: Sequence[str], timeout: float, write: Callable[[str], object])
         errors="replace",
         start_new_session=True,  # a process group of its own, so that what it starts is killed with it
     ) as process:
+        # A timer, since reading line by line has no timeout. The kill of the group ends the reading too.
         timer = threading.Timer(timeout, _stop, (process, late))
         timer.start()
         try:
@@ -221,6 +228,7 @@ def _run(command: Sequence[str], timeout: float, write: Callable[[str], object])
                 write(line)
             process.wait()
         except BaseException:
+            # Ctrl-C reaches the process group of the terminal only, and this one has its own.
             _kill(process)
             raise
         finally:
@@ -246,6 +254,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 def _put_in_place(building: Building) -> None:
     """Replace the environment by the new one. A daemon that runs in the old one keeps what it has loaded."""
+    # Hidden, as `beside` is: should this process be killed before it is removed, `_sweep` finds it.
     old = building.beside.with_name(f"{building.beside.name}.old")
     with suppress(FileNotFoundError):
         building.path.rename(old)

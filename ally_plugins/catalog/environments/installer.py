@@ -62,6 +62,7 @@ def install_command(requirements: Sequence[str]) -> tuple[str, ...]:
 
 def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
     """Return the command that would uninstall these. Raises as `install_command`, also for an option among names."""
+    # An option could name a file with more distributions (`-r`), which nobody was shown.
     if not distributions or any(name.startswith("-") for name in distributions):
         raise ConfigError("nothing to uninstall, expected the name of a distribution")
     yes = () if _is_uv() else ("--yes",)
@@ -143,6 +144,7 @@ def _for_uv(*options: str) -> tuple[str, ...]:
 
 def _run(command: tuple[str, ...], write: Callable[[str], object]) -> InstallReport:
     before = _look()
+    # In the session of the terminal, unlike a build: Ctrl-C reaches the installer, which knows how to end.
     with subprocess.Popen(  # noqa: S603  # the operator's own arguments, and no shell
         command,
         stdin=subprocess.DEVNULL,
@@ -171,6 +173,7 @@ def _look() -> dict[str, str] | None:
     None when that fails, as after uninstalling this package itself.
     """
     try:
+        # `-P`: what lies in the working directory is not installed.
         command = (_python(), "-P", "-c", _LOOK)
         result = subprocess.run(  # noqa: S603  # our own interpreter and our own lines
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LOOK_TIMEOUT, check=True

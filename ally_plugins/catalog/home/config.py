@@ -135,6 +135,7 @@ def parse_config(text: str, file: str) -> Config:
     """Read the text of a `config.toml`. Raises ConfigError with every mistake in it."""
     try:
         table = tomllib.loads(text)
+    # tomllib is recursive: some thousand opening brackets are enough.
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ConfigError(f"{file} is not TOML: {reason}", file=file) from None
@@ -155,6 +156,7 @@ def check_config(table: dict[str, Any], file: str) -> Config:
 def _read_text(home: Home) -> str:
     file = home.config_file
     try:
+        # Through a link too, which `Home.read` refuses otherwise: people keep this file among their dotfiles.
         return text_of(home.read(file, MAX_CONFIG_BYTES, follow=True) or b"")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{file} is not UTF-8 (byte {error.start})", file=str(file)) from None
@@ -169,6 +171,7 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
     origins = (*_ORIGINS, *(name for name in sources if name not in DEFAULT_SOURCES))
     default = PluginConfig(limits=_limits(given, _DEFAULT_LIMITS), deadlines=_deadlines(given, FrozenDict()))
     plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
+    # Checked here, since the shape of one plugin does not see `sources`.
     for name, plugin in plugins.items():
         if plugin.origin is not None and plugin.origin not in origins:
             document.wrong_choice(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))

@@ -54,15 +54,18 @@ def _edited(text: str, plugin: str, changes: dict[str, Any], expected: dict[str,
     import tomlkit  # 40 ms, and only when something is changed
 
     for new_table in (tomlkit.table, tomlkit.inline_table):
+        # Anew for each way: one that failed has left half of the change in the document.
         document = tomlkit.parse(text)
         with suppress(ValueError, TypeError):  # inline tables take no other ones
             if "plugins" not in document:
+                # Without a header of its own, which would stand empty above `[plugins.NAME]`.
                 document["plugins"] = tomlkit.table(is_super_table=True)
             plugins = cast("dict[str, Any]", document["plugins"])
             if plugin not in plugins:
                 plugins[plugin] = new_table()
             _merge(plugins[plugin], changes, new_table)
             edited = tomlkit.dumps(document)
+            # tomlkit is believed only when the parser that reads the file next finds just what was meant.
             if tomllib.loads(edited) == expected:
                 return edited
     return None

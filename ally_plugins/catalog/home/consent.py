@@ -26,7 +26,7 @@ __all__ = ["Agreement", "file_changes", "listing_of", "read_consent", "write_con
 
 _LONGEST_LISTING: Final = 500
 """Files; a folder with more of them has dependencies in it, whose list nobody would read."""
-_SHORT: Final = 16
+_SHORT: Final = 16  # hex digits of a hash, to show what has changed; whether anything has is decided by `files`
 
 _REVIEW: Final = "ally-plugins review"
 _MAX_BYTES: Final = 4 * 1024 * 1024
@@ -104,6 +104,7 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         raise ConsentError(text, command=_REVIEW) from error
     try:
         written = tomllib.loads(text_of(b"" if content is None else content))
+        # The table is written even when it is empty: without it something was lost.
         reason = "" if content is None or "plugins" in written else "it is empty, or was cut off before [plugins]"
     except (ValueError, RecursionError) as error:
         written, reason = {}, str(error)
@@ -115,7 +116,9 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
     for name, entry in () if entries is WRONG else entries.items():
         before = len(document.problems)
         given = _AGREEMENT.read(entry, f"plugins.{name}", document)
+        # One by one: an entry that is damaged costs its plugin the consent, and not the others theirs.
         if len(document.problems) == before:
+            # An entry without them was agreed to with no requests, from no distribution: it agrees to nothing.
             agreements[name] = Agreement(**{"requests": (), "distribution": "", "by": ""} | given)
     return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in document.problems)
 
@@ -154,6 +157,7 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
     for entry in plugins.values():
         entry["requests"] = list(entry["requests"])
         entry["listing"] = list(entry["listing"])
+        # TOML has no null, so None is a key that is not there.
         durable = entry.pop("durable")
         if durable is not None:
             entry["durable"] = list(durable)

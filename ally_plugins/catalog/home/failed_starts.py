@@ -31,6 +31,7 @@ def remember_starts(home: Home, tried: Iterable[tuple[str, str, str]]) -> None:
     kept = {name: entry for name, entry in (before | latest).items() if entry[1]}
     if kept != before:
         with suppress(OSError):
+            # Without waiting for the disk, at each start of a host: the next one writes it again.
             home.write(home.failed_starts_file, orjson.dumps(kept), durable=False)
 
 

@@ -99,6 +99,7 @@ def locate(module: str) -> Located | None:
     if place is None:
         return None
     candidates = tuple(_candidates(place, module.rpartition(".")[2]))
+    # A broken link counts, and is reported: the manifest of an outer package is not meant.
     manifest = next((path for path in candidates if os.path.lexists(path)), None)
     root = place.packages[0] if place.packages else place.file or ""
     searched = tuple(dict.fromkeys([os.path.dirname(path) for path in candidates] + list(place.namespaces)))
@@ -141,6 +142,7 @@ def _from_spec(spec: ModuleSpec | None, parts: list[str], depth: int) -> _Place 
     if spec is None:
         return None
     directories = tuple(spec.submodule_search_locations or ())
+    # A namespace package has folders, and no file of its own.
     is_file = spec.has_location and spec.origin is not None
     if not directories:
         return _Place((), spec.origin) if is_file and depth == len(parts) else None
@@ -157,6 +159,7 @@ def _query_finders(parts: list[str], depth: int) -> _Place | None:
     for length in range(depth + 1, len(parts) + 1):
         name = ".".join(parts[:length])
         for finder in sys.meta_path:
+            # What PathFinder would look through was walked already.
             if finder is not PathFinder and (spec := _spec_of(finder, name)) is not None:
                 return _from_spec(spec, parts, length)
     return None
@@ -213,6 +216,7 @@ def _first_file(stem: str) -> str | None:
 def stamp(path: str) -> Stamp:
     """Return what changes when a file or a directory does. Raises nothing: see `Stamp` for what is not there."""
     try:
+        # An empty entry on the search path is the working directory.
         found = os.stat(path or ".")
     # ValueError for a NUL, which a folder on the search path may have as any text.
     except (OSError, ValueError):
@@ -239,6 +243,8 @@ def content_digest(root: str, manifest: str | None) -> str:
     """Return the hash of what the files of a package or module hold, and of the manifest. Reads all of them."""
     total = hashlib.sha256()
     base = os.path.dirname(root)
+    # Paths count from the folder around the root, so that the same files elsewhere have the same hash. A NUL ends each:
+    # no path has one in it.
     for path in [*_files(root, _NOT_AGREED), *([manifest] if manifest else [])]:
         total.update(f"{os.path.relpath(path, base)}\0".encode("utf-8", "surrogateescape"))
         total.update(_file_digest(path))
@@ -247,6 +253,7 @@ def content_digest(root: str, manifest: str | None) -> str:
 
 def _file_digest(path: str) -> bytes:
     try:
+        # A pipe would keep the open waiting, and a device might never end.
         if not os.path.isfile(path):
             return b"not a file"
         with open(path, "rb") as file:
@@ -265,7 +272,9 @@ def folder_files(root: str) -> dict[str, str]:
     """
     hashes: dict[str, str] = {}
     size = 0
+    # With a separator at the end: a neighbour whose name begins alike is outside.
     inside = os.path.realpath(root) + os.sep
+    # os.walk passes over folders that it cannot read, and the files there would be agreed to unseen.
     for directory, names, files in os.walk(root, onerror=_raise):
         names[:] = sorted(name for name in names if name not in _NOT_AGREED)
         for name in names:
@@ -296,6 +305,7 @@ def drop_bytecode(root: str) -> None:
     for directory, names, files in os.walk(root, onerror=_raise):
         if _CACHE in names and os.path.islink(cache := os.path.join(directory, _CACHE)):
             os.unlink(cache)  # it leads to a folder elsewhere, which stays as it is
+            # It is no link any more, so the walk would go there, and find nothing to list.
             names.remove(_CACHE)
         if os.path.basename(directory) == _CACHE:
             for name in files:

@@ -31,6 +31,7 @@ def network_filesystem(folder: Path, mounts: str | None = None) -> str | None:
         return None
     kind, longest = "", -1
     for line in text.splitlines():
+        # A line has any number of optional fields before this separator, so that positions count on either end only.
         fields, _, rest = line.partition(" - ")
         words, described = fields.split(" "), rest.split(" ")
         if len(words) < 5 or not described[0]:  # noqa: PLR2004 - the mount point is the fifth field

@@ -31,7 +31,7 @@ HOME_VARIABLE: Final = "ALLY_HOME"
 LOCK_TIMEOUT: Final = 10.0
 """Seconds that one command waits for another that edits the same home; an edit takes milliseconds."""
 
-_LOCK_POLL: Final = 0.02
+_LOCK_POLL: Final = 0.02  # seconds; the kernel's locks are waited for without an end, or not at all
 _EDIT_LOCK: Final = "edit.lock"
 _APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
@@ -226,6 +226,7 @@ def _make_home(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except FileExistsError:  # looked at already, so it is a link
         raise OSError(None, f"it is a link to nothing, expected a folder; {way_out_of(str(path))}") from None
+    # Again: mkdir takes a folder that somebody else has made in between.
     check_folder(path)
 
 
@@ -237,6 +238,7 @@ def _make_private(directory: Path) -> None:
         raise NotADirectoryError(None, f"{str(directory)!r} is a link, expected a folder; remove the link")
     if found.st_uid != os.geteuid():
         raise PermissionError(None, f"{str(directory)!r} belongs to another user")
+    # Sockets and locks lie in it, and mkdir leaves the mode of a folder that is there already.
     if stat.S_IMODE(found.st_mode) != stat.S_IRWXU:
         directory.chmod(stat.S_IRWXU)
 
@@ -260,6 +262,8 @@ def try_lock(descriptor: int) -> bool:
         else:
             import fcntl
 
+            # Not lockf, whose locks are the process's: threads would share them, and closing any other descriptor of
+            # the file would release them.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
@@ -303,28 +307,34 @@ def write_atomically(
         found = target.lstat()
         if stat.S_ISREG(found.st_mode) and not private:
             mode = stat.S_IMODE(found.st_mode)
+    # Beside the target, since a rename is atomic only within a file system.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
         _write_new(temporary, content, mode, durable=durable)
         temporary.replace(target)
+    # Ctrl-C too: nobody else would remove the half of a file.
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+    # The rename is in the folder, which has to be on disk as well.
     if durable:
         _sync_directory(target.parent)
 
 
 def _write_new(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
+    # O_EXCL: a link that somebody has laid there is not written through.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()
+        # Before the rename: a crash could leave the new name with nothing in it.
         if durable:
             os.fsync(descriptor)
 
 
 def _sync_directory(directory: Path) -> None:
+    # Windows opens no folders.
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)

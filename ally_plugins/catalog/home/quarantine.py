@@ -62,6 +62,7 @@ def set_quarantine(home: Home, name: str, reason: str | None, names: Iterable[st
     """
     before = read_quarantine(home)
     kept = {each: before.of(each) for each in names} if before.damage else dict(before.reasons)
+    # A damaged file is always written: that is what mends it.
     if not before.damage and kept.get(name) == reason:
         return
     changed = {**kept, name: reason}

@@ -39,7 +39,10 @@ class NotFoundHere(ConfigError):
 
 
 class SecretStore:
-    """The secrets of one home. The keyring is imported at the first use, not before."""
+    """The secrets of one home. The keyring is imported at the first use, not before.
+
+    Every method blocks: on files, and on the keyring for `KEYRING_TIMEOUT` at most in each of its calls.
+    """
 
     def __init__(self, home: Home) -> None:
         self._home: Final = home
@@ -85,6 +88,8 @@ class SecretStore:
         backend = self._backend(plugin, key)
         if backend is not None:
             service = _service(self._id() or self._new_id())
+            # First into the keyring, then out of the file: what fails in between leaves the old value there, never none
+            # at all.
             self._call(backend.set_password, service, plugin, key, value)
             self._write(plugin, key, None)
             with suppress(ConfigError):  # it is kept; an old one counts for nothing as long as this one is there
@@ -167,6 +172,7 @@ class SecretStore:
         except OSError as error:
             reason = error.strerror or str(error)
             raise ConfigError(f"{file} cannot be read: {reason}", file=str(file)) from None
+        # `from None`: the decoder's error carries all the text that it could not read.
         except ValueError:
             raise ConfigError(f"{file} cannot be read as JSON; restore or remove it", file=str(file)) from None
         if not isinstance(kept, dict) or not all(isinstance(entry, dict) for entry in kept.values()):
@@ -185,6 +191,7 @@ class SecretStore:
         try:
             content = orjson.dumps({name: entry for name, entry in kept.items() if entry})
             self._home.write(file, content, private=True)
+        # TypeError is orjson's, for half of a surrogate pair.
         except (OSError, TypeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or "it is not text"
             raise ConfigError(f"a secret of {plugin!r} cannot be kept in {file}: {reason}", file=str(file)) from None

@@ -24,7 +24,10 @@ __all__ = ["resolve_settings"]
 def resolve_settings(
     plugin: str, manifest: Manifest, given: Mapping[str, Any], secret: Callable[[str, str], str | None]
 ) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Return a plugin's values (None where there is none) and what is wrong with those that were given."""
+    """Return a plugin's values (None where there is none) and what is wrong with those that were given.
+
+    Blocks for as long as `secret` does: it may wait for a keyring.
+    """
     problems = [
         f"plugins.{plugin}.settings.{key}: unknown setting, {suggest(key, tuple(manifest.settings))}"
         for key in given

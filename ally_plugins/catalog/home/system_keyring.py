@@ -57,6 +57,7 @@ def call_keyring(function: Callable[..., T], *arguments: Any) -> T:
 
 def find_keyring() -> FoundKeyring:
     """Look for the system's keyring. Blocks, `KEYRING_TIMEOUT` at most; raises nothing."""
+    # Before the import of keyring: who turns it off need not have one that works, nor wait for it.
     if os.environ.get(_VARIABLE, "").endswith("null.Keyring"):
         return FoundKeyring(problem=f"{_VARIABLE} turns the system's keyring off")
     try:
