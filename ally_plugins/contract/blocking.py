@@ -32,6 +32,7 @@ def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]) -> C
     """Return a coroutine method as a plain one, which waits for what it returns."""
 
     @wraps(method)
+    # By position alone: `facade` stays free as the name of an argument of the method's.
     def call(facade: Facade, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return facade._run(_behind(facade, method)(*args, **kwargs))  # noqa: SLF001 - the façade's other half
 
@@ -43,6 +44,7 @@ def on_loop(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Fa
 
     @wraps(method)
     def call(facade: Facade, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        # A coroutine only for the way: what it looks at changes on the loop, and may be read nowhere else.
         async def look() -> R:
             return _behind(facade, method)(*args, **kwargs)
 

@@ -53,6 +53,7 @@ def text_of(content: bytes) -> str:
     mark of UTF-16 alone: the rest was cut off.
     """
     for mark, encoding in _MARKS.items():
+        # A mark alone: one of UTF-8 is an empty file; one of UTF-16 falls through, and is no UTF-8.
         if content.startswith(mark) and content != mark:
             return content.removeprefix(mark).decode(encoding)
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -73,6 +74,8 @@ class Document(Mistakes):
     @override
     def wrong(self, path: str, found: object, expected: str) -> Any:
         """Take a value of a wrong kind; a key that is null is missing."""
+        # TOML has no null: where there is one, a JSON file or a manifest by code left the key empty. In a list it is an
+        # item.
         is_missing = found is None and not path.endswith("]")
         text = "missing" if is_missing else f"found {self.describe(found)}"
         return self.refuse(path, f"{text}, expected {expected}")
@@ -124,6 +127,7 @@ def line(problem: Problem, *, is_shown: bool = True) -> Shape:
     """
 
     def convert(value: str, path: str, mistakes: Mistakes) -> Any:
+        # Looked at before `_read_line`, which quotes what it refuses.
         if not is_shown and not is_plain_text(value):
             return mistakes.refuse(path, "expected one line without control characters")
         read = _read_line(value, path, mistakes)
@@ -140,6 +144,7 @@ def lines(problem: Problem | None = None, *, at_least_one: bool = False) -> Shap
         if at_least_one and not value:
             mistakes.refuse(path, "is empty, expected at least one")
         read = [FILLED.read(item, f"{path}[{index}]", mistakes) for index, item in enumerate(value)]
+        # Not a set: the order is the writer's, and what is shown keeps it.
         found: tuple[str, ...] = tuple(dict.fromkeys(item for item in read if item is not WRONG))
         for text in map(problem, found) if problem is not None else ():
             if text is not None:
@@ -206,6 +211,7 @@ def named_tables(of: Shape, is_name: Callable[[str], bool], expected: str, what:
         for name, each in value.items():
             if not is_name(name):
                 mistakes.refuse(path, f"found the name {describe(name)}, expected {expected}")
+            # A table that is null counts as absent, as other keys do.
             elif each is not None and (found := of.read(each, inside(path, name), mistakes)) is not WRONG:
                 read[name] = found
         return read

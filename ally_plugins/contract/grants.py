@@ -74,6 +74,7 @@ _MODES: Final = {"gate:answer": (SENTENCE,)}
 LONGEST_NAME: Final = 128
 """Characters of a plugin's, tool's or action's name; tool names of model APIs end at 64 or 128."""
 
+# `\Z` in all of these: `$` would let a line feed follow, which nobody sees in a list.
 _PLUGIN_NAME: Final = re.compile(r"[a-z0-9_][a-z0-9_-]*\Z")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _OWN_VARIABLES: Final = ("ALLY_", "PLUGIN_CONFIG_")
@@ -95,6 +96,7 @@ def is_target_name(name: str) -> bool:
 
 def event_problem(name: str) -> str | None:
     """Return what is wrong with a subscription, None when nothing is."""
+    # Any plugin's, installed or not: a manifest may name one that comes later.
     if name == ANY or name in EVENT_TYPES or _PLUGIN_EVENT.match(name):
         return None
     if ":" in name:
@@ -168,6 +170,7 @@ class Grant:
         return self.target in ("", other.target)
 
     def _is_wide(self) -> bool:
+        # No `env:*`, which would hand on every key in the host's environment.
         return self.kind in _OPEN and self.kind != "env"
 
     def _covers_event(self, name: str) -> bool:

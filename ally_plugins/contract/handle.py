@@ -58,20 +58,24 @@ class PluginLog(logging.LoggerAdapter[logging.Logger]):
     @override
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log a record, if its level is on and the budget allows it."""
+        # The level first: what is not written must not use up the budget.
         if self.isEnabledFor(level) and self._may_log():
             if (text := self._changed(msg, args, kwargs)) is not None:
                 msg, args = text, ()
+            # One level more, so that the record names the plugin's own line and not this one.
             self.logger.log(level, msg, *args, **{**kwargs, "stacklevel": kwargs.get("stacklevel", 1) + 1})
 
     def _changed(self, msg: object, args: tuple[object, ...], kwargs: dict[str, Any]) -> str | None:
         """Return the record's text where it may not be written as it is; such a traceback moves from `kwargs` to it."""
         try:
+            # Masked as a whole: a secret may come together only where the arguments meet the format.
             text = logging.LogRecord("", 0, "", 0, msg, args, None).getMessage()
         except (KeyError, TypeError, ValueError):  # a format that does not fit: `logging` would print all of it
             text = None
         shown = self._harmless(f"{msg!r} {args!r}" if text is None else text)
         trace = _traceback_of(kwargs["exc_info"]) if kwargs.get("exc_info") else ""
         if (shown_trace := self._harmless(trace)) != trace:
+            # Else `logging` would write the traceback once more, as it was.
             del kwargs["exc_info"]
             return f"{shown}\n{shown_trace.rstrip()}"
         return shown if shown != text else None
@@ -115,6 +119,7 @@ class Settings(FrozenDict):
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """Return these values as they are: secrets among them stay such."""
+        # Past `FrozenDict.__new__`, which makes a plain text of a Secret, whose `repr` would then show it.
         made: Settings = dict.__new__(cls)
         dict.update(made, values)
         return made

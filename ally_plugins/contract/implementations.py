@@ -37,6 +37,7 @@ def marked_hooks(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any]
     """
     if instance is None or isinstance(instance, type) or inspect.iscoroutine(instance):
         if inspect.iscoroutine(instance):
+            # Nobody will await it: Python would warn of that, below the error that says why.
             instance.close()
         what = f"the class {instance.__name__!r}" if isinstance(instance, type) else _kind(instance)
         raise PluginLoadError(f"plugin {name!r} was built as {what}; expected an object with hooks", plugin=name)
@@ -54,6 +55,7 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
         raw = inspect.getattr_static(cls, attribute)
         options = _options(raw)
         hook = attribute if options is None else options.get("specname") or attribute
+        # `specname` leads elsewhere, and the hook of the function's own name is not called.
         if hook != attribute and _is_hook(attribute):
             raise _not_called(name, attribute, f"{_kind(raw)} marked for {hook!r}")
         if options is None:
@@ -137,6 +139,7 @@ def _unmarked(cls: type, attribute: str, raw: Any) -> str:
     """Describe what stands on a class in place of a hook, for the error text."""
     function = raw.__func__ if isinstance(raw, (staticmethod, classmethod)) else raw
     marks = getattr(function, "__dict__", None) or {}
+    # pluggy keeps the options of each project's marker as `PROJECT_impl`.
     others = [key[:-5] for key, mark in marks.items() if key.endswith("_impl") and isinstance(mark, dict)]
     if _SPEC in marks:
         return f"{_kind(raw)} marked with @hookspec, which is the host's"
@@ -185,6 +188,7 @@ def _check(name: str, hook: str, function: Callable[..., Any], options: Mapping[
     if options.get("wrapper") or options.get("hookwrapper"):
         text = f"plugin {name!r} asks for wrapper=True on {hook!r}; wrappers are not supported, use a gate or transform"
         raise PluginLoadError(text, plugin=name)
+    # A call of it would run nothing: it returns a generator.
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise PluginLoadError(f"{hook!r} of plugin {name!r} has a yield; expected def or async def", plugin=name)
     _check_parameters(name, info, function)

@@ -150,6 +150,7 @@ class Manifest:
             return None
         from packaging.specifiers import SpecifierSet  # 20 ms, and only once a manifest is new
 
+        # With pre-releases: a host that is one still has the API that it names.
         if SpecifierSet(self.requires_host).contains(HOST_API, prereleases=True):
             return None
         return f"needs host API {self.requires_host}, this host has {HOST_API}; install a version made for it"
@@ -181,6 +182,7 @@ def _error(problems: list[str], plugin: str | None) -> ManifestError:
 
 def _read(document: Document, written: Mapping[str, Any], plugin: str | None) -> Manifest:
     given: dict[str, Any] = FILE.read(written, "", document)
+    # Here, since the shape of a key does not know whose manifest it is.
     for key in ("before", "after"):
         if plugin is not None and plugin in given.get(key, ()):
             document.refuse(key, f"names the plugin {plugin!r} itself, expected another one")
@@ -199,6 +201,7 @@ def _read(document: Document, written: Mapping[str, Any], plugin: str | None) ->
         thresholds=tuple(sorted(set(events.get("thresholds", ())))),
         requests=(*listening, *asking),
         settings=settings_of(given.get("settings", {})),
+        # A Daemon raises for what could not be run, which the document has collected with all else.
         daemon=daemon_of(given["daemon"]) if "daemon" in given and not document.problems else None,
     )
 

@@ -173,6 +173,7 @@ def _problems(command: Any, transport: str, socket: str) -> Iterator[tuple[str, 
         yield "command", "expected a list of texts, the program first"
     elif not command[0].strip():
         yield "command", "the program is empty"
+    # Such a program would lie outside of the files that were agreed to.
     elif ".." in command[0].split("/") and _is_in_folder(command[0]):
         yield "command", f"found {command[0]!r}, expected a program inside the folder, on PATH, or an absolute path"
     elif any("\0" in word for word in command):
@@ -190,6 +191,7 @@ def _socket_problems(path: str) -> Iterator[tuple[str, str]]:
         yield "socket", "missing, expected the absolute path on which the daemon listens"
     elif not path.startswith("/"):
         yield "socket", f"found {path!r}, expected an absolute path"
+    # In bytes, which the kernel counts.
     elif (size := len(path.encode("utf-8", "surrogatepass"))) > LONGEST_SOCKET_PATH:
         yield "socket", f"has {size} bytes, expected at most {LONGEST_SOCKET_PATH}"
 
@@ -211,6 +213,7 @@ def _contradictions(given: dict[str, Any], _: Mapping[str, Any]) -> Iterator[tup
     if transport == "stdio" and given.get("talk_back") is False:
         yield "talk_back", "only for the transport 'socket': over stdio a daemon may always call the host"
     for key, text in _problems(given.get("command", ()), transport, given.get("socket", "")):
+        # A command that is missing or of a wrong type is reported already.
         if key != "command" or "command" in given:
             yield key, text
 

@@ -68,6 +68,7 @@ class Serves:
         object.__setattr__(self, "missing", SERVABLE - self.names)  # the way that attrs has for derived fields
 
     def __contains__(self, name: str) -> bool:
+        # By what is missing, which is kept: the names would be joined anew at each look.
         return name in SERVABLE and name not in self.missing
 
     @property

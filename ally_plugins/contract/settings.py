@@ -52,6 +52,7 @@ class Setting:
 
     def accepts(self, value: object) -> bool:
         """Return whether a value has the setting's type; true and false are no numbers."""
+        # First, since True is an int to all that follows.
         if isinstance(value, bool) or self.kind == "boolean":
             return isinstance(value, bool) and self.kind == "boolean"
         if self.kind in ("string", "choice"):
@@ -72,6 +73,7 @@ class Setting:
 def _number(text: str, of: type[int | float]) -> int | float | None:
     try:
         return of(text)
+    # Also what `int` refuses to read: more than 4,300 digits.
     except ValueError:
         return None
 
@@ -79,6 +81,7 @@ def _number(text: str, of: type[int | float]) -> int | float | None:
 _parsers: Final[dict[str, Any]] = {
     "integer": lambda text: _number(text, int),
     "number": lambda text: _number(text, float),
+    # No yes, on or 1: the file has only these two, and a word that is refused is seen.
     "boolean": lambda text: {"true": True, "false": False}.get(text.lower()),
 }
 

@@ -129,6 +129,7 @@ class Shape:
     def read(self, value: Any, path: str, mistakes: Mistakes = STRICT) -> Any:
         """Return the value of this shape, WRONG where it is none and reading goes on."""
         kinds = self.kinds
+        # By type first, which is nearly always enough. True is an int to `isinstance`, and no number in JSON.
         if kinds and type(value) not in kinds and (type(value) is bool or not isinstance(value, kinds)):
             return mistakes.wrong(path, value, self.expected)
         return value if self.convert is None else self.convert(value, path, mistakes)
@@ -160,6 +161,7 @@ def several(of: Shape) -> Shape:
 
     def convert(value: Any, path: str, mistakes: Mistakes) -> tuple[Any, ...]:
         read, found = of.read, enumerate(value)
+        # A list first: a tuple of a generator takes longer.
         return tuple([it for i, item in found if (it := read(item, f"{path}[{i}]", mistakes)) is not WRONG])
 
     return Shape((list, tuple), "a list", {"type": "array", "items": of.schema}, convert)
@@ -186,6 +188,7 @@ def one_of(*choices: str) -> Shape:
     """Return the shape of a string that is one of `choices`."""
 
     def convert(value: str, path: str, mistakes: Mistakes) -> Any:
+        # `str`, so that the member of an enum becomes the text that it equals.
         return str(value) if value in choices else mistakes.wrong_choice(path, value, suggest(value, choices))
 
     return Shape((str,), f"one of {', '.join(choices)}", {"type": "string", "enum": list(choices)}, convert)
@@ -205,6 +208,7 @@ def or_null(of: Shape, instead: Any = None) -> Shape:
 
 def schema_or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a JSON schema that takes null too; the given one is changed."""
+    # Keys beside a `$ref` could only narrow it.
     if "$ref" in schema:
         return {"anyOf": [{"$ref": schema.pop("$ref")}, {"type": "null"}], **schema}
     if "type" in schema:

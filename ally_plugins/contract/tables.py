@@ -89,6 +89,7 @@ class Table:
         self._names: Final = tuple(each.key for each in self.keys)
         self._required: Final = frozenset(each.name for each in self.keys if each.is_required)
         self._optional: Final = frozenset(each.key for each in self.keys if takes_null and not each.is_required)
+        # Unpacked once, since every message is read through them: attributes would be looked up for each key.
         self._rows: Final[tuple[_Row, ...]] = tuple(
             (each.key, each.name, each.shape.kinds, each.shape.convert, each.shape) for each in self.keys
         )
@@ -118,6 +119,7 @@ class Table:
             for each in self.keys:
                 if each.is_required and each.key not in value:
                     mistakes.missing(path, each.key, each.shape.expected)
+        # By number: as many as were seen means that there are no others, and none need be looked for.
         if seen < len(value) and not (mistakes.passes_unknown and self._rest is None):
             self._read_rest(value, values, path, mistakes)
         return self._make(**values) if is_whole or self._make is dict else WRONG
@@ -187,6 +189,7 @@ def annotations_of(cls: type[Any]) -> dict[str, str]:
 
     An attrs field's `type` does so only until anybody calls `attrs.resolve_types`, which puts the types there.
     """
+    # Base classes first, so that a field that a class annotates anew has its own type.
     return {
         name: text for each in reversed(cls.__mro__) for name, text in vars(each).get("__annotations__", {}).items()
     }
@@ -246,6 +249,7 @@ def read_object(
     """
     table = keys if isinstance(keys, Table) else table_of(keys)
     try:
+        # What comes over the wire was decoded by orjson, which makes nothing else.
         if type(value) is not dict:
             raise WrongShape("", f"{part} is {described_json(value)}; expected an object")  # noqa: TRY301
         read: T = table.read(value, "", STRICT if is_strict else LENIENT)
@@ -260,6 +264,7 @@ def write_object(value: Any) -> dict[str, Any]:
     written: dict[str, Any] = {}
     for field in described_fields(type(value)):
         item = getattr(value, field.name)
+        # None is left out only where leaving it out means None.
         if item is not None or field.default is not None:
             written[field.name] = _written(item)
     return written

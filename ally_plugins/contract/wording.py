@@ -18,6 +18,7 @@ def nearest(word: str, options: Iterable[str]) -> str | None:
     import difflib  # only when something is wrong already
 
     by_folded = {option.lower().replace("-", "_"): option for option in options}
+    # Cut: difflib takes quadratic time, and the word may be a stranger's.
     folded = word[:200].lower().replace("-", "_")
     close = difflib.get_close_matches(folded, by_folded, n=1, cutoff=0.6)
     return by_folded[close[0]] if close else None

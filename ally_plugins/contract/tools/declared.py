@@ -239,6 +239,7 @@ def _make(kind: Kind, handler: Callable[..., Any], offer: _Offer) -> ToolSpec:
     if not callable(handler):
         raise ValidationRefused(f"the handler is {handler!r}; expected a function", field="handler")
     name = _check_name(kind, offer.name or getattr(handler, "__name__", ""))
+    # Not of other callables, whose docstring is their class's.
     text, docs = read_docs(inspect.getdoc(handler) if inspect.isroutine(handler) else "")
     table = derive_table(handler, name, docs) if offer.schema is None else None
     schema = _freeze_schema(name, table.schema(is_strict=True) if table is not None else offer.schema)
@@ -281,6 +282,7 @@ def _check_description(name: str, text: object) -> str:
 
 
 def _check_timeout(name: str, timeout: Any) -> float:
+    # By type: True is an int, and no number of seconds.
     if type(timeout) not in {int, float} or not isfinite(timeout) or timeout <= 0:
         raise ValidationRefused(f"{name!r}: timeout is {timeout!r}; expected seconds, more than 0", field="timeout")
     return float(timeout)
@@ -304,6 +306,7 @@ def _freeze_schema(name: str, schema: Any) -> FrozenDict:
 def _check_fits(name: str, handler: Callable[..., Any], schema: Mapping[str, Any]) -> None:
     """Refuse a schema of the plugin's own that the handler cannot be called by: better now than at the first call."""
     parameters = inspect.signature(handler).parameters.values()
+    # `**arguments` takes whatever the schema lets pass.
     if any(one.kind is one.VAR_KEYWORD for one in parameters):
         return
     by_name = {one.name: one for one in parameters if one.kind in {one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY}}
@@ -335,6 +338,7 @@ def _is_async(name: str, handler: Callable[..., Any]) -> bool:
 
 
 def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    # A text is a row of texts, too: its letters would be taken for agents.
     if isinstance(names, str):
         raise ValidationRefused(f"visible_to is {names!r}; expected a list of agents' names", field="visible_to")
     return tuple(names)

@@ -120,6 +120,7 @@ def describe(value: Any) -> str:
 
 
 def _whole(value: float, path: str, mistakes: Mistakes) -> Any:
+    # Floor division makes nan of what is infinite, and nan equals nothing: `int` would raise for both.
     return int(value) if value == value // 1 else mistakes.wrong(path, value, "integer")
 
 
@@ -154,6 +155,7 @@ def _choice(choices: Iterable[tuple[Any, Any]], site: _Site) -> Shape:
 
     def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
         key = (type(value) is bool, value)
+        # These first: what holds a list cannot be hashed, and the look-up would raise.
         if isinstance(value, (Mapping, list, tuple)) or key not in table:
             return mistakes.wrong(path, value, f"one of {values}")
         return table[key]
@@ -165,6 +167,7 @@ def _union(arms: list[Shape]) -> Shape:
     def convert(value: Any, path: str, mistakes: Mistakes) -> Any:
         for arm in arms:
             try:
+                # By the mistakes that raise, whichever are given: an arm that does not fit is none yet.
                 return arm.read(value, path, ARGUMENTS)
             except WrongShape:
                 continue
@@ -223,8 +226,10 @@ _FORMS: Final[dict[Any, Callable[[tuple[Any, ...], _Site], Shape]]] = {
 
 
 def _class(cls: type, site: _Site) -> Shape:
+    # Before what follows: an enum may be a dataclass, too.
     if issubclass(cls, Enum):
         return _choice(((member.value, member) for member in cls), site)
+    # It would never end: shapes stand in each other and have no names to refer to.
     if cls in site.above:
         site.refuse(f"has the type {cls.__name__!r}, which contains itself; use a flat one")
     keys = _keys_of(cls, _Site(site.where, (*site.above, cls)))

@@ -78,6 +78,7 @@ def _resolve(annotation: Any, function: Callable[..., Any], where: str) -> Any:
     def holder() -> None: ...
 
     holder.__annotations__ = {"it": annotation}
+    # The function itself: a decorator's wrapper has the globals of the decorator's module.
     inner = inspect.unwrap(getattr(function, "func", function))
     try:
         return typing.get_type_hints(holder, getattr(inner, "__globals__", {}), include_extras=True)["it"]

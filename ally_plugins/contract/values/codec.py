@@ -99,6 +99,7 @@ def decode(data: bytes | str) -> Any:
     try:
         return orjson.loads(data)
     finally:
+        # Also where orjson has refused the text: it does so for some of these numbers, and does not name the place.
         if (found := find_long_integer(data)) is not None:
             raise LongInteger(found[1])
 
@@ -144,6 +145,7 @@ def find_long_integer(data: bytes | str) -> tuple[Any, str] | None:
     JSON.
     """
     text = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    # Twice: digits in texts (ids, hashes) are frequent, and to take texts out costs more than the first look.
     if _LONG not in text.translate(_ALL_DIGITS_ZERO) or _LONG not in _outside_texts(text).translate(_ALL_DIGITS_ZERO):
         return None
     import json  # hardly any text has such numbers
@@ -151,6 +153,7 @@ def find_long_integer(data: bytes | str) -> tuple[Any, str] | None:
     found: list[int] = []
 
     def read(digits: str) -> Any:
+        # By length first: `int` takes quadratic time, and raises beyond 4,300 digits.
         if len(digits) <= len(str(MIN_INTEGER)) and _fits(int(digits)):
             return int(digits)
         found.append(len(digits.lstrip("-")))
@@ -196,12 +199,14 @@ def encoded(event: Event) -> bytes:
 
 def unstructure(value: Any) -> Any:
     """Return a value of ours as the codec takes it, one level deep. Raises TypeError for what is none."""
+    # Before the values of attrs, of which an event is one: its JSON has the envelope in a form of its own.
     if isinstance(value, Event):
         return event_params(value)
     fields = getattr(type(value), "__attrs_attrs__", None)
     if fields is not None:
         return {camel(a.name): getattr(value, a.name) for a in fields if getattr(value, a.name) is not None}
     if isinstance(value, (frozenset, set)):
+        # So that equal sets have equal JSON, whatever the order of their hashes.
         return sorted(value)
     if isinstance(value, Mapping):
         return dict(value)
@@ -286,6 +291,7 @@ def _unencodable(value: Any, depth: int) -> str:
 def _repaired(value: Any) -> Any:  # noqa: PLR0911 - one for each kind of JSON
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
+    # Before the integers, since True is one.
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):

@@ -72,6 +72,7 @@ def event_data(event: Event) -> dict[str, Any]:
     data = {
         name: value for (name, needed), value in zip(names, read(event), strict=True) if value is not None or needed
     }
+    # What the type has itself wins: `extra` is whatever a newer version has sent.
     if event.extra:
         data.update({key: value for key, value in event.extra.items() if key not in data})
     return data
@@ -97,6 +98,7 @@ def _reader(cls: Any) -> tuple[Callable[[Any], tuple[Any, ...]], tuple[tuple[str
     fields = _own_fields(cls)
     names = [field.name for field in fields]
     get: Any = attrgetter(*names) if names else None
+    # attrgetter returns a tuple only for several names.
     read = get if len(names) > 1 else (lambda event: (get(event),)) if names else (lambda _: ())
     made = _READERS[cls] = (read, tuple((json_name(field), field.default is not None) for field in fields))
     return made
@@ -164,6 +166,7 @@ def _names(cls: type[Event]) -> dict[str, str]:
 
 def _checked(params: dict[str, Any], name: str, kind: type) -> Any:
     value = params.get(name)
+    # By type: True is an int, and no `seq`.
     if type(value) is kind:
         return value
     expected = {str: "a string", dict: "an object", int: "an integer"}[kind]

@@ -116,6 +116,7 @@ class Event(_WithJson):
     @override
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
+            # Not False: the other one may know how to compare, as matchers of tests do.
             return NotImplemented
         return _compared(self) == _compared(other)
 
@@ -591,6 +592,7 @@ def stamp(
     _set_seq(event, seq)
     _set_timestamp(event, timestamp)
     _set_session(event, session_id)
+    # Only where it is not the default: most events have neither, and each write costs.
     if origin:
         _set_origin(event, origin)
     if turn_id is not None and event.turn_id is None:  # what the host author gave wins over the session's
@@ -619,4 +621,5 @@ def unstamped(event: _E) -> _E:
     if not isinstance(event, Event):
         message = f"expected an event, found {type(event).__name__}"
         raise EventError(message, found=type(event).__name__)
+    # evolve gives no field with `init=False`, so that the stamp stays behind.
     return attrs.evolve(event)

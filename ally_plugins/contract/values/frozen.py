@@ -44,6 +44,7 @@ class FrozenDict(dict[str, Any]):
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse  # pyright: ignore[reportAssignmentType] - never returns
 
+    # Itself: what cannot change need not be copied.
     def __copy__(self) -> FrozenDict:
         return self
 
@@ -51,6 +52,7 @@ class FrozenDict(dict[str, Any]):
         return self
 
     @override
+    # Made anew by the class: pickle would fill an empty one item by item, which it refuses.
     def __reduce__(self) -> tuple[type[FrozenDict], tuple[dict[str, Any]]]:
         return (FrozenDict, (dict(self),))
 
@@ -94,6 +96,7 @@ def _freeze(value: Any, path: str, depth: int) -> Any:
     if kind is dict or (kind is not tuple and kind is not list and isinstance(value, Mapping)):  # the ABC is slow
         return trusted(_freeze_items(value, path, depth))
     if isinstance(value, (list, tuple)):
+        # A list first: a tuple of a generator takes longer.
         return tuple([_freeze(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)])
     return _freeze_scalar(value, path)
 
@@ -104,6 +107,7 @@ def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, 
 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
+    # At once, since a value that is passed on is frozen at each step.
     if value.__class__ is FrozenDict:
         return value  # pyright: ignore[reportReturnType] - it does not narrow by `__class__`
     try:

@@ -12,7 +12,7 @@ __all__ = ["REPLAYED", "bare_name", "is_replayed", "new_id", "renew_ids"]
 REPLAYED: Final = re.compile(r"replay-(.*)-[0-9a-f]{8}-\d+\Z")
 """Ids of sessions that a replay plays: the recording's own, which replay it was, and a number."""
 
-_COUNTER: Final = itertools.count(1)
+_COUNTER: Final = itertools.count(1)  # `next` is one step for all threads, so that it needs no lock
 
 
 class _Identity:
@@ -38,4 +38,5 @@ def bare_name(label: str) -> str:
 
 def is_replayed(session_id: str) -> bool:
     """Return whether a session is one of a replay's, which has happened already and is nobody's work."""
+    # The cheap look first: nearly all sessions are none.
     return session_id.startswith("replay-") and REPLAYED.match(session_id) is not None

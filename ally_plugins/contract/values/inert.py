@@ -27,6 +27,7 @@ def inert(text: object, *, keep_lines: bool = False) -> str:
     With `keep_lines`, line feeds and tabs stay.
     """
     plain = str(text)
+    # Nearly every text ends here; `isprintable` takes some for visible that are not, and only beyond ASCII.
     if plain.isprintable() and (plain.isascii() or not _BLANK.search(plain)):
         return plain
     kept = "\n\t" if keep_lines else ""

@@ -44,7 +44,7 @@ def _is_key(name: str) -> bool:
 class Secret(str):
     """The value of a secret setting: a string whose `repr` hides it, so that showing all settings shows no secret.
 
-    Being no plain string, it is refused as event data and as arguments, which are written to the journal.
+    Freezing makes a plain string of it, as of every subclass; so the bus masks what a plugin sends beforehand.
     """
 
     __slots__ = ()
@@ -66,6 +66,7 @@ class Secrets:
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._given: Final = frozenset(value for value in values if len(value) >= _SHORTEST)
         forms = {form for value in self._given for form in _forms_of(str(value))}
+        # The longest first: of two of which one begins the other, the pattern would leave the rest.
         self._values: Final = sorted(forms, key=lambda form: (-len(form), form))
         self._pattern: Final = re.compile("|".join(map(re.escape, self._values))) if forms else None
 
@@ -124,6 +125,7 @@ class Secrets:
 
 def _overlap(text: str, value: str) -> int:
     """Return the length of the longest end of a text that is a beginning of a value, and not all of it."""
+    # One short of its length: a whole value has been masked.
     at = text.find(value[0], max(0, len(text) - len(value) + 1))
     while at >= 0:
         if value.startswith(text[at:]):
@@ -153,6 +155,7 @@ class MaskedStream:
 
     def feed(self, piece: str) -> str:
         """Return the part of the text that can be shown now; call `rest` at the end."""
+        # Masked before it is parted: half of a secret would not be found.
         text = self.secrets.masked(self._held + piece)
         shown = len(text) - self.secrets.begun(text)
         self._held = text[shown:]

@@ -25,6 +25,7 @@ def describe_raised(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - even the text of an error is the plugin's code
         text = "its text cannot be shown"
     kind = type(error).__name__
+    # Inert, the file's name among it: both are a stranger's, and go to a terminal.
     return inert((f"{kind}: {text}" if text else kind) + _place_of(error))
 
 

@@ -84,6 +84,7 @@ def find_unshown(value: Any, name: str = "value") -> str | None:
 
 def _find_unencodable(value: Any, name: str, most: int | None = None) -> str | None:
     try:
+        # orjson gives both at once: whether all of it is JSON, and its size.
         size = len(orjson.dumps(value, default=unstructure))
     except Exception:  # noqa: BLE001 - a class of somebody's own may raise anything; orjson does not name the place
         try:
@@ -98,6 +99,7 @@ def _find_unencodable(value: Any, name: str, most: int | None = None) -> str | N
 
 def _unencodable(value: Any) -> str:
     """Return why JSON cannot represent a value, and what was expected; empty when it can."""
+    # By identity: `shown_text` gives back the text that it has nothing to change in.
     if isinstance(value, str) and shown_text(value) is not value:
         return "has a lone surrogate, which no UTF-8 can say"
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
