@@ -99,6 +99,7 @@ class _Opened(BridgedPlugin):
         """
         plugin, host = self.plugin, self.host
         if plugin.confirmations:
+            # Before any tool is offered: none can be called in between without the question.
             host.ask_before(plugin.confirmations)
         if any(tool.kind == "executable" for tool in plugin.tools):
             installed = self._installed()
@@ -112,12 +113,14 @@ class _Opened(BridgedPlugin):
         """Return it with the Python of its own environment, and the variables for its settings and its dependencies."""
         installed = self._installed()
         program, *arguments = daemon.command
+        # Only these two names mean whatever Python there is; a path means that one.
         if installed.python and program in {"python", "python3"}:
             program = installed.python
         return evolve(daemon, command=(program, *arguments), env={**daemon.env, **self._variables(installed)})
 
     def _installed(self) -> InstalledDependencies:
         """Return what its commands are run with. Raises PluginLoadError when its dependencies are not installed."""
+        # Without a home nothing can have been installed; its programs find what the system has.
         if self.host.home is None:
             return InstalledDependencies()
         installed = find_dependencies(self.host.home, self.plugin)

@@ -34,6 +34,7 @@ class PluginJson(Document):
     def unknown_key(self, path: str, key: str, valid: tuple[str, ...]) -> Any:
         """Warn of an unknown key, with the nearest right one."""
         shown = key if key.isprintable() else repr(key)
+        # Cut, since a key is the author's and may be of any length.
         self.warn(inside(path, shown[:60]), f"unknown key, {suggest(key, valid)}")
 
     @override
@@ -45,6 +46,7 @@ class PluginJson(Document):
 def _read_prose(value: str, path: str, mistakes: Mistakes) -> Any:
     if len(value) > LONGEST_PROSE:
         return mistakes.refuse(path, f"has {len(value)} characters, expected at most {LONGEST_PROSE}")
+    # The three that lines are made of; others could act on a terminal that shows the description.
     if not value.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
         return mistakes.wrong(path, value, "a text without control characters")
     return value.replace("\r\n", "\n").strip()

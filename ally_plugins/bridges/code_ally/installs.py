@@ -33,7 +33,9 @@ __all__ = ["InstalledDependencies", "downloads", "find_dependencies", "install",
 _MAX_FILE: Final = 1024 * 1024
 _MARKER: Final = ".complete"
 _IN_FOLDER: Final = 'cd "$1" && PATH="$2:$PATH" exec /bin/sh -c "$3"'
-"""Runs a command of the author's in a folder, with the programs of its environment first."""
+"""Runs a command of the author's in a folder, with the programs of its environment first.
+
+Paths and command are arguments of the shell: put into the text, each would have to be quoted."""
 
 _PLACE: Final = re.compile(r"""(["']?)(\{pip\}|\{envPath\})\1""")
 """What Code-Ally replaces in a command of the author's, and the quotes that an author has put around it."""
@@ -43,6 +45,8 @@ _INSTALLED: Final = (
 )  # fmt: skip
 """Keys of a `package.json` for which `npm install` does something."""
 
+# With a `bin`, in which `environments.build` looks for scripts, and the lock file, without which npm picks versions
+# anew.
 _COPY: Final = 'mkdir -p "$1/bin" && cp "$2" "$1/package.json" && { [ ! -f "$3" ] || cp "$3" "$1/package-lock.json"; }'
 
 
@@ -82,6 +86,7 @@ def find_dependencies(home: Home, plugin: CodeAllyPlugin) -> InstalledDependenci
     try:
         found = read_capped(place / _MARKER, 64 * 1024)
         is_same = found is not None and tuple(orjson.loads(found)["requirements"]) == _bound_to(plugin)
+    # A damaged marker: something was installed, and nobody knows what.
     except (OSError, ValueError, KeyError, TypeError):
         found, is_same = b"", False
     if not is_same:
@@ -135,6 +140,7 @@ def _node(home: Home, plugin: CodeAllyPlugin) -> Building:
     file = plugin.dependencies.file if plugin.dependencies is not None else ""
     copy = ("/bin/sh", "-c", _COPY, "sh", str(beside), f"{plugin.folder}/{file or 'package.json'}",
             f"{plugin.folder}/package-lock.json")  # fmt: skip
+    # No audit, which sends the list of packages to the registry; and no advertising in the output.
     npm = ("npm", "install", "--prefix", str(beside), "--no-audit", "--no-fund")
     return Building(name=place.name, path=place, beside=beside, requirements=(), commands=(copy, npm))
 
@@ -151,6 +157,7 @@ def _own_commands(plugin: CodeAllyPlugin, building: Building) -> tuple[tuple[str
     command = _PLACE.sub(lambda found: shlex.quote(places[found[2]]), written)
     if plugin.runtime == "node":
         return building.commands[0], ("/bin/sh", "-c", _IN_FOLDER, "sh", str(building.beside), programs, command)
+    # By venv also where there is uv, whose environments have no pip for the author's command.
     create = (running_python(), "-m", "venv", str(building.beside))
     return create, ("/bin/sh", "-c", _IN_FOLDER, "sh", plugin.folder, programs, command)
 
@@ -162,6 +169,7 @@ def _place(home: Home, plugin: CodeAllyPlugin) -> Path:
 
 def _bound_to(plugin: CodeAllyPlugin) -> tuple[str, ...]:
     command = plugin.dependencies.install_command if plugin.dependencies is not None else ""
+    # The NUL keeps what ends the file apart from what begins the command; a command has none.
     digest = hashlib.sha256((_content(plugin) or b"") + b"\0" + command.encode()).hexdigest()
     return ("plugin.json", f"sha256:{digest}")
 
@@ -182,6 +190,7 @@ def _needed(plugin: CodeAllyPlugin) -> Dependencies | None:
     dependencies = plugin.dependencies
     if dependencies is None or plugin.runtime is None:
         return None
+    # What a command installs is not in the file. A file that cannot be read goes on, to be reported.
     content = None if dependencies.install_command else _content(plugin)
     if content is None:
         return dependencies
@@ -205,4 +214,5 @@ def _lines(content: bytes) -> list[str]:
     try:
         return text_of(content).splitlines()
     except UnicodeDecodeError:
+        # Shown before the consent all the same; pip will say what is wrong with it.
         return content.decode("utf-8", "replace").splitlines()

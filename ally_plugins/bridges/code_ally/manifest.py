@@ -87,6 +87,7 @@ def _read(document: PluginJson, written: Mapping[str, Any], folder: str) -> Code
     if not written.get("tools") and "command" not in written and not (background is not None and background.events):
         document.refuse("tools", "there are no tools and no background events, expected at least one of them")
     version, runtime = given.get("version", ""), given.get("runtime")
+    # One of a wrong type is not in `given`, and was reported when it was read.
     if not version.strip() and ("version" in given or written.get("version") is None):
         document.refuse("version", "missing, expected a text such as '1.0.0'")
     if (dependencies := given.get("dependencies")) is not None and runtime is None:
@@ -112,6 +113,7 @@ def _name(value: Any, document: PluginJson) -> str:
     expected = f"at most {LONGEST_NAME} lower-case letters, digits, '_' and '-', not starting with '+' or '-'"
     if value is None or value == "":
         document.refuse("name", f"missing, expected {expected}")
+    # `+NAME` and `-NAME` in a message turn a plugin on and off, so that no name begins so.
     elif not isinstance(value, str) or not _NAME.match(value) or value[0] in "+-" or len(value) > LONGEST_NAME:
         document.wrong("name", value, expected)
     elif not is_plugin_name(value):
@@ -134,6 +136,7 @@ def _read_dependencies(value: dict[str, Any], path: str, mistakes: Mistakes) -> 
 
 
 def _file_problem(path: str) -> str | None:
+    # With backslashes too, as an author on Windows writes paths.
     is_inside = not path.startswith("/") and ".." not in path.replace("\\", "/").split("/")
     return None if is_inside else f"found {describe(path)}, expected a file in the plugin's folder"
 
@@ -164,6 +167,7 @@ def _read_background(value: dict[str, Any], path: str, mistakes: Mistakes) -> An
         mistakes.refuse(f"{path}.communication", 'missing, expected {"type": "socket", "path": "/tmp/..."}')
     if "healthcheck" in given and "health" in given:
         mistakes.warn(f"{path}.health", "is left alone, since there is a 'healthcheck'")
+    # The older key has seconds, where all other times of the file are in milliseconds.
     key, seconds = ("healthcheck", MILLISECONDS) if "healthcheck" in given else ("health", SECONDS)
     health: dict[str, Any] = _health(seconds).read(given.get(key, {}), f"{path}.{key}", mistakes)
     return CodeAllyDaemon(
@@ -186,6 +190,7 @@ def _read_socket(value: dict[str, Any], at: str, mistakes: Mistakes) -> Any:
         return mistakes.refuse(f"{at}.path", "missing, expected an absolute path")
     if not isinstance(path, str):
         return mistakes.wrong(f"{at}.path", path, "an absolute path")
+    # Without the placeholder: how long the id is shows in a session, where the path is checked again.
     if (problem := path_problem(path.replace(SESSION_PLACEHOLDER, ""))) is not None:
         return mistakes.refuse(f"{at}.path", problem)
     _SOCKET.read(value, at, mistakes)

@@ -45,6 +45,7 @@ def command_problem(command: str) -> str | None:
     """Return why a program cannot be named so, None when it can. Whether it exists is found out at its start."""
     if not command.strip():
         return "missing, expected the program to run"
+    # Only files of the folder are agreed to; an absolute path is plain to see for whoever agrees.
     if not command.startswith("/") and ".." in command.split("/"):
         return f"found {command!r}, expected a program in the plugin's folder, on PATH, or an absolute path"
     return None
@@ -168,6 +169,7 @@ class CodeAllyPlugin:
             requires_host=other.requires_host,
             before=other.before,
             after=other.after,
+            # Of both files, and each once: the requests are joined by grant.
             subscribe=tuple(grant.topic for grant in requests if grant.kind == "events"),
             durable=other.durable,
             requests=tuple(requests.values()),
@@ -205,6 +207,7 @@ class CodeAllyPlugin:
                 ping_timeout=health.timeout,
                 ping_retries=health.retries,
             ),
+            # Code-Ally's rule, which gives up: its plugins are written for it, and ours would go on for ever.
             restarts=Restarts(delay=numbers.RESTART_DELAY, most=numbers.MAX_RESTARTS),
         )
 

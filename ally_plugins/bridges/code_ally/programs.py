@@ -45,6 +45,7 @@ class Programs:
                 name=tool.name,
                 command=self.command((tool.command, *tool.args)),
                 cwd=f"{self.folder}/{tool.cwd}" if tool.cwd else self.folder,
+                # Exactly: the program calculates with them, and a long integer as a text would be another value.
                 given=encode_exactly(arguments) + b"\n",
                 timeout=tool.timeout,
                 variables=self.variables,

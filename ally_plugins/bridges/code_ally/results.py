@@ -76,6 +76,7 @@ def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
     text = ran.stdout.strip().removeprefix(codecs.BOM_UTF8)
     if not text:
         return None, "printed nothing"
+    # Before it is decoded: ten megabytes of `[]` would block the event loop for seconds.
     if has_too_many(text):
         return None, f"printed more than {MAX_VALUES} values"
     try:

@@ -33,6 +33,7 @@ def config_environment(settings: Mapping[str, Setting], values: Mapping[str, Any
 
 
 def _text(value: Value) -> str:
+    # First, since True is an int. Code-Ally, in JavaScript, writes it as `true`.
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -53,6 +54,7 @@ def _read_setting(value: dict[str, Any], path: str, mistakes: Mistakes) -> Setti
         mistakes.refuse(f"{path}.choices", "missing, expected a list of texts")
     if secret and kind != "string":
         mistakes.warn(f"{path}.secret", f"is for texts, so that this {kind} is kept as a text")
+        # A warning and no mistake, since Code-Ally takes such a file.
         kind, choices = "string", ()
     setting = Setting(
         name="",
@@ -126,6 +128,7 @@ def _read_config(value: dict[str, Any], path: str, mistakes: Mistakes) -> Mappin
 def _check_variables(settings: Mapping[str, Setting], path: str, mistakes: Mistakes) -> None:
     seen: dict[str, str] = {}
     for name in settings:
+        # Names that differ in case only would get one variable, with the value of either.
         other = seen.setdefault(name.upper(), name)
         if other != name:
             mistakes.refuse(f"{path}.{name}", f"has the variable of {other!r}, expected names that differ in more")

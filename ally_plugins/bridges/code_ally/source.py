@@ -46,6 +46,7 @@ def _found(path: str, about: str | None) -> Found | None:
         plugin = read_plugin_json(content, path)
     except ManifestError as error:
         return _damaged(path, file, error)
+    # Below what is damaged: its own name may be what cannot be read.
     if about not in {None, plugin.name}:
         return None
     found = Found(
@@ -63,6 +64,7 @@ def _found(path: str, about: str | None) -> Found | None:
 
 
 def _damaged(path: str, file: str, error: ManifestError) -> Found:
+    # By some name, so that an enabled plugin stays known while its file is wrong, and its gates deny.
     name = error.plugin or os.path.basename(path)
     if not is_plugin_name(name):
         raise NoPlugin(str(error))

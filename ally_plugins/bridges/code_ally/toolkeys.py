@@ -55,6 +55,7 @@ def read_tools(top: Mapping[str, Any], document: PluginJson, *, has_daemon: bool
         if tool.name and tool.name in tools:
             document.refuse(f"{path}.name", f"there are two tools called {tool.name!r}, expected one")
         tools[tool.name] = tool
+    # After the list, whose tools count where a file has both forms.
     if "command" not in top:
         return tuple(tools.values())
     if top.get("tools") is not None:
@@ -88,8 +89,10 @@ def _tool(written: Mapping[str, Any], path: str, document: PluginJson, *, has_da
             document.refuse(f"{at}method", "missing, expected the daemon's method to call")
         if not has_daemon:
             document.refuse(f"{at}type", "'background_rpc' needs a daemon, expected background.enabled to be true")
+    # Not for a type that is wrong: that is reported, and which keys belong to it is not known.
     elif written.get("type") in (None, "executable") and (problem := command_problem(command)) is not None:
         document.refuse(f"{at}command", problem + (" (or the type 'background_rpc')" if method else ""))
+    # With backslashes too, as an author on Windows writes paths.
     if cwd.startswith("/") or ".." in cwd.replace("\\", "/").split("/"):
         document.wrong(f"{at}cwd", cwd, "a folder within the plugin's own")
     default = numbers.RPC_TIMEOUT if kind == "background_rpc" else numbers.EXECUTABLE_TIMEOUT

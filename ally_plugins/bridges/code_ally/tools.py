@@ -42,6 +42,7 @@ def describe_tool(tool: CodeAllyTool) -> dict[str, Any]:
     description = "\n\n".join(part for part in (tool.description or tool.display_name, tool.usage_guidance) if part)
     return {
         "name": tool.name,
+        # Cut, since guidance is added to a description that was within the limit by itself.
         "description": _cut(description),
         "schema": tool.schema or FrozenDict({"type": "object", "properties": {}}),
         "timeout": tool.timeout + MARGIN,
@@ -63,6 +64,7 @@ def fill_subtext(template: str, arguments: Mapping[str, Any]) -> str:
 
 def _handler(plugin: CodeAllyPlugin, tool: CodeAllyTool, host: BridgeHost, programs: Programs | None) -> Handler:
     async def call(**arguments: Any) -> ToolResult:
+        # Before the call, since the error of one that fails could name neither the state nor what helps.
         if not host.can_call:
             return ToolResult(success=False, error=_not_running(plugin, tool, host.state))
         try:
