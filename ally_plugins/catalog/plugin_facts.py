@@ -79,6 +79,7 @@ def gather(
     decides about no plugin and `consent.toml` is damaged: then nothing is left of what the operator decided.
     """
     config, agreements, damage = settled.config, settled.agreements, settled.damage
+    # One damaged file is reported and its plugins deny; with both gone nobody knows which plugins there should be.
     if damage and not any(plugin.is_decided for plugin in config.plugins.values()):
         text = (
             f"{home.config_file} says of no plugin whether it is enabled, and what was agreed to cannot be read: "
@@ -108,6 +109,7 @@ def gather(
     if stopped.damage:
         way_out = "restore it, or let each of them out that you trust: ally-plugins release NAME"
         damage = (*damage, f"{stopped.damage}; every plugin that it may name stays stopped; {way_out}")
+    # With `about`, a fault of another plugin is no reason to refuse this one.
     agreed = agreements if about is None else {about} & agreements.keys()
     unanswered = tuple(sorted(name for name in agreed if not config.of(name).is_decided))
     return Gathered(facts, (*damage, *discovery.problems), unanswered)

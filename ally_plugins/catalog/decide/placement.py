@@ -106,6 +106,7 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     # Extras are for installers, and spaces may stand around the colon; the SDK takes neither.
     target = found.entry_point.partition("[")[0].replace(" ", "")
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
+    # With files where a source has found it in a folder: all of them were agreed to, and nothing compiled.
     bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)
     python = interpreter.path or running_python()
     if not python:

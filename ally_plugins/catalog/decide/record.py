@@ -143,6 +143,7 @@ class PluginRecord:
     def files_problem(self) -> str:
         """Return how its files differ from those that were agreed to, empty when they do not. Reads all of them."""
         found, agreement = self.found, self.agreement
+        # An upgrade of a package is usual, and is agreed to anew only where the operator wants that.
         if found is None or agreement is None or (found.origin == "package" and self.config.consent != "files"):
             return ""
         try:
@@ -241,6 +242,7 @@ def given_records(
             given.append((evolve(record, daemon=what.with_process(record.config.process)), None))
         else:
             given.append((record, what))
+    # A slip in a name would leave the plugin that was meant with all that it may ask for.
     if unknown := sorted(set(grants) - set(plugins)):
         raise HostError(f"grants are given for {', '.join(unknown)}, which plugins= does not name")
     return given

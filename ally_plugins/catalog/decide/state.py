@@ -78,6 +78,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
             state, reason = "not configured", "; ".join(problems)
     requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
     has_changed = _has_changed(facts)
+    # After the settings: where one of them is missing it is not enabled, and keeps its grants, whose gates deny.
     granted = _granted(facts, requested, state)
     failure = facts.failure if state == "enabled" else ""
     return PluginRecord(
@@ -140,6 +141,7 @@ def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[Stat
     if (missing := _missing_consent(facts, found, manifest)) is not None:
         return "waiting for consent", f"{missing}; to see it, and agree: {_enable(facts)}"
     if facts.quarantine is not None:
+        # A reason that a host has written may end with the way out already.
         way_out = "" if "ally-plugins release" in facts.quarantine else f"; to try again: ally-plugins release {name}"
         return "quarantined", f"{facts.quarantine}{way_out}"
     return "enabled", ""
@@ -220,5 +222,6 @@ def _unrequested_grants(facts: Facts, manifest: Manifest, beyond: tuple[Grant, .
     return tuple(
         f"config.toml grants {grant.text!r}, which it does not ask for: ally-plugins revoke {facts.name} {grant.text}"
         for grant in beyond
+        # A wider grant than what is requested has an effect; only one that covers nothing of it is idle.
         if not any(grant.covers(requested) for requested in manifest.grants)
     )

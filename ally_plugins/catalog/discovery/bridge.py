@@ -40,7 +40,10 @@ class Building:
 
 
 class Bridge(ABC):
-    """The way to run one plugin of another system, as its source has found it. Only `open` must be implemented."""
+    """The way to run one plugin of another system, as its source has found it. Only `open` must be implemented.
+
+    The other methods may read files: they are called by searches and commands, never in the event loop's thread.
+    """
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Return what the operator sees before agreeing, each with a heading; the host makes it inert."""

@@ -75,6 +75,7 @@ class Found:
             return locating.content_digest(self.root, self.manifest_path) if self.root else ""
         if not self.root:
             return self.digest
+        # Read anew and not from `files`: this is the look before a start, long after the search.
         return with_terms(locating.folder_digest(locating.folder_files(self.root)), self.terms)
 
 

@@ -256,6 +256,7 @@ def _put_in_place(building: Building) -> None:
     """Replace the environment by the new one. A daemon that runs in the old one keeps what it has loaded."""
     # Hidden, as `beside` is: should this process be killed before it is removed, `_sweep` finds it.
     old = building.beside.with_name(f"{building.beside.name}.old")
+    # There is none at the first build.
     with suppress(FileNotFoundError):
         building.path.rename(old)
     try:
@@ -277,6 +278,7 @@ def _repoint_scripts(beside: Path, path: Path) -> None:
 
 def _scripts(directory: Path) -> Iterator[Path]:
     for entry in directory.iterdir():
+        # A link leads out of the environment: `python` is one, to the interpreter that built it.
         if entry.is_file() and not entry.is_symlink() and entry.stat().st_size <= _SCRIPT_BYTES:
             yield entry
 

@@ -168,7 +168,9 @@ def _read_text(home: Home) -> str:
 def _read(document: Document, written: Mapping[str, Any]) -> Config:
     given: dict[str, Any] = FILE.read(written, "", document)
     sources: tuple[str, ...] = given.get("sources", DEFAULT_SOURCES)
+    # Our sources are not among them by name: their plugins are those of packages and folders.
     origins = (*_ORIGINS, *(name for name in sources if name not in DEFAULT_SOURCES))
+    # First, since a plugin's own limits and deadlines replace single ones of those for all.
     default = PluginConfig(limits=_limits(given, _DEFAULT_LIMITS), deadlines=_deadlines(given, FrozenDict()))
     plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
     # Checked here, since the shape of one plugin does not see `sources`.
@@ -244,6 +246,7 @@ def _read_grants(value: Any, path: str, mistakes: Mistakes) -> GrantSet:
 
 def _source_problem(text: str) -> str | None:
     expected = "the names of sources: lower-case letters, digits, '_' and '-'"
+    # Its name is the origin of its plugins, and must not pass for one of ours in `folder:NAME`.
     is_source = is_plugin_name(text) and text not in _ORIGINS
     return None if is_source else f"found {describe(text)}, expected {expected}"
 
