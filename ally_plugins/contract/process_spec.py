@@ -169,6 +169,7 @@ def _is_in_folder(program: str) -> bool:
 
 
 def _problems(command: Any, transport: str, socket: str) -> Iterator[tuple[str, str]]:
+    # Looked at though it is annotated: host authors give daemons by code, where a plain string is the usual slip.
     if not isinstance(command, tuple) or not all(isinstance(word, str) for word in command) or not command:
         yield "command", "expected a list of texts, the program first"
     elif not command[0].strip():

@@ -65,6 +65,7 @@ class Setting:
         """Read a value as it is typed in a command. Raises ValueError, whose text says what was expected."""
         value = _parsers[self.kind](text) if self.kind in _parsers else text
         if value is None or not self.accepts(value):
+            # Not quoted where it is a secret: the error is printed, and may be logged.
             found = "" if self.secret else f"found {describe(text)}, "
             raise ValueError(f"{found}expected {self.expected}")
         return cast("Value", value)

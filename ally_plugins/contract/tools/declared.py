@@ -243,6 +243,7 @@ def _make(kind: Kind, handler: Callable[..., Any], offer: _Offer) -> ToolSpec:
     text, docs = read_docs(inspect.getdoc(handler) if inspect.isroutine(handler) else "")
     table = derive_table(handler, name, docs) if offer.schema is None else None
     schema = _freeze_schema(name, table.schema(is_strict=True) if table is not None else offer.schema)
+    # A derived schema fits by its making.
     if table is None:
         _check_fits(name, handler, schema)
     return ToolSpec(

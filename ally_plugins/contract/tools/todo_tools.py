@@ -49,8 +49,10 @@ def todos_with_task(
     there is any.
     """
     if tool_name == "TaskCreate" and (subject := _text(arguments, "subject")):
+        # Counted on where the tool names no id, so that the entry is not lost; a later update may miss it.
         task_id = _created_id(output, details) or _next_id(todos)
         made = TodoItem(task_id, subject, active_form=_text(arguments, "activeForm") or None)
+        # A tool that begins its numbers anew, in a new process for one, makes another task of an id.
         kept = [todo for todo in todos if todo.id != task_id]
         return (*kept[-_MAX_TASKS + 1 :], made)
     task_id = _id(arguments.get("taskId"))

@@ -138,6 +138,8 @@ class PromptSection:
 
     def as_message(self) -> Message:
         """Return a plugin's section as its message, for the end of a request where it is volatile."""
+        # As a message of that plugin, with its mark on each line: at the end of a request it stands among the person's
+        # words.
         source = self.source or ""
         return Message(role="user", content=self.text, metadata=plugin_metadata(source, (source,)))
 
@@ -254,4 +256,5 @@ def evolve(value: V, **changes: Any) -> V:
 def plugin_metadata(plugin: str, origin: tuple[str, ...], given: Mapping[str, Any] | None = None) -> FrozenDict:
     """Return the metadata of a plugin's message; the stamp always wins over what the plugin gave."""
     stamp = {"sourcePlugin": plugin, "isPluginGenerated": True, "origin": origin}
+    # Trusted: a stamp alone is of plain values, and every message of a plugin has one.
     return freeze_mapping({**given, **stamp}) if given else trusted(stamp)

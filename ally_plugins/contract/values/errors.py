@@ -236,7 +236,10 @@ class EventError(HostError):
 
 
 class EncodeError(EventError, TypeError):
-    """A value cannot be represented in JSON, whatever the encoder or an object in it raised; it is a TypeError too."""
+    """A value cannot be represented in JSON, whatever the encoder or an object in it raised.
+
+    It is a TypeError too, as the error of orjson and of `json` is, so that code that expects theirs catches it.
+    """
 
 
 class SessionError(HostError):

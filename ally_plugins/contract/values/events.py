@@ -606,6 +606,7 @@ def keep_json(event: Event, text: bytes) -> None:
 
 def dropped_in_place(event: Event) -> EventsDropped:
     """Return the EVENTS_DROPPED that stands for one event that cannot be encoded, with its number and time."""
+    # Without a plugin: it is lost to all of them.
     missing = EventsDropped(plugin_name="", count=1, ranges=((event.seq, event.seq),))
     turn_id = event.turn_id  # of the host author's making, so it may be just what cannot be encoded
     is_valid = isinstance(turn_id, str) and len(turn_id) <= _LONGEST_ID
