@@ -102,6 +102,7 @@ class _Opened(BridgedPlugin):
             # Before any tool is offered: none can be called in between without the question.
             host.ask_before(plugin.confirmations)
         if any(tool.kind == "executable" for tool in plugin.tools):
+            # Only for programs: those of a daemon are looked at in `process`, before each of its starts.
             installed = self._installed()
             variables = {**self._variables(installed), **NO_BYTECODE}
             self._programs = Programs(host.run, plugin.folder, variables, host.python or installed.python)

@@ -109,6 +109,7 @@ class CodeAllyDaemon:
 
         Raises ManifestError when the path is too long with the id in it.
         """
+        # Only these characters, since a session's id is the host author's: a `/` in it would lead out of the folder.
         path = self.socket.replace(SESSION_PLACEHOLDER, _UNSAFE.sub("_", session_id))
         if (problem := path_problem(path)) is not None:
             raise ManifestError(f"background.communication.path: {problem}", problems=(problem,))
@@ -174,6 +175,7 @@ class CodeAllyPlugin:
             durable=other.durable,
             requests=tuple(requests.values()),
             settings={**self.settings, **other.settings},
+            # Only with a grant beyond events and tools does it get the host's socket and a token for it.
             daemon=self.as_daemon(talks_back=self.talks_back(toml_manifest)),
             activation=self.activation,
         )

@@ -81,6 +81,7 @@ def _object(ran: Ran) -> tuple[dict[str, Any] | None, str]:
         return None, f"printed more than {MAX_VALUES} values"
     try:
         value = decode_lenient(text)
+    # Before ValueError, which it is: the text is JSON, and one number in it is too long.
     except LongInteger as problem:
         return None, f"printed what cannot be kept: {problem}"
     except ValueError:
