@@ -273,11 +273,13 @@ def _active(all_: list[_Offering], directories: list[str], problems: list[str]) 
 
 
 def _normalized(name: str) -> str:
+    # The normal form of PEP 503, in which installers compare names.
     return _SEPARATORS.sub("-", name).lower()
 
 
 def _distribution_of(directory: str) -> str:
     """Return whose metadata lies in `name-version.dist-info`, `name-version-py3.egg-info` or `name.egg-info`."""
+    # A `-` within the name is written as `_` there, so that the first one ends it.
     return _normalized(os.path.basename(directory).rpartition(".")[0].partition("-")[0])  # noqa: PTH119
 
 

@@ -116,6 +116,7 @@ def chosen_interpreter(home: Home, name: str, config: PluginConfig) -> Interpret
         return Interpreter(str(python_in(environment.path)), environment.problem)
     if config.interpreter and (problem := _python_problem(Path(config.interpreter))):
         return Interpreter(config.interpreter, f"{problem}; to choose another one: ally-plugins place {name} process")
+    # Only for the running Python: what PYTHONPATH names is made for its version.
     return Interpreter(config.interpreter, search="" if config.interpreter else os.environ.get("PYTHONPATH", ""))
 
 

@@ -115,6 +115,7 @@ def archive_of(module: str) -> str | None:
     places: list[str] = [spec.origin or "", *(spec.submodule_search_locations or ())] if spec is not None else []
     for place in places:
         there = place
+        # A path in an archive goes on behind the archive's own: the first part that is there is that.
         while there and not os.path.lexists(there):
             there = os.path.dirname(there)
         if there != place and os.path.isfile(there):

@@ -63,6 +63,7 @@ def absolute_path(text: str, named_by: str) -> Path:
     Raises ConfigError, which names `named_by`, when that home or the working directory is not there.
     """
     try:
+        # Not resolved: a home may be a link, which its owner can lead elsewhere.
         return Path(text).expanduser().absolute()
     except RuntimeError:
         problem = "begins with a home directory that is not known"
@@ -173,6 +174,7 @@ class Home:
         """Replace a file of the home that only this program writes, and a link in its place. Raises OSError."""
         try:
             write_atomically(file, content, durable=durable, private=private, follow=False)
+        # Of the rename, which puts no file in the place of a folder.
         except IsADirectoryError:
             raise OSError(None, f"it is a folder, expected a file or nothing; {way_out_of(str(file))}") from None
 

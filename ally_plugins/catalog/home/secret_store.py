@@ -79,6 +79,7 @@ class SecretStore:
     def lookup(self, plugin: str, key: str) -> Secret | None:
         """Return a secret as `get` does. Raises NotFoundHere where it may be in a keyring that cannot be used now."""
         value = self.get(plugin, key)
+        # A home with an id has put secrets into a keyring.
         if value is None and self.keyring.backend is None and self._id() is not None:
             raise NotFoundHere(f"it may be in the system keyring, which is out of reach: {self.keyring.problem}")
         return value
