@@ -161,6 +161,7 @@ def _read_arguments(value: Iterable[Any], path: str, mistakes: Mistakes) -> Any:
     if not value:
         return mistakes.refuse(path, "is empty, expected at least one")
     read = tuple([LINE.read(item, f"{path}[{index}]", mistakes) for index, item in enumerate(value)])
+    # All or nothing: a command without one of its arguments is another command.
     return WRONG if WRONG in read else read
 
 

@@ -51,6 +51,7 @@ def _find(name: str, instance: Any) -> dict[str, tuple[Callable[..., Any], Mappi
     cls = type(instance)
     own = _own_values(instance)
     found: dict[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {}
+    # In the order of names, so that of several mistakes the same one is reported each time.
     for attribute in sorted(type.__dir__(cls)):  # a metaclass has no say in it
         raw = inspect.getattr_static(cls, attribute)
         options = _options(raw)

@@ -100,6 +100,7 @@ class Restarts:
 
 
 def _texts(values: Any) -> Any:
+    # Not any iterable: a plain string stays one, and is reported, instead of becoming its letters.
     return tuple(values) if isinstance(values, list) else values
 
 

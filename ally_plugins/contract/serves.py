@@ -46,6 +46,7 @@ def _check(_: object, attribute: Attribute[frozenset[str]], value: frozenset[str
 
 
 def _as_names(names: Iterable[str]) -> frozenset[str]:
+    # Not `frozenset` itself as the converter: attrs would import a tokenizer to find its signature.
     return frozenset(names)
 
 

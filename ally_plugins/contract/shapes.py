@@ -188,7 +188,7 @@ def one_of(*choices: str) -> Shape:
     """Return the shape of a string that is one of `choices`."""
 
     def convert(value: str, path: str, mistakes: Mistakes) -> Any:
-        # `str`, so that the member of an enum becomes the text that it equals.
+        # A plain text, also of a subclass that a manifest by code may have.
         return str(value) if value in choices else mistakes.wrong_choice(path, value, suggest(value, choices))
 
     return Shape((str,), f"one of {', '.join(choices)}", {"type": "string", "enum": list(choices)}, convert)

@@ -116,6 +116,7 @@ class Table:
             values[name] = item
         is_whole = self._required <= values.keys()
         if not is_whole:
+            # Only those that are not there: what is there and wrong was reported as it was read.
             for each in self.keys:
                 if each.is_required and each.key not in value:
                     mistakes.missing(path, each.key, each.shape.expected)

@@ -54,6 +54,7 @@ def encode(value: Any) -> bytes:
     try:
         return orjson.dumps(value, default=unstructure)
     except TypeError:
+        # Repaired only when orjson refuses it: hardly any value needs that, and it copies all of it.
         return _encode_repaired(value)
 
 
@@ -113,6 +114,7 @@ def decode_lenient(data: bytes, *, keeps_long: bool = False) -> Any:
     """
     try:
         return decode(data)
+    # Before ValueError, of which it is one.
     except LongInteger:
         if not keeps_long:
             raise

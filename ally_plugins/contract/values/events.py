@@ -68,6 +68,7 @@ _PLUGIN_EVENT: Final = re.compile(r"[a-z0-9_-]+:[A-Za-z0-9_.-]+\Z")
 
 
 def _as_names(names: Iterable[str]) -> tuple[str, ...]:
+    # Not `tuple` itself as the converter: attrs would import a tokenizer to find its signature.
     return tuple(names)
 
 

@@ -141,7 +141,9 @@ def _forms_of(value: str) -> Iterator[str]:
     lines = [line.strip() for line in value.splitlines()]
     for part in (value, *(line for line in lines if len(line) >= _SHORTEST_LINE)):
         yield from (part, repr(part)[1:-1], inert(part))
+        # Twice: `json` escapes what is not ASCII, orjson does not.
         yield from (json.dumps(part)[1:-1], json.dumps(part, ensure_ascii=False)[1:-1])
+        # Twice: a slash stays as it is in a path, and is quoted in a query.
         yield from (quote(part, errors="replace"), quote(part, safe="", errors="replace"))
 
 
