@@ -138,6 +138,7 @@ def _schema(value: Any, path: str, document: PluginJson) -> FrozenDict:
         document.wrong(f"{path}.properties", properties, "an object")
         return EMPTY
     for name, each in properties.items():
+        # Quoted where it would act on a terminal: a path is part of an error.
         _check_property(each, f"{path}.properties.{name if name.isprintable() else repr(name)}", document)
     return _normal(value, properties, path, document)
 
