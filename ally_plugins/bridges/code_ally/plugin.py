@@ -175,7 +175,7 @@ class CodeAllyPlugin:
             durable=other.durable,
             requests=tuple(requests.values()),
             settings={**self.settings, **other.settings},
-            # Only with a grant beyond events and tools does it get the host's socket and a token for it.
+            # Only where it requests more than events and tools does it get the host's socket, and a token for it.
             daemon=self.as_daemon(talks_back=self.talks_back(toml_manifest)),
             activation=self.activation,
         )
