@@ -257,6 +257,7 @@ class SessionGates:
 
     def _enforced(self, hook: str) -> list[Plugin]:
         hook_call = self._hook_call(hook)
+        # In shadow mode a plugin's answer is recorded only, so that nothing is held for it.
         return [each for each in self._dispatcher.participants(hook_call) if _is_enforced(hook_call, (each,))]
 
     def _hook_call(self, hook: str, **about: Any) -> HookCall:

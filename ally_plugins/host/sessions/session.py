@@ -330,14 +330,17 @@ class Session:
         if isinstance(event, ToolCallStart):
             if self.gates.has_participants("ally_gate_tool_call"):
                 with self._lock:
+                    # Its number, unless another thread emits first; too small a one only keeps more back.
                     self._undecided.begin(event, self.ring.head + 1)
         elif isinstance(event, ToolCallEnd):
             with self._lock:
                 self._undecided.end(event)
                 self._stops.step()
         elif isinstance(event, UserMessage):
+            # Before it is stamped: what the person says follows from no plugin.
             self._origin = self._turn_origin = ()
         elif isinstance(event, SessionEnd):
+            # Their ends come before SESSION_END, which is the last event.
             self._open_calls.close("the session has ended")
             self.prefixes.flush()
             self._has_ended = True
@@ -531,6 +534,7 @@ class Session:
         then the turn ends, and the ruling's `reason` says so. Cancelling takes the question back.
         """
         self._check("gate_stop")
+        # Nobody to ask, and so no decision to record: the limit on sending it on is not looked at.
         if not self.gates.has_participants("ally_gate_stop"):
             return ALLOWED
         return await self._stops.ask(stop, self._origin)
@@ -753,6 +757,7 @@ class Session:
                 self.triggered.clear()
                 self._stops.begin_turn()
             await self._deliveries.enter(kind)
+            # Before the wait for the disk: what is emitted meanwhile follows from what has entered.
             self._follow_chain(kind, self._deliveries.entered)
             await self._deliveries.record()
             # Else it stays set: a message that wakes the agent waits for a later safe point.
