@@ -416,6 +416,7 @@ class Host:
             last = self.journal.last_seq(name) if session_id is not None else 0
             session = Session(name, self.services, lease, first_seq=last)
             if session_id is not None:
+                # A session whose id was just made has none.
                 session.load_pending()
             if last:
                 session.restore_todos()

@@ -55,6 +55,7 @@ class Questions:
         masked = plugin.secrets.masked(text)
         shown = shown_choices(tuple(map(plugin.secrets.masked, choices)))
         ask_person = session.ask_person
+        # At once, and not after the timeout: a plugin can then do without an answer.
         if ask_person is None:
             raise UnavailableRefused("nobody is there to be asked, or nothing here can ask them", plugin=plugin.name)
         question = PluginQuestion(

@@ -159,6 +159,7 @@ class LiveControls:
                 await self._open_changes.apply(record if record.is_enabled else _narrowed(record, member))
                 if not self._open_changes.lacks_required_hook(name):
                     return self._answer(name, "changed", **_not_taken_up(record, member.record))
+        # No longer under `_reading`: a start may take as long as its deadline, and other plugins' changes go on.
         if is_wanted and self._open_changes.lacks_required_hook(name):
             return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:

@@ -98,6 +98,7 @@ class StdioOpener:
         """Return when it answers a `ping`, with a result or an error."""
         try:
             await link.request("ping", {})
+        # An error is an answer too, as of a daemon that knows no `ping`.
         except RemoteError:
             return
 

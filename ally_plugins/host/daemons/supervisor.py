@@ -291,8 +291,10 @@ class Supervisor:
             ends: list[asyncio.Future[Any]] = [process.exited, self._broken, health]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._broken.done() and not self._restart_now.is_set():
+                # The host itself ended it, and the exit that follows from that says less.
                 if self._broken.result().startswith(BROKE_PROTOCOL):
                     return self._broken.result() + self._stderr_suffix()
+                # It most likely exits, and the exit code is the better reason.
                 await asyncio.wait([process.exited], timeout=EXIT_DELAY)
         finally:
             health.cancel()

@@ -299,6 +299,7 @@ class Feed:
             self.progress.send(one.event.session_id, one.place)
         if walk.is_over:
             self._walk = None
+            # Once for what was read: the count is complete only now.
             self._warn_of_pruned(walk.pruned)
         await self._deliver(found)
         if self._walk is None and self._is_idle():

@@ -195,6 +195,7 @@ class PluginSet:
         self.replan()  # by the hooks that their code has
         loaded = [member for member in members if member.plugin.state == RunState.LOADED]
         await asyncio.gather(*(self._start(member, sessions) for member in loaded))
+        # Once more: by now bridges have named the tools that their plugins' gate is asked about.
         self.replan()
 
     def unserved(self, serves: Serves) -> Iterator[tuple[Plugin, tuple[str, ...]]]:
@@ -347,6 +348,7 @@ class PluginSet:
         try:
             await supervisor.start()
         except asyncio.CancelledError:
+            # It has not taken the place of the other one, so that nobody else would end it.
             if supervisor.take_over is not None:
                 await supervisor.stop("its start was cancelled")
             raise

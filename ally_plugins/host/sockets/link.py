@@ -272,6 +272,7 @@ class SocketLink:
         """
         wanted = [event for event in events if not isinstance(event, EventsDropped)]
         if self._is_closed or not self.is_running():
+            # Not queued for the next process: it begins with what happens then.
             self.counts.skipped += len(wanted)
             return
         self._queue.extend(wanted)
