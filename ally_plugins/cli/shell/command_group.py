@@ -58,6 +58,7 @@ class LazyCommands(MutableMapping[str, click.Command]):
 
     @override
     def __iter__(self) -> Iterator[str]:
+        # A dict and no set: the list in `--help` keeps the order of the table.
         return iter({**self.table, **self._loaded})
 
     @override
@@ -94,6 +95,7 @@ class LazyGroup(click.Group):
 
         lines = [entry for section in self._sections.values() for entry in section.items()]
         found = [CompletionItem(name, help=line) for name, (_, line) in lines if name.startswith(incomplete)]
+        # Of the command and not of the group, whose own would look up, and so import, each command for its help.
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
@@ -102,6 +104,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown one is an error with the nearest right name."""
         name = args[0]
+        # What begins with a dash is an option that click does not know: its own error names the nearest one.
         if name not in self.commands and not name.startswith("-"):
             from ally_plugins.contract.wording import describe, suggest
 
@@ -117,14 +120,19 @@ class LazyGroup(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002 - click's signature
         **extra: Any,
     ) -> Any:
-        """Run the program and exit with a code of `exits`; without `standalone_mode`, as click does."""
+        """Run the program and exit with a code of `exits`; without `standalone_mode`, as click does.
+
+        Click's own standalone mode prints errors in its own form, and knows only the codes 1 and 2.
+        """
         arguments = list(sys.argv[1:] if args is None else args)
         prog_name = prog_name or _PROGRAM
         if not standalone_mode:
             return super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+        # Made before click parses: the report of a wrong command line needs it too.
         state = extra.setdefault("obj", State())
         try:
             result = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
+            # Here and not at the interpreter's end, where a closed pipe prints an ignored exception and exits with 120.
             sys.stdout.flush()
         except BrokenPipeError:
             _leave_broken_pipe()
@@ -132,6 +140,7 @@ class LazyGroup(click.Group):
             echo(f"{_PROGRAM}: interrupted", to_stderr=True)
             sys.exit(INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the one place where every error ends
+            # The arguments too: when a command line cannot be parsed, the callback of `--json` may not have run.
             sys.exit(_report(error, as_json=state.as_json or "--json" in arguments))
         sys.exit(result if isinstance(result, int) else DONE)
 

@@ -74,6 +74,7 @@ def _facts(ctx: click.Context) -> Sequence[Facts]:
 def _named(ctx: click.Context) -> list[Facts]:
     # Where an option lacks its value, which is being typed, click has not told the arguments apart.
     name = ctx.params.get("name") or next(iter(ctx.args), None)
+    # The first only: of a package and a folder with one name, the chosen one stands first.
     return [fact for fact in _facts(ctx) if name in {fact.label or fact.name, fact.name}][:1]
 
 

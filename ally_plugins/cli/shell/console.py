@@ -31,5 +31,6 @@ def make_console(*, stderr: bool = False) -> Console:
         highlight=False,
         emoji=False,
         no_color=plain,
+        # `no_color` alone would leave bold and dim.
         color_system=None if plain else "auto",
     )

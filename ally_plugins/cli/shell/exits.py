@@ -30,6 +30,7 @@ def exit_code_of(error: BaseException) -> int:
 
     if isinstance(error, (ConfigError, ArgumentsError)):
         return USAGE
+    # A chain that does not hold is a finding of `audit verify` (1), and no journal that cannot be read (3).
     if isinstance(error, JournalError) and not isinstance(error, AuditError):
         return FAILED
     return REFUSED if isinstance(error, AllyError) else FAILED

@@ -23,6 +23,7 @@ PRUNED_TEXT: Final = "(its content was pruned)"
 @contextmanager
 def reading_of(home: Home) -> Generator[JournalReader | None]:
     """Open the journal of a home for reading; None when nothing was ever recorded there. Raises JournalError."""
+    # Not left to the reader, for which a file that is not there is an error as a broken one is.
     if not home.journal_file.exists():
         yield None
         return
@@ -175,5 +176,6 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "journal": _state,
 }
 
+# The last ones have no summary of their own: `_plain` shows what is in them.
 KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "place"}
 """The kinds of records that this version writes."""

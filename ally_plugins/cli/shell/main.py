@@ -67,6 +67,7 @@ _SECTIONS: Final = {
     cls=LazyGroup,
     name="ally-plugins",
     sections=_SECTIONS,
+    # Without a command the help is the answer, with exit code 0: click's own way ends with 2 since 8.2.
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
@@ -94,7 +95,7 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the program; it ends with a code of `exits`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
+        if isinstance(stream, TextIOWrapper):  # None under pythonw, another object where a caller captures it
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     end_in_order()
     cli.main()

@@ -41,6 +41,7 @@ def logs_to(handler: logging.Handler, *, alone: bool = True) -> Generator[None]:
     logger = logging.getLogger(_NAME)
     before = logger.propagate
     logger.addHandler(handler)
+    # `and`: an application that has turned it off does not get it turned on by a command.
     logger.propagate = before and not alone
     try:
         yield

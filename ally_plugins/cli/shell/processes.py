@@ -35,6 +35,7 @@ def trust(record: PluginRecord) -> str:
     """Return what a plugin's placement protects from and what not, as a phrase that follows the word 'it'."""
     if record.placement != "process":
         return INLINE
+    # A bridge of a default source is this package's own code; that of another source is a stranger's, in the agent.
     is_strangers = record.bridge is not None and record.found_by not in DEFAULT_SOURCES
     return f"{IN_PROCESS}; {_BRIDGED.format(record.found_by)}" if is_strangers else IN_PROCESS
 

@@ -70,6 +70,7 @@ def require_consent(state: State, question: str, *, is_agreed: bool, refused: st
     if unseen := _no_terminal(state):
         raise ConsentError(f"{refused}: consent needs a person, and {unseen} is no terminal; {way_out}")
     answer = _prompt_line(state, f"{question} [y/N] ")
+    # Enter alone is a plain no, without the hint at what would have been an answer.
     parsed = parse_answer(answer, _YES_OR_NO) if answer.strip() else "no"
     if parsed == "yes":
         return
@@ -90,6 +91,7 @@ def _prompt_line(state: State, question: str) -> str:
         echo(f"({DISCARDED})", to_stderr=state.as_json)
     discard(fd)  # before it is shown and not after: an answer typed at once is kept, however slow this program is
     echo(question, ends_line=False, to_stderr=state.as_json)
+    # Not `input`, which returns a line that ended without Enter like one that was finished with it.
     answer = sys.stdin.readline()
     if not answer.endswith("\n"):  # the terminal was closed, or Ctrl-D
         echo(to_stderr=state.as_json)
@@ -103,9 +105,11 @@ def read_secret(state: State, name: str) -> str:
     Blocks. Raises ConfigError when there is none, or one longer than `LONGEST_SECRET`.
     """
     if is_terminal("stdin"):
-        # getpass discards what was typed before it asks
+        # getpass discards what was typed before it asks. With a default, since click repeats a question without one for
+        # as long as nothing is typed.
         text = click.prompt(f"{name} (not shown)", hide_input=True, default="", show_default=False, err=state.as_json)
     else:
+        # 2 more: room for a line end, and where there is none, for what shows that it is too long.
         text = sys.stdin.read(LONGEST_SECRET + 2).removesuffix("\n").removesuffix("\r")
     if not text:
         raise ConfigError(f"no value for {name!r}, expected it at the prompt or on standard input")

@@ -63,6 +63,7 @@ class Recorder:
         """
         before = _contents(self.registry.home)
         change = make(self.registry)
+        # Kept to be compared when it is undone: what another command writes meanwhile must not be undone with it.
         after = _contents(self.registry.home)
         try:
             self.note(change.kind, change.plugin, change.data)
@@ -100,6 +101,7 @@ def _contents(home: Home) -> dict[Path, bytes | None]:
     """Return what the files hold, None for one that is not there; without those that cannot be read or put back."""
     contents: dict[Path, bytes | None] = {}
     for file in (home.config_file, home.consent_file, home.quarantine_file):
+        # Only config.toml may be a link, since people keep it among their dotfiles; the others are ours.
         with suppress(OSError):
             contents[file] = home.read(file, _MAX_BYTES, follow=file == home.config_file)
     return contents
@@ -111,5 +113,6 @@ def _restore(contents: dict[Path, bytes | None], now: dict[Path, bytes | None]) 
     for file, content in contents.items():
         if content is None:
             file.unlink(missing_ok=True)
+        # What the change has left alone keeps its time of change.
         elif content != now.get(file):
             write_atomically(file, content)

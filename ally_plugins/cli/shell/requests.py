@@ -45,6 +45,7 @@ def meaning(record: PluginRecord, grant: Grant) -> str:
     if grant.text in _MEANINGS:
         return _MEANINGS[grant.text].format(topic=grant.topic)
     template = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
+    # Topics of gates and transforms are names of hooks, which read as words; other topics are names to be typed.
     text = template.format(topic=grant.topic.replace("_", " ") if grant.kind in ("gate", "transform") else grant.topic)
     return f"{text} of {grant.target}" if grant.target else text
 
@@ -117,12 +118,14 @@ def changes_of(record: PluginRecord) -> list[str]:
         )
     if agreement.version != record.version:
         lines.append(f"version {inert(agreement.version)} is now {inert(record.version)}")
+    # With the files listed below, or another version, this line would only repeat that.
     elif record.has_changed_code and not record.changed_files:
         lines.append("its code has changed, its version has not")
     lines += [inert(f"file {change}") for change in record.changed_files]
     lines += [f"asks newly for {inert(request.grant.text)}" for request in record.pending]
     lines += [f"asks newly for what it missed of {inert(name)}" for name in agreement.new_durable(record.durable)]
     lines += [f"asks no more for {inert(grant.text)}" for grant in agreement.grants.difference(record.requested)]
+    # The first line says when it was agreed to, which alone is no change.
     return lines if len(lines) > 1 else []
 
 
@@ -131,6 +134,7 @@ def _settings(record: PluginRecord) -> list[str]:
     for setting in record.manifest.settings.values():
         kind = "secret" if setting.secret else setting.kind
         need = "required" if setting.required else f"default {inert(setting.default)}"
+        # A secret that is not required has no default that could be shown.
         rows.append((inert(setting.name), kind, "-" if setting.secret and not setting.required else need,
                      inert(setting.description)))  # fmt: skip
     return columns(rows)

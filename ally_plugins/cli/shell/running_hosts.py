@@ -53,6 +53,7 @@ class Effect:
         if not self.answers:
             return ["it takes effect at the next start: no host runs"]
         results = [answer.result for answer in self.answers if answer.result is not None]
+        # Without a state the host does not have the plugin: nothing is wrong there, and nothing took effect.
         done = sum(bool(result.get("in_effect") and result.get("state")) for result in results)
         troubles = [line for answer in self.answers for line in _trouble(answer)]
         if done:
@@ -66,6 +67,7 @@ class Effect:
 
     def exit(self) -> None:
         """Exit the command; with 1 when a host may still go on as before. Does not return."""
+        # A silent host counts, since its error says so: a grant that was revoked may still be used there.
         is_certain = not any(answer.error for answer in self.answers)
         click.get_current_context().exit(DONE if is_certain else REFUSED)
 
@@ -100,6 +102,7 @@ def notify_hosts(home: Home, method: str, plugin: str, timeout: float = ANSWER_T
     Raises nothing: a host that fails or does not answer is in the Effect.
     """
     hosts = hosts_of(home)
+    # Hosts have the chosen plugin of a name only, and do not know the form folder:NAME.
     return Effect(call_all(hosts, method, {"plugin": bare_name(plugin)}, timeout) if hosts else [])
 
 
@@ -178,6 +181,7 @@ def offers_of(home: Home, plugin: str) -> list[dict[str, Any]]:
     hosts = hosts_of(home)
     answers = call_all(hosts, "offers", {"plugin": plugin}, STATUS_TIMEOUT) if hosts else []
     found = [offer for each in answers if each.result is not None for offer in each.result.get("offers", ())]
+    # By kind too: a tool and an action may have one name.
     return list({(offer.get("kind"), offer.get("name")): offer for offer in found}.values())
 
 

@@ -48,5 +48,6 @@ def _shown_secret(registry: Registry, plugin: str, key: str) -> dict[str, Any]:
     try:
         is_set = registry.secrets.get(plugin, key) is not None
     except ConfigError as error:
+        # A keyring that is locked or does not answer hides one row, not the page.
         return {"is_set": None, "shown": f"unknown: {error}", "source": "-"}
     return {"is_set": is_set, "shown": "set" if is_set else "not set", "source": registry.secrets.place}

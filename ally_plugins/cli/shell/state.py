@@ -42,7 +42,10 @@ class State:
 
     @property
     def registry(self) -> Registry:
-        """What is installed and agreed to in that home."""
+        """What is installed and agreed to in that home; what is installed may come from the cache there.
+
+        So it is for commands that show and decide. What runs a plugin takes a `Registry` that searches again.
+        """
         from ally_plugins.catalog.registry import Registry
 
         return Registry(self.home, remembers=True)
@@ -50,6 +53,7 @@ class State:
 
 def state_of(ctx: click.Context) -> State:
     """Return the state of a running command, also of one that is run without the program's group."""
+    # The root's: options count before the command and after it, and both have to find one State.
     state: State = ctx.find_root().ensure_object(State)
     return state
 
@@ -68,6 +72,7 @@ def with_state(function: Callable[Concatenate[State, P], None]) -> Callable[P, N
     def run(ctx: click.Context, /, *args: P.args, **kwargs: P.kwargs) -> None:
         function(state_of(ctx), *args, **kwargs)
 
+    # It copies the function's `__dict__` too, in which click keeps the options that were declared below.
     return update_wrapper(run, function)
 
 
@@ -92,6 +97,7 @@ def _keep_home(ctx: click.Context, _: click.Parameter, value: str | None) -> Non
 
 
 def _keep_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    # `|=`: without the option after the command, the one before it still counts.
     state_of(ctx).as_json |= value
 
 

@@ -44,6 +44,7 @@ _COLOURS: Final = re.compile(r"(\x1b\[(?:0|1|2|3[1-7]|9[0-7])(?:;(?:0|1|2|3[1-7]
 """What `paint` and `table` write: bold, dim, the colours but black, and the end of all. None of these hides a text."""
 
 _PADDING: Final = re.compile(r" +((?:\x1b\[0m)?)\Z")
+"""The blanks with which rich fills a line up, before an end of colours: a copied line should not have them."""
 
 _GAP: Final = "  "
 _INDENT: Final = "    "
@@ -80,6 +81,7 @@ def echo(line: str = "", *, to_stderr: bool = False, ends_line: bool = True) -> 
 
 def harmless(text: str) -> str:
     """Return a text with its lines and our colours, and nothing else that a terminal acts upon."""
+    # The pattern is one group, so each second part is a colour.
     parts = enumerate(_COLOURS.split(text))
     return "".join(part if number % 2 else inert(part, keep_lines=True) for number, part in parts)
 
@@ -90,6 +92,7 @@ def echo_pages(lines: Iterable[str]) -> None:
     Blocks until the person leaves it.
     """
     shown = [harmless(line) for line in lines]
+    # `>=`, since the prompt that follows takes a line.
     if is_terminal("stdin") and is_terminal("stdout") and len(shown) >= shutil.get_terminal_size().lines:
         click.echo_via_pager("\n".join(shown) + "\n")  # noqa: TID251 - what it is given is harmless
         return
@@ -123,11 +126,13 @@ def _folded(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
     out = Console(
         file=file,
         width=width,
+        # `file` is none, but what is written to it goes to one.
         force_terminal=True,
         color_system="standard" if _wants_colours() else None,
         highlight=False,
         markup=False,
         emoji=False,
+        # Otherwise an old Windows console is written to directly, past `file`.
         legacy_windows=False,
     )
     if is_below:
@@ -173,6 +178,7 @@ def columns(rows: Sequence[Sequence[str]], gap: str = _GAP) -> list[str]:
 
 
 def _line(row: Sequence[str], widths: Iterable[int], gap: str) -> str:
+    # Not strict: the last cell has no width.
     padded = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=False)]
     return gap.join([*padded, row[-1]]).rstrip()
 
@@ -185,7 +191,7 @@ def when(at_ms: int | None) -> str:
 
     try:
         return f"{datetime.fromtimestamp(at_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
-    except (OverflowError, OSError, ValueError):
+    except (OverflowError, OSError, ValueError):  # a recording or a plugin may give any number
         return f"{at_ms} ms"
 
 
@@ -201,6 +207,7 @@ def when_iso(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON value on a line of its own, in ASCII, so that nothing in it acts on a terminal."""
+    # DEL is ASCII, so `json` leaves it as it is; a terminal does not.
     echo(json.dumps(value, default=_plain, ensure_ascii=True).replace("\x7f", "\\u007f"))
 
 

@@ -9,6 +9,7 @@ from ally_plugins.contract.values.errors import ConfigError
 
 __all__ = ["parse_age", "parse_since"]
 
+# 9 digits are 31 years in seconds; without a bound, Python refuses thousands of them with an error of its own.
 _AGE: Final = re.compile(r"(\d{1,9})(s|m|h|d|w)\Z")
 _MS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
@@ -29,6 +30,7 @@ def parse_since(text: str, now: int) -> int:
 
     try:
         return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    # The last two: a date that the platform has no timestamp for, such as the year 1.
     except (ValueError, OverflowError, OSError):
         expected = "expected 10m, 2h, 3d or a time such as 2026-03-01T10:00"
         raise ConfigError(f"{text!r} is not a time, {expected}", path="--since") from None

@@ -68,6 +68,7 @@ else:
     def discard(fd: int) -> bool:
         """Discard what the terminal has not given to anybody yet; say whether there was any. Raises ConsentError."""
         try:
+            # Looked at first, since `tcflush` does not return whether there was anything.
             was_typed = bool(select.select([fd], [], [], 0)[0])
             termios.tcflush(fd, termios.TCIFLUSH)
         except (OSError, ValueError, termios.error) as error:
@@ -81,6 +82,7 @@ else:
             before = termios.tcgetattr(fd)
             during = [*before]
             during[3] &= ~(termios.ICANON | termios.ECHO)
+            # Not TCSAFLUSH: it would discard keys unnoticed, where `discard` returns whether there were any.
             termios.tcsetattr(fd, termios.TCSANOW, during)
         except termios.error as error:
             raise _unsure(error) from None
