@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "verify"]
 
-_LIMIT: Final = 200
+_LIMIT: Final = 200  # some screens; a journal may hold millions
 _HEADINGS: Final = ("record", "time", "kind", "plugin", "content")
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 
@@ -74,8 +74,10 @@ def audit(
         return
     filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
+    # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         _check_kinds(state.home, unknown)
+    # The reader cannot open what is not there; a host makes the file when it starts.
     while follow and not state.home.journal_file.exists():
         time.sleep(_WAIT_S)
     with reading_of(state.home) as reading:
@@ -88,6 +90,7 @@ def audit(
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
+            # From the last record that was shown, so that none is missed that came while these were printed.
             last = reading.last_n() if not records else records[-1].n
             for record in reading.follow(after_n=last, **filters):
                 _show(state, [record])
@@ -107,6 +110,7 @@ def _last(reading: JournalReader, filters: dict[str, Any], since: int | None, li
     kinds = filters["kind"]
     if limit and since is None and (kinds is None or len(kinds) == 1):
         return reading.last_records(limit, **{**filters, "kind": kinds[0] if kinds else None})
+    # Read from the front: backwards the reader takes one kind at most, and no time. The deque keeps the end.
     return deque(reading.records(since=since, **filters), maxlen=limit or None)
 
 
@@ -166,6 +170,7 @@ def _read_copy(name: str) -> Head:
     from ally_plugins.journal.chain import Head
 
     try:
+        # Capped either way: what is named may be no head at all, or a device that never ends.
         content = sys.stdin.buffer.read(MAX_BYTES) if name == "-" else read_capped(name, MAX_BYTES)
         if content is None:
             raise click.UsageError(f"there is no file {name!r}; expected a copy of audit.head")

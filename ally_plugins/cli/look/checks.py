@@ -43,9 +43,9 @@ _UNRECORDED: Final = "until then, whatever needs a record is refused"
 _SECRETS: Final = "secrets.json"
 _EDITED: Final = "config.toml"
 """Whoever may read it learns no secret, and editors leave it readable."""
-_LOST_SHOWN: Final = 3
-_UNGATED_READ: Final = 100
-_PROMPT_CHANGES_READ: Final = 10_000
+_LOST_SHOWN: Final = 3  # the last ones; `audit --kind lost_host` has all
+_UNGATED_READ: Final = 100  # the last record of each agent is shown
+_PROMPT_CHANGES_READ: Final = 10_000  # a plugin may change the prompt with each request, and a week's are counted
 _REPEATED: Final = 2
 _LOST_FOR_MS: Final = 7 * 24 * 3600 * 1000  # a week: who looks after a crash does so sooner
 
@@ -74,6 +74,7 @@ def run_checks(state: State) -> list[CheckResult]:
         topic = check.__name__.removeprefix("_check_")
         try:
             findings += check(state)
+        # No others: those are errors in this program, which `doctor` should not show as the operator's.
         except (AllyError, OSError) as error:
             findings.append(CheckResult("problem", topic, str(error)))
     return findings
@@ -106,6 +107,7 @@ def _check_python(_: State) -> Iterator[CheckResult]:
             f"its SQLite is {sqlite3.sqlite_version}, the journal is tested from 3.34 on",
             "use a Python with a newer SQLite",
         )
+    # Since Python 3.13; before there was no other build.
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         yield CheckResult(
             "warning", "python", "this is a free-threaded build, on which nothing was tested", "use the ordinary build"
@@ -173,6 +175,7 @@ def _state(path: Path, found: os.stat_result, expected_mode: int, *, is_folder: 
 
 
 def _check_plugins(state: State) -> Iterator[CheckResult]:
+    # Where hosts refuse the folder, what stands in it about plugins is not what they would run.
     try:
         check_folder(state.home.path)
     except OSError:
@@ -230,6 +233,7 @@ def _order(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
     try:
         order(plugins)
     except OrderError as error:
+        # Without any one member there is no cycle; the remedy has to name one.
         yield CheckResult("problem", "order", str(error), f"ally-plugins disable {error.cycle[-1]}")
     for line in find_missing(plugins):
         yield CheckResult(
@@ -243,6 +247,7 @@ def _orphan_subscriptions(records: Sequence[PluginRecord]) -> Iterator[CheckResu
     for record in records:
         for topic in record.manifest.subscribe if record.is_enabled else ():
             source, colon, _ = topic.partition(":")
+            # Without a colon it is an event of the host's own, which is always there.
             if colon and source not in names:
                 yield CheckResult(
                     "note", f"plugin {record.name}", f"it listens to {topic!r}, and no plugin {source!r} is installed"
@@ -299,6 +304,7 @@ def _check_chain(home: Home) -> Iterator[CheckResult]:
         return
     yield CheckResult("ok", "journal", f"{report.records} records, and their chain holds")
     try:
+        # For writing, as hosts do: a reader does not notice that the file, its lock or the head cannot be written.
         Journal.open(home.journal_file, head=home.audit_head_file).close_blocking()
     except AllyError as error:
         yield CheckResult("problem", "journal", str(error), _UNRECORDED)
@@ -321,6 +327,7 @@ def _ungated_tools(home: Home) -> Iterator[CheckResult]:
     found: Sequence[StoredRecord] = ()
     with suppress(AllyError), reading_of(home) as reading:
         found = [] if reading is None else reading.last_records(_UNGATED_READ, kind="ungated_tools")
+    # By its text, which names the agent and the tools; a later record of the same replaces the earlier.
     last = {summary(record): record for record in found if record.data is not None}
     for text, record in last.items():
         if record.at > now_ms() - _LOST_FOR_MS:

@@ -18,6 +18,7 @@ __all__ = ["completion"]
 _SHELLS: Final = ("bash", "zsh", "fish")
 _PROGRAM: Final = "ally-plugins"
 _VARIABLE: Final = "_ALLY_PLUGINS_COMPLETE"
+"""The variable that click derives from the program's name, and by which it knows that a shell asks."""
 
 _BEFORE: Final = {
     "bash": "# Grants have a colon, at which bash would take a word apart.\nCOMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n"

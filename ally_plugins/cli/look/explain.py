@@ -70,6 +70,7 @@ def _events_of_call(reading: JournalReader, found: Explanation) -> list[StoredEv
     for number, event in enumerate(reading.events(record.session_id)):
         if number > _MANY_EVENTS:
             break
+        # The bytes are searched first: reading the JSON of every event of a session would take many times as long.
         if call_id.encode() in event.written and event.value().get("call_id") == call_id:
             events.append(event)
     return events
@@ -209,6 +210,7 @@ def _data(found: Explanation, calls: list[StoredEvent]) -> dict[str, Any]:
 
 
 def _is_shown(attribute: Any, _: object) -> bool:
+    # It recognises a message that is sent twice, and means nothing to a reader.
     return bool(attribute.name != "fingerprint")
 
 

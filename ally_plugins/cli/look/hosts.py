@@ -27,6 +27,7 @@ def hosts(state: State) -> None:
     Example:
       ally-plugins hosts
     """
+    # Longer than for `list`, where hosts are an addition: here a busy host should not pass for a silent one.
     found = hosts_status(state.home, ANSWER_TIMEOUT)
     if state.as_json:
         print_json({"hosts": found.hosts, "silent": found.silent})

@@ -130,6 +130,7 @@ def _order(record: PluginRecord, records: Sequence[PluginRecord]) -> dict[str, A
     from ally_plugins.policy.ordering import Orderable, order
 
     manifest = record.manifest
+    # This record whether enabled or not, and never another of its name: `order` takes each name once.
     compared = [
         each for each in records if each.label == record.label or (each.is_enabled and each.name != record.name)
     ]
@@ -154,6 +155,7 @@ def _trouble(home: Home, name: str) -> list[StoredRecord]:
     with reading_of(home) as reading:
         if reading is None:
             return []
+        # Each kind by itself: among all records of a busy plugin, the last ten would hardly be trouble.
         found = [each for kind in _TROUBLE for each in reading.last_records(_SHOWN, plugin=name, kind=kind)]
     bad = [each for each in found if each.kind != "plugin_state" or (each.data or {}).get("state") in _BAD_STATES]
     return sorted(bad, key=lambda each: each.n)[-_SHOWN:]

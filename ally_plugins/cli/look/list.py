@@ -22,6 +22,7 @@ _COLOURS: Final = {
     **dict.fromkeys(("disabled", "left out", "stopped", "-"), "bright_black"),
     **dict.fromkeys(("broken", "not installed", "quarantined", "failed to start", "failed"), "red"),
 }
+"""All other states are yellow: they wait for the operator, or for another try."""
 
 
 @command("list")

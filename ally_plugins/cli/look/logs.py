@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["logs"]
 
 _LINES: Final = 50
-_MAX_LINES: Final = 100_000
+_MAX_LINES: Final = 100_000  # more than both files can hold, of 1 MiB each and 26 bytes a line for the time alone
 _INTERVAL: Final = 0.2
 """Seconds between two looks at a log that is followed."""
 _CHUNK: Final = 64 * 1024
@@ -73,9 +73,10 @@ def _log_of(state: State, name: str) -> Path:
     """Return where a plugin's log is or will be. Raises ConfigError when there is neither a log nor such a plugin."""
     from ally_plugins.runtime.processes.stderrlog import log_file
 
+    # Looked for before the plugin: the log of one that was uninstalled can still be read.
     file = log_file(state.home.logs_dir, bare_name(name))
     if not file.exists():
-        state.registry.get(name)
+        state.registry.get(name)  # raises, with the nearest right name, where there is no such plugin
         echo(f"{name} has written nothing to its standard error", to_stderr=True)
     return file
 
@@ -136,9 +137,10 @@ class _Log:
             return False
         try:
             found = self._file.stat()
-        except FileNotFoundError:
+        except FileNotFoundError:  # the host has renamed the old one, and opens the new one next
             return False
         own = os.fstat(self._open.fileno())
+        # Not the size, which may be the same again by the time that we look.
         return (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino)
 
     def close(self) -> None:

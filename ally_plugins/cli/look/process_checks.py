@@ -43,6 +43,7 @@ def check_process(record: PluginRecord) -> Iterator[CheckResult]:
         return
     program = daemon.command[0]
     topic = f"plugin {record.name}"
+    # As exec does it: PATH counts for a bare name only, and a relative path counts from the folder that it runs in.
     path = Path(daemon.cwd, program) if "/" in program else None
     if path is None and shutil.which(program) is None:
         yield CheckResult("problem", topic, f"its program {program!r} is not on PATH", f"install {program}")
