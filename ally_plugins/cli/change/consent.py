@@ -45,11 +45,13 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     """
     registry = state.registry
     plan = registry.plan(registry.qualified_name(name), only or None)
+    # Nothing to agree to is no reason for a question; with --only the operator means a change.
     if _is_settled(plan) and not only:
         _report(state, plan, plan.record, None)
         return
     if not state.as_json:
         _show(plan)
+    # On stderr, since stdout is for JSON alone; with --yes nobody decides, and the object has all of it.
     elif not yes:
         _show(plan, to_stderr=True)
     command_line = f"ally-plugins enable {name}{''.join(f' --only {grant}' for grant in only)}"
@@ -63,6 +65,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     with recorder(registry) as writing:
         writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
     effect = notify_hosts(state.home, "apply", plan.record.name)
+    # Read again: what was agreed to is in force now, and the plan has the state before.
     _report(state, plan, registry.get(plan.record.name), effect)
     effect.exit()
 

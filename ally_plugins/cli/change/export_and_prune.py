@@ -40,6 +40,7 @@ def export(state: State, session: str, out: str | None) -> None:
     with reading_of(state.home) as reading:
         lines = _lines(reading, session)
         if out is None:
+            # As bytes: text would get the platform's line ends and encoding.
             with click.open_file("-", "wb") as stream:
                 stream.writelines(lines)
             return
@@ -68,6 +69,7 @@ def _write(out: str, lines: Iterator[bytes]) -> int:
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     count = 0
     try:
+        # O_EXCL, and 0600 from the beginning: conversations are private, and a link in its place is not followed.
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             for line in lines:
                 file.write(line)
@@ -76,6 +78,7 @@ def _write(out: str, lines: Iterator[bytes]) -> int:
     except OSError as error:
         raise ConfigError(f"{out!r} cannot be written: {error.strerror or error}", file=out) from error
     finally:
+        # After the replacement there is none; after an error or Ctrl-C there is.
         partial.unlink(missing_ok=True)
     return count
 

@@ -73,6 +73,7 @@ def shadow(state: State, name: str, hooks: tuple[str, ...], off: bool) -> None: 
     """
     if off and hooks:
         raise click.UsageError("--off is for all hooks; to watch others, name those without --off")
+    # Written as a grant (gate:tool_call), a hook is meant all the same.
     value: bool | Sequence[str] = (not off) if not hooks else [hook.rpartition(":")[2] for hook in hooks]
     what = f"{', '.join(hooks) or 'every gate and transform'} is {'enforced again' if off else 'only watched'}"
     _apply(state, name, [lambda it: it.shadow(name, value)], [f"{name}: {what}"])
@@ -99,6 +100,7 @@ def release(state: State, name: str) -> None:
     Example:
       ally-plugins release loop-warner
     """
+    # Before the change, which ends the state that this looks for.
     is_live = any(each.state == "quarantined" for each in hosts_status(state.home).plugin(name))
     done = [f"{name} is out of quarantine"]
     _apply(state, name, [lambda it: _release(it, name, is_live=is_live)], done, "release")
@@ -134,6 +136,7 @@ def _apply(
                 changes.append(writing.change(make))
                 if not state.as_json:
                     echo(line)
+    # Ctrl-C too: what was recorded until then is in force, and a host that does not know it goes on as before.
     except BaseException:
         if changes:
             notify_hosts(state.home, method, name)

@@ -49,9 +49,11 @@ def install(state: State, requirements: tuple[str, ...]) -> None:
     from ally_plugins.catalog.environments import installer as installing
 
     _refuse_folders(state.home, requirements)
+    # The journal is opened first: what could not be recorded is not installed.
     with recorder(state.registry) as writing:
         _show_command(state, installing.install_command(requirements))
         done = installing.install(requirements, partial(_pass_on, state))
+        # Also when the installer failed: it may have installed a part by then.
         writing.note("install", None, _record(done))
     _finish(state, done)
 
@@ -61,6 +63,7 @@ def _refuse_folders(home: Home, requirements: Sequence[str]) -> None:
     for text in requirements:
         folder = Path(text).resolve()
         manifest = next((name for name in _MANIFESTS if (folder / name).is_file()), None)
+        # With one of these files pip can build it, and knows best whether it should.
         if manifest is None or any((folder / name).exists() for name in _BUILT_BY):
             continue
         enable = f"ally-plugins enable {shlex.quote(folder.name)}"
@@ -117,6 +120,7 @@ def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[st
     if unknown := [name for name in names if name not in by_name and name not in installed]:
         from ally_plugins.contract.wording import describe, suggest
 
+        # A folder is no mistake in the name: the way out is another one.
         others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
         if (other := others.get(bare_name(unknown[0]))) is not None:
             where = f"the folder {other.found.root}" if other.found and other.found.root else other.source
@@ -146,6 +150,7 @@ def _record(done: InstallReport) -> dict[str, Any]:
 
 
 def _finish(state: State, done: InstallReport) -> None:
+    # After a failure the error is the only object: one command prints one.
     if state.as_json and done.exit_code == 0:
         print_json(_record(done))
     if done.exit_code != 0:

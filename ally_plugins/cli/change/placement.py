@@ -57,6 +57,7 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
         writing.change(lambda it: it.place(name, placement, interpreter=python, environment=environment))
     record = registry.get(name)
     warnings = _warnings(record)
+    # As long as a restart: hosts answer when the new instance runs, or has failed to.
     effect = notify_hosts(state.home, "place", record.name, RESTART_TIMEOUT)
     if state.as_json:
         about = {"name": record.name, "state": record.state, "reason": record.reason, "warnings": warnings}
@@ -77,6 +78,7 @@ def _warnings(record: PluginRecord) -> list[str]:
     from ally_plugins.catalog.environments.build import missing_modules
 
     daemon = record.daemon
+    # The Python that runs this has found the plugin already, and a program that it ships is no module.
     if daemon is None or not (record.config.interpreter or record.config.environment) or not record.entry_point:
         return [*record.warnings]
     modules = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
@@ -89,6 +91,7 @@ def _absolute(interpreter: str) -> str:
     """Return the absolute path of a Python that is named as in a shell. Raises ConfigError when PATH has none."""
     from ally_plugins.catalog.home.folder import absolute_path
 
+    # The host's working directory is another than this one, so the path has to be absolute.
     is_path = len(Path(interpreter).parts) > 1 or interpreter.startswith("~")
     found = str(absolute_path(interpreter, "interpreter")) if is_path else shutil.which(interpreter)
     if found is None:
@@ -135,6 +138,7 @@ def _build(state: State, name: str, python: str | None, *, yes: bool) -> None:
     question = f"Run this, and put it at {building.path}?"
     require_consent(state, question, is_agreed=yes, refused="nothing is built", way_out=way_out)
     with recorder(registry) as writing:
+        # Before it runs: strangers' code is in the journal even if it ends this program.
         writing.note("env", record.name, {"environment": building.name, "is_begun": True})
         environments.build(state.home, building, partial(_pass_on, state))
         writing.note("env", record.name, {"environment": building.name, "path": str(building.path)})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["restart"]
 
 _NOT_THERE: Final = "this host has no plugin"
+"""How the error begins of a host that does not have the plugin: answers carry a text and no code."""
 
 
 @command("restart")

@@ -67,6 +67,7 @@ def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str,
                 f"{key!r} is a secret, and a command line is seen by others; name it without a value: {command_line}"
             )
         return key, read_secret(state, key)
+    # Another name without a value is left to the registry, whose error has the nearest right one.
     if not equals and (setting is not None or not record.manifest.settings):
         raise ConfigError(f"no value for {key!r}, expected KEY=VALUE: {command_line}=VALUE")
     return key, text
@@ -79,7 +80,7 @@ def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) ->
 
 
 def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
-    """Return a function that restores a secret as it is now."""
+    """Return a function that restores a secret as it is now: the recorder restores files, and not a keyring."""
     before = registry.secrets.get(plugin, key)
 
     def undo() -> None:

@@ -23,6 +23,7 @@ __all__ = ["tasks"]
 
 _HEADINGS: Final = ("id", "plugin", "task", "state", "started", "says")
 _NOT_THERE: Final = "there is no task"
+"""How the error begins of a host that does not have the task: answers carry a text and no code."""
 
 
 @command("tasks")
@@ -75,6 +76,7 @@ def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _cancel(state: State, task_id: str) -> None:
     hosts = hosts_of(state.home)
+    # All of them, since an id does not name its host; no two hosts have a task of one id.
     answers = call_all(hosts, "cancel_task", {"task": task_id}, ANSWER_TIMEOUT)
     found = next((each for each in answers if each.result is not None), None)
     if found is None or found.result is None:
