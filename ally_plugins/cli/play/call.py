@@ -49,6 +49,7 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
     """
     from ally_plugins.cli.shell.plain_logs import plain_logs
 
+    # `not >`, which refuses NaN too.
     if timeout is not None and not timeout > 0:
         raise click.BadParameter("expected seconds above 0", param_hint="--timeout")
     given = _parsed(arguments)
@@ -91,8 +92,10 @@ async def _call(
         session = host.session()
         called_with = decided_value(plugin.secrets.masked_value(arguments), salt=None)
         data = {"tool": tool, "arguments": called_with}
+        # Before the call: it is in the journal even if the tool ends this program. Masked, since it stays there.
         await host.journal.append(Record("tool_call", now_ms(), plugin.name, session.id, None, data))
         result = await host.call_tool(tool, arguments, plugin=plugin.name, session_id=session.id, timeout=timeout)
+        # Messages that the tool has added are delivered at a safe point only, and nobody else will come to one here.
         return result, await session.safe_point("turn_end")
 
 
@@ -115,6 +118,7 @@ def _host(state: State, name: str) -> Host:
     if not record.is_enabled:
         raise ConsentError(f"{name!r} cannot be called, it is {record.state}: {record.reason}")
     host = Host(state.app, home=state.home)
+    # Both ways of loading are narrowed: the host's start, and its reading of one plugin after a change.
     host.registry = OnePlugin(state.home)
     return host
 

@@ -40,6 +40,7 @@ _WIDTH: Final = 100
 _ACROSS: Final = 3
 _SHOWN: Final = 3  # of each kind: the demo is one screen of 40 lines
 _REDACTED: Final = re.compile(r"[^\s\"']{0,40}\[redacted:[a-z0-9-]+\]")
+"""With what stands right before it, such as the name of the variable: that tells what was redacted."""
 _NEXT: Final = (
     ("ally-plugins list", "what is installed, and what waits for your consent"),
     ("ally-plugins enable loop-guard", "see what it asks for, and agree"),
@@ -103,6 +104,7 @@ class Demo:
         from ally_plugins.replay.replay_registry import ReplayRegistry
         from ally_plugins.replay.sample import sample_path
 
+        # With a person: otherwise each gate that wants to ask one would deny, and the recorded session had one.
         host = Host(self.home.app, home=self.home, clock=ReplayClock(), has_person=True)
         host.registry = ReplayRegistry(self.home, only=self.plugins)  # also where ALLY_PLUGINS names others
         with sample_path() as path:
@@ -128,6 +130,7 @@ class Demo:
         from .process_kill import kill_and_watch
 
         self.answer = await session.request_action(_ACTION)
+        # From here on the gate's process is gone, and denials say so: the list of refusals is about the session.
         self._is_killing = True
         self.killed = await kill_and_watch(host, session, _KILLED)
 
@@ -158,6 +161,7 @@ def _enable_all(home: Home) -> tuple[str, ...]:
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.contract.values.errors import OperatorError
 
+    # With `only`, here and below: ALLY_PLUGINS is about the person's own home.
     every = Registry(home, only=()).load()
     names = tuple(r.name for r in every if r.distribution == _DISTRIBUTION and r.name in _PLAYED)
     if not names:
@@ -166,6 +170,7 @@ def _enable_all(home: Home) -> tuple[str, ...]:
     registry = Registry(home, only=names)
     for name in names:
         registry.enable(registry.plan(name), by="demo")
+    # Inline there would be no process to kill.
     registry.place(_KILLED, "process")
     return names
 

@@ -49,6 +49,7 @@ async def kill_and_watch(host: Host, session: Session, name: str) -> KillReport:
         seen.reason = plugin.reason
         return seen
     watch = _StateWatch(name)
+    # Before the signal: the host may notice within a millisecond.
     unsubscribe = host.stream.subscribe("PLUGIN_STATE", watch.on_event)
     try:
         async with asyncio.timeout(RESTART_TIMEOUT):
@@ -57,6 +58,7 @@ async def kill_and_watch(host: Host, session: Session, name: str) -> KillReport:
             seen.answer_meanwhile = await _gate_answer(session)
             seen.running_after, _ = await watch.back
             seen.answer_afterwards = await _gate_answer(session)
+    # Not an error: what is missing in the report is what did not happen.
     except TimeoutError:
         seen.reason = seen.reason or "nobody noticed"
     finally:
@@ -81,6 +83,7 @@ class _StateWatch:
         if not isinstance(event, PluginState) or event.plugin_name != self._plugin:
             return
         future = self.back if event.state == "running" else self.gone
+        # It may fall and come back several times; the first of each counts.
         if not future.done():
             future.set_result((time.perf_counter() - self._began, event.reason))
 

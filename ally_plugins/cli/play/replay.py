@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ally_plugins.replay.report import ReplayReport
 
 _ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
+"""Events that the host emits for any session, so that these alone mean that nothing was played."""
 
 __all__ = ["play", "replay", "show_report"]
 
@@ -73,6 +74,7 @@ def replay(
     recordings = _open_all(files, session_id, context_window)
     with _home(state, is_scratch=scratch) as (home, journal), _writing(out, files) as file:
         report = play(_host(home, plugins, journal), recordings, speed=speed, out=file)
+    # Afterwards, since a recording is read as it is played: which sessions it holds shows at its end.
     if session_id is not None and set(report.events) <= _ALWAYS:
         raise click.UsageError(f"no event of the session {session_id!r} is in {', '.join(files)}")
     show_report(report, as_json=state.as_json)
@@ -94,6 +96,7 @@ def play(host: Host, recordings: Sequence[Recording], *, speed: float | None, ou
         try:
             run(player.run())
         except KeyboardInterrupt:
+            # The report counts until here; a long replay that is stopped is not for nothing.
             player.report.is_interrupted = True
     return player.report
 
@@ -133,6 +136,7 @@ def _home(state: State, *, is_scratch: bool) -> Generator[tuple[Home, Journal | 
     from ally_plugins.replay.scratch_home import scratch_home
 
     with scratch_home(state.home) as home:
+        # Not a file in the scratch folder, which a kill would leave on the disk.
         journal = Journal.in_memory()
         try:
             yield home, journal
@@ -145,7 +149,9 @@ def _host(home: Home, plugins: Sequence[str], journal: Journal | None) -> Host:
     from ally_plugins.replay.pacing import ReplayClock
     from ally_plugins.replay.replay_registry import ReplayRegistry
 
+    # With a person, as the session had one: otherwise each gate that wants to ask would be counted as a deny.
     host = Host(home.app, home=home, journal=journal, clock=ReplayClock(), has_person=True)
+    # One without durable subscriptions: what a plugin missed of real sessions is not delivered in a replay.
     registry = host.registry = ReplayRegistry(home)
     if plugins:
         records = [registry.get(name) for name in plugins]  # an unknown name is an error with the nearest right one
@@ -163,6 +169,7 @@ def _writing(out: str | None, files: Sequence[str]) -> Generator[BinaryIO | None
         yield None
         return
     try:
+        # Opening it for writing would empty the recording.
         if any(Path(out).exists() and Path(out).samefile(file) for file in files):
             raise click.UsageError(f"--out {out!r} is one of the recordings; name another file")
         with Path(out).open("wb") as file:

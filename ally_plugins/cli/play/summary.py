@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["counted", "summary_lines"]
 
 _SHOWN = 10
+"""Pending messages and broken lines that are listed; with --json all that the report kept."""
 
 
 def summary_lines(report: ReplayReport) -> list[str]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["LogLines", "Timeline", "line_of"]
 
 _MAX_LINES: Final = 500  # more would scroll for minutes and not be read; the summary has the counts
-_UPDATE_S: Final = 0.1
+_UPDATE_S: Final = 0.1  # rich draws ten times a second anyway, and a call for each event would slow the replay
 _TEXT: Final = 100
 
 Line = tuple[str, str]
@@ -126,8 +126,10 @@ class Timeline:
             from ally_plugins.cli.shell.console import make_console
 
             columns = (TextColumn("replay"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+            # Transient: what stays on the terminal is the lines, and the summary below them.
             self._progress = Progress(*columns, console=make_console(stderr=True), transient=True)
             self._progress.start()
+            # Of empty files too; 0 would be a bar without an end.
             self._task = self._progress.add_task("replay", total=max(1, self._total))
         return self
 
@@ -176,6 +178,7 @@ class LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         text = log_line(record)
+        # The bound is on memory as well: texts may differ in a number each time.
         if text in self._shown or len(self._shown) >= _MAX_LINES:
             return
         self._shown.add(text)
