@@ -74,6 +74,7 @@ def make_agent(
             name=AGENT_NAME,
             instructions=instructions,
             retries=_RETRIES,
+            # The first wraps all others: plugins see results last, when they are masked.
             capabilities=[plugins, files, commands, *own, WholeCalls(), Masking(keys.masked_value)],
         )
 
@@ -110,6 +111,7 @@ class Masking(AbstractCapability[Any]):
     ) -> Any:
         """Mask the result of a tool."""
         if isinstance(result, ToolReturn):
+            # In place: what else it carries, content for the model and metadata, stays what the tool has given.
             result.return_value = self._masked(result.return_value)
             return result
         return self._masked(result)
@@ -134,6 +136,7 @@ class Masking(AbstractCapability[Any]):
     ) -> ModelResponse:
         """Mask the answer of the model."""
         parts = list(map(self._masked_part, response.parts))
+        # The same object where nothing is masked, which is nearly always: no copy of a long answer at each step.
         return response if parts == list(response.parts) else replace(response, parts=parts)
 
     def _masked_part(self, part: Any) -> Any:
@@ -153,6 +156,7 @@ class Masking(AbstractCapability[Any]):
             raise
 
     def _mask_error(self, error: Exception) -> None:
+        # In place and not as a new error: its class decides what becomes of it, and its attributes are of that class.
         error.args = self._masked(error.args)
         for name in ("message", "body"):
             if hasattr(error, name):

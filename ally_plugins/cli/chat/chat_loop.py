@@ -118,6 +118,7 @@ class Chat:
         """Run a turn; Ctrl-C stops it, and the chat goes on."""
         turns = self._dialogue.opened.turns
         self._dialogue.opened.title(prompt)
+        # A task of its own, so that Ctrl-C can cancel the turn without the loop around it.
         self._turning, self._presses = asyncio.ensure_future(turns.run(prompt)), 0
         self._has_said_held = False
         try:
@@ -125,7 +126,7 @@ class Chat:
         except asyncio.CancelledError:
             program = asyncio.current_task()
             if program is not None and program.cancelling():  # the whole chat is cancelled, not only the turn
-                self._turning.cancel()
+                self._turning.cancel()  # which the cancellation has not reached where it came before the `await`
                 raise
             self._screen.note("stopped")
             return
@@ -151,6 +152,7 @@ class Chat:
     def _pressed(self, program: asyncio.Task[None] | None) -> None:
         self._presses += 1
         if self._turning is not None:
+            # An interrupt lets tools and hooks end in order; who presses again does not want to wait for that.
             if self._presses > 1 or not self._dialogue.interrupt():
                 self._turning.cancel()
         elif not self._input.is_terminal and program is not None:
@@ -170,6 +172,7 @@ class Chat:
         if (id_ := _plugin_thing(event)) is not None:
             self._dialogue.last_of_plugin = id_
         self._screen.event(event)
+        # With the request, when the wait begins; of a sub-agent's answer no word streams anyway.
         if isinstance(event, events.ModelRequest) and event.parent_id is None and not self._has_said_held:
             self._say_held()
 
@@ -195,7 +198,10 @@ def _plugin_thing(event: Event) -> str | None:
 
 
 class ScreenLog(logging.Handler):
-    """Shows the package's log as lines of the chat: written to stderr they would overwrite the prompt."""
+    """Shows the package's log as lines of the chat: written to stderr they would overwrite the prompt.
+
+    To be made on the running loop, whose thread prints.
+    """
 
     def __init__(self, screen: Screen) -> None:
         super().__init__(logging.WARNING)
@@ -207,4 +213,5 @@ class ScreenLog(logging.Handler):
         """Show a record as one line; may be called from any thread."""
         text = f"{record.levelname.lower()}: {record.getMessage()}"
         with suppress(RuntimeError):
+            # Never at once, even on the loop's own thread: a record may be made while a line is being printed.
             self._loop.call_soon_threadsafe(self._screen.note, text)

@@ -52,6 +52,7 @@ def find_saved(home: Home, prefix: str | None) -> SavedSession:
         raise NotFoundRefused("no session is saved yet; start one with `ally-plugins chat`")
     if prefix is None:
         return saved[-1]
+    # A whole id first: s-...-1 is the beginning of s-...-10 too.
     found = [each for each in saved if each.id == prefix] or [each for each in saved if each.id.startswith(prefix)]
     if not found:
         raise NotFoundRefused(f"no session {prefix!r} is saved; `ally-plugins sessions` shows those that are")

@@ -36,6 +36,7 @@ _RESULT: Final = "RESULT"
 
 def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `chat` and `run` have in common."""
+    # Backwards: the help lists the one first that is added last.
     for option in (_ALLOW, _FOLDER, _BASE_URL, _MODEL):
         function = option(function)
     return function
@@ -100,6 +101,7 @@ def chat(
     screen = Screen()
     dialogue = Dialogue(screen, source)
     chat_loop = Chat(dialogue)
+    # None is a host without a person: what needs one is refused at once, instead of being put to a pipe.
     approve = dialogue.approve if source.is_terminal else None
 
     async def main() -> None:
@@ -112,9 +114,11 @@ def chat(
                 on_thought=screen.thought,
             ) as it:
                 await chat_loop.run(it)
+        # After everything is closed: the session's lock is free, and what plugins print while they stop stands above.
         screen.note(f"to go on: ally-plugins chat --resume {it.session.id}")
 
     try:
+        # Not `signals.run`, which makes a KeyboardInterrupt of every cancellation: a closed pipe has a code of its own.
         asyncio.run(main())
     except asyncio.CancelledError:  # by SIGTERM, a closed terminal or pipe, or Ctrl-C at a pipe
         if not screen.is_cut:
@@ -176,6 +180,7 @@ async def _run_once(single: Any, options: Options, task: str, *, as_json: bool) 
 
     async with open_chat(options, approve=None, on_text=single.show_text, on_host=single.listen) as it:
         turn = await single.run(it, task)
+    # The streamed text has no line end of its own, and the shell's prompt would stand behind it.
     if turn.text and not as_json:
         echo()
     return turn, it.session.id
@@ -266,6 +271,7 @@ def _chosen(
     settings = read_config(home).chat
     saved = find_saved(home, resume) if continues or resume is not None else None
     last_folder = saved.about.get("folder") if saved is not None else None
+    # A resumed session works where it did: its files are named relative to that folder.
     where = absolute_path(str(folder or last_folder or "."), "--folder")
     if not where.is_dir():
         raise ConfigError(f"the folder of this session, {str(where)!r}, is gone; name another one with --folder")

@@ -64,6 +64,7 @@ class ChatCompaction:
         the earlier ones are not to be done again. Cancelling it cancels the request to the model; the history is
         unchanged.
         """
+        # Taken before the request: one that fails does not leave it to a later compaction.
         focus, self.focus = self.focus, None
         last_words = _index_of_last_words(messages)
         # One more than the turn: an answer before it, or the framework joins the person's words to what is put there.
@@ -74,6 +75,7 @@ class ChatCompaction:
         summary = await _summary(messages[:cut], ctx, focus)
         before = [] if summary is None else [ModelRequest(parts=[CompactionPart(summary)])]
         shorter = [*before, *messages[cut:]]
+        # By identity: the person may have written the same words before.
         if any(message is messages[last_words] for message in shorter):
             return shorter
         return [_words_of(messages[last_words]), *shorter]

@@ -60,4 +60,5 @@ def _why(response: ModelResponse) -> str | None:
     if response.finish_reason is None:
         has_end = bool((response.provider_details or {}).get("finish_reason"))  # one that the framework does not know
         return None if has_end else "the server ended it without a finish reason"
+    # All other reasons (stop, tool_call) are the end of a whole answer.
     return _LIMITS.get(response.finish_reason)

@@ -56,6 +56,7 @@ class Dialogue:
         """Interrupt the turn that runs; return whether there was one."""
         opened = self.opened
         is_stopped = opened.plugins.interrupt(opened.session.id, "the person pressed Ctrl-C")
+        # Both are stopped: `or` between the two calls would leave the second out.
         return opened.turns.interrupt() or is_stopped
 
     async def ask(self, question: str, answers: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from .cut_answers import AnswerCutError
 __all__ = ["error_text"]
 
 _CHARS: Final = 300
+"""Characters of a server's message: some of them send a whole page of HTML."""
 _READERS: Final = ("pydantic_ai.models.", "openai.", "anthropic.", "google.")
 """Modules that parse answers: the framework's models, and the clients of the most used providers."""
 _NO_END: Final = "ended without a `finish_reason`"
@@ -53,6 +54,7 @@ def _detail(error: exceptions.ModelAPIError) -> str:
 
 def _message_in(body: object) -> str | None:
     if isinstance(body, Mapping):
+        # OpenAI, and most who copy it, nest the message in `error`; some have the text there itself.
         inner = body.get("error", body)
         message = inner.get("message") if isinstance(inner, Mapping) else inner
         return message if isinstance(message, str) else None
@@ -79,6 +81,8 @@ def _limited(error: exceptions.ModelRateLimitError) -> str:
     return f"the model server is asked too much{_detail(error)}; try again{wait}, {_ANOTHER}"
 
 
+# The first that fits counts. The framework's errors of HTTP are of two classes, a category and ModelHTTPError, so the
+# categories come before it; and a timeout is a connection error too.
 _KINDS: Final[tuple[tuple[type[BaseException], Callable[[Any], str]], ...]] = (
     (
         exceptions.ModelAuthenticationError,

@@ -87,8 +87,10 @@ def _tool_end(event: events.ToolCallEnd) -> Iterator[Text]:
         yield _line((f"  {tool} failed: ", BAD), inert(event.error or event.output or "no reason given"), (took, QUIET))
         return
     lines = (event.output or "").rstrip("\n").splitlines()
+    # Lines first and then characters, since one line may have megabytes.
     shown = "\n".join(lines[:_RESULT_LINES])[:_RESULT_CHARS].splitlines()
     for line in shown:
+        # Before `inert`, which would show a tab as an escape.
         yield _line(("  | ", QUIET), inert(line.expandtabs()))
     left = len(lines) - len(shown)
     yield _line((f"  {tool} is done{took}{f', {left} more lines' if left else ''}", QUIET))
@@ -105,6 +107,7 @@ def diff_lines(diff: events.DiffPreview) -> list[Text]:
     old, new = diff.old_content.splitlines(), diff.new_content.splitlines()
     if len(diff.old_content) + len(diff.new_content) > _MAX_DIFFED:
         return [head, Text(f"  too large to show: {len(old)} lines become {len(new)}", QUIET)]
+    # Without the first two lines, `---` and `+++`: the heading names the file.
     body = list(difflib.unified_diff(old, new, lineterm="", n=2))[2:]
     lines = [head, *(_diff_line(line) for line in body[:_DIFF_LINES])]
     if len(body) > _DIFF_LINES:

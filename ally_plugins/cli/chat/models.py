@@ -83,8 +83,10 @@ def build_model(choice: ModelChoice, environ: Mapping[str, str]) -> Model[Any]:
     try:
         if choice.is_offline:
             return _offline(choice)
+        # Ollama too without an address: it listens on this machine, where the framework wants a variable set.
         model = _served(choice, key) if choice.base_url or _is(choice, "ollama") else _hosted(choice, key)
         return _with_profile(model, choice.context_window)
+    # The framework's own text names the extra of its slim package, which is what has to be installed.
     except ImportError as error:
         extra = _EXTRA.search(str(error))
         install = extra[1] if extra is not None else "the provider's package"
@@ -104,6 +106,7 @@ def _user_error_text(choice: ModelChoice, text: str) -> str:
         return (
             f"the model {choice.name!r} has no key: set {variables[0]}, or name another variable in [chat]; {_WAY_OUT}"
         )
+    # The framework's texts are sentences with a full stop, and more follows here.
     text = text.rstrip(".")
     return f"the model {choice.name!r} cannot be used: {text[:1].lower()}{text[1:]}; {_WAY_OUT}"
 
@@ -155,6 +158,7 @@ def _with_profile(model: Model[Any], window: int | None) -> Model[Any]:
         profile[_REQUIRES_END] = True
     if not profile:
         return model
+    # Made anew: the framework takes a profile only when a model is made.
     make: Any = type(model)
     made: Model[Any] = make(model.model_name, provider=model.provider, profile=profile)
     return made

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenedChat", "open_chat"]
 
 _TITLE: Final = 80
+"""Characters of a session's title, of which `sessions` shows 60."""
 
 
 @define(kw_only=True, eq=False)
@@ -82,11 +83,13 @@ async def open_chat(
     from .tools.todos import Todos
     from .turns import AgentTurns
 
+    # First: a missing key is the most frequent error, and costs no start of a host and its plugins.
     model = build_model(options.choice, options.environ)
     keys = Secrets(keys_of(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ()))
     host = Host(options.home.app, home=options.home, has_person=approve is not None)
     on_host(host)
     session_id = options.resume or new_id("s")
+    # Before the host, and released after it: two writers of one history would replace each other's.
     lock = SessionLock(options.home, session_id)
     try:
         async with host:

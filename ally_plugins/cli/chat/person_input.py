@@ -97,6 +97,7 @@ class TerminalInput:
 
         self._history_file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # Checked, and made for its owner only: the library would open whatever is there, or make it by the umask.
             os.close(open_file(self._history_file, os.O_CREAT | os.O_RDWR))
         except OSError as error:
             file = str(self._history_file)
@@ -106,6 +107,7 @@ class TerminalInput:
             completer=WordCompleter(list(self._words), sentence=True),
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
+            # No menu, so no room for one: eight lines would stay empty below the prompt.
             reserve_space_for_menu=0,
             key_bindings=_keys(),
             prompt_continuation="  ",
@@ -209,6 +211,7 @@ class LineInput:
         waiting: asyncio.Future[Any] = asyncio.ensure_future(woken)
         try:
             while True:
+                # A line that is being read outlives the call that Woken ends: a thread in `readline` cannot be stopped.
                 if self._reading is None:
                     self._reading = asyncio.ensure_future(self._worker.run(lambda: sys.stdin.readline(_LONGEST)))
                 await asyncio.wait([waiting, self._reading], return_when=asyncio.FIRST_COMPLETED)

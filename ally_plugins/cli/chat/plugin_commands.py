@@ -36,8 +36,12 @@ _COLOURS: Final = {
 
 
 async def plugin_rows(chat: Dialogue) -> list[tuple[str, ...]]:
-    """Return the plugins as rows: name, state, what it is for or why it is not running."""
+    """Return the plugins as rows: name, state, what it is for or why it is not running.
+
+    Raises ConfigError and ConsentError for files that cannot be read. Cancelling leaves the search to its thread.
+    """
     host = chat.opened.host
+    # A search reads the metadata of every distribution, some 20 ms; events go on meanwhile.
     records = await asyncio.to_thread(lambda: Registry(chat.opened.options.home).load())
     rows: list[tuple[str, ...]] = []
     for record in records:
@@ -103,6 +107,7 @@ def switch(chat: Dialogue, text: str) -> bool:
     """Apply a message that is nothing but `+name` and `-name`; return whether it was one."""
     words = text.split()
     plugins = chat.opened.host.plugins
+    # Only names of plugins: a message may well begin with a dash, as a list does.
     if not words or not all(_TAG.fullmatch(word) and word[1:] in plugins for word in words):
         return False
     host, session = chat.opened.host, chat.opened.session

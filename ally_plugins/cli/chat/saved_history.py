@@ -70,6 +70,7 @@ class Saver:
         Earlier messages are not serialised again, as long as the framework passes on the same objects.
         """
         seen = len(self._digests)
+        # The last one stands for all before it: the framework appends, and makes other objects when it changes any.
         if len(messages) >= seen and (not seen or messages[seen - 1] is self._last):
             self._add(messages, messages[seen:])
             return
@@ -103,10 +104,12 @@ def _dumped(message: ModelMessage) -> Any:
     """Return a message as JSON that can be read again; invalid details of a server's response are dropped."""
     try:
         (dumped,) = ModelMessagesTypeAdapter.dump_python([message], mode="json", warnings="error")
+        # Read back at once: what cannot be read again would spoil the whole session, and show only when it is resumed.
         ModelMessagesTypeAdapter.validate_python([dumped])
     except ValueError:
         bare = message
         if isinstance(message, ModelResponse):
+            # Provider details and usage are a server's, of any shape; the parts are what the model has to see again.
             bare = ModelResponse(parts=message.parts, timestamp=message.timestamp, state=message.state)
         (dumped,) = ModelMessagesTypeAdapter.dump_python([bare], mode="json", warnings=False)
     return dumped
@@ -128,6 +131,7 @@ class SessionLock:
     def __init__(self, home: Home, session_id: str) -> None:
         """Take the lock. Raises HostError when another program holds it, ConfigError when it cannot be opened."""
         home.prepare()
+        # A digest: an id from a journal may hold what no file name can.
         name = hashlib.blake2b(session_id.encode(), digest_size=_DIGEST_BYTES).hexdigest()
         file = f"session-{name}.lock"
         try:

@@ -98,7 +98,7 @@ class Screen:
         try:
             yield
         finally:
-            self._held = None
+            self._held = None  # first, or `_print` would hold these back again
             if len(held) == _MAX_HELD:
                 self._print(Text(f"only the last {_MAX_HELD} pieces of what came meanwhile are shown", QUIET))
             for text, end in held:
@@ -117,7 +117,9 @@ class Screen:
         if self._is_gone:
             return
         try:
+            # `soft_wrap`: the terminal breaks long lines, so that a copy of one is one line.
             self.console.print(text, end=end, soft_wrap=True)
+        # Before OSError, which it is: a reader that has gone ends the chat, a terminal that has gone only its output.
         except BrokenPipeError:
             self.is_cut = True
             self._hang_up()

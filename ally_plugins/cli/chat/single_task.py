@@ -62,13 +62,14 @@ class SingleTask:
         """
         opened.title(task)
         with self._interruptible(opened):
-            if self.is_cut:
+            if self.is_cut:  # by an event of the host's start: the callback that interrupts was not set yet
                 return Turn("interrupted", reason=_NOBODY_READS)
             turn = await opened.turns.run(task)
             for _ in range(_WAKES):
                 if turn.ending != "done" or not opened.session.triggered.is_set():
                     break
                 turn = await opened.turns.run(None)
+        # The model may end well after it was refused something; a script has to learn that not all was done.
         if turn.ending == "done" and self.refusals:
             return Turn("refused", text=turn.text, reason=self.refusals[0])
         return turn

@@ -58,7 +58,7 @@ async def _actions(chat: Dialogue, rest: str) -> None:
     name, _, text = rest.partition(" ")
     try:
         arguments = json.loads(text) if text.strip() else {}
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the second: thousands of open brackets
         chat.screen.error(f"the arguments of {name!r} are not JSON ({error}); expected /actions NAME {{...}}")
         return
     if not isinstance(arguments, dict):
@@ -100,6 +100,7 @@ async def _why(chat: Dialogue, rest: str) -> None:
     from ally_plugins.cli.look.explain import explain_lines
 
     journal = chat.opened.host.journal
+    # The journal writes a batch at a time, and `/why` is about what happened just now.
     await journal.flush()
     session_id = chat.opened.session.id
     id_ = rest or _last_of_plugins(journal.reader, session_id, chat.last_of_plugin)

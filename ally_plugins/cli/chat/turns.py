@@ -110,6 +110,7 @@ class AgentTurns:
             found += [(who, text) for part in texts if (text := text_of_content(part.content))]
             if len(found) >= count:
                 break
+        # The last message may have several texts, so that there are more than `count`.
         return found[count - 1 :: -1] if len(found) >= count else found[::-1]
 
     async def wait_for_wake(self) -> None:
@@ -121,6 +122,7 @@ class AgentTurns:
 
         Cancelling it, or `interrupt`, stops tools and leaves a history that the model accepts.
         """
+        # Before the run: events, hooks and the journal get the text that the model gets.
         text = self._keys.masked(prompt) if prompt is not None else None
         token = self._running = CancellationToken()
         with capture_run_messages() as captured:
@@ -134,12 +136,14 @@ class AgentTurns:
                     capabilities=[self._writer],
                 )
             except RunCancelled as stopped:
+                # Calls without a result may be among them: the framework answers these as interrupted in the next turn.
                 self._keep(stopped.all_messages() or self.history)
                 return Turn("interrupted", reason="interrupted")
             except asyncio.CancelledError as stopped:
                 self._keep_cancelled(stopped, captured)
                 raise
             except GateRefused as refused:
+                # Empty when the run was refused before its first message: the history is as it was.
                 self._keep(captured or self.history)
                 text = str(refused) if isinstance(refused, AnswerRefused) else f"not sent: {refused}"
                 return Turn("refused", reason=self._keys.masked(text))
@@ -177,6 +181,7 @@ class AgentTurns:
                 if is_main:
                     self._show(event, masked)
         finally:
+            # The masking holds back what may be the beginning of a key, also where the stream ends with an error.
             if rest := masked.rest():
                 self._on_text(rest)
 

@@ -116,11 +116,13 @@ def _read(message: ModelRequest) -> tuple[str | None, list[tuple[str, str]], lis
             results.append(Result(part.tool_name, text, is_good, part.outcome == "denied" or text.startswith(_NOT_RUN)))
         elif isinstance(part, (UserPromptPart, SystemPromptPart)):
             texts = list(_texts(part.content))
+            # It stands behind the person's words in the same request, and is no word of theirs.
             if _REMINDER.match("".join(texts)):
                 continue
             for text in texts:
                 if marked := _PLUGIN.match(text):
                     mark = f"[plugin {marked[1]}]"
+                    # Each line is marked, so that none of a plugin's looks like the person's.
                     lines = (line.removeprefix(mark).removeprefix(" ") for line in text.split("\n"))
                     plugins.append((marked[1], "\n".join(lines)))
                 elif isinstance(part, UserPromptPart):
@@ -138,6 +140,7 @@ def _texts(content: Any) -> Iterator[str]:
 
 def _todos(messages: Sequence[ModelMessage]) -> Sequence[Mapping[str, Any]]:
     """Return the todos as the request reminds of them, or as the model last wrote them."""
+    # First the reminder, which is there still when the call that wrote the todos was summarised.
     if messages and (plan := next(filter(_REMINDER.match, reversed(list(text_of(messages[-1])))), None)) is not None:
         return [{"content": task, "status": _STATUSES[mark]} for mark, task in _PLANNED.findall(plan)]
     for message in reversed(messages):

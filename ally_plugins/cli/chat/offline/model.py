@@ -126,6 +126,7 @@ class OfflineModel(Model):
 
     def _call_id(self, messages: Sequence[ModelMessage]) -> str:
         if self._calls is None:
+            # From the history, once: a resumed session goes on, and a history that was compacted does not begin again.
             self._calls = itertools.count(max(call_numbers(messages), default=0) + 1)
         return f"call-{next(self._calls)}"
 
@@ -137,6 +138,7 @@ def _next_step(view: HistoryView, plan: RequestPlan) -> Sequence[RequestedCall] 
     if all(result.is_good for result in view.results):
         return plan.steps[view.steps_done] if view.steps_done < len(plan.steps) else None
     is_refused = any(result.is_refused for result in view.results)
+    # Steps that were called beyond the plan's are tries of its last one.
     tries = view.steps_done - len(plan.steps) + 1
     return plan.steps[-1] if plan.insists and 1 <= tries < _TRIES and not is_refused else None
 

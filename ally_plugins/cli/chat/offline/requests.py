@@ -183,6 +183,7 @@ def _plugin_tool(name: str) -> _Reader:
     def read(rest: str, context: RequestContext) -> tuple[str, dict[str, Any]]:
         schema = context.tools.get(name, {})
         properties = schema.get("properties", {})
+        # Required ones first: an optional text is rarely what a tool is about.
         names = [*schema.get("required", ()), *properties]
         text = next((key for key in names if properties.get(key, {}).get("type") == "string"), None)
         if text is None:
@@ -198,6 +199,7 @@ def _any_tool(rest: str, _: RequestContext) -> tuple[str, dict[str, Any]]:
     tool, _sep, text = rest.partition(" ")
     try:
         arguments = json.loads(text) if text.strip() else {}
+    # The second: thousands of open brackets.
     except (ValueError, RecursionError) as error:
         raise _NotUnderstoodError(f"the arguments are not JSON ({error})") from None
     if not isinstance(arguments, dict):

@@ -85,6 +85,7 @@ class CommandTools(AbstractCapability[Any]):
             timeout_seconds: When it is killed, with all that it started; at most 600.
         """
         running = await self._start(command)
+        # Clamped and not refused: a model that gives 0 or an hour gets an answer that says what happened.
         seconds = min(max(timeout_seconds, 0.1), _LONGEST_S)
         try:
             async with asyncio.timeout(seconds):
@@ -94,7 +95,7 @@ class CommandTools(AbstractCapability[Any]):
         except asyncio.CancelledError:
             running.close()
             raise
-        running.kill()
+        running.kill()  # with what it left in its group, which may hold the output open
         await running.read_rest()
         return running.report()
 
@@ -136,7 +137,7 @@ class CommandTools(AbstractCapability[Any]):
                 command,
                 cwd=self._folder,
                 env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.DEVNULL,  # a command that asks something gets an end, and no key of the person
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,  # in the order in which it was written
                 start_new_session=True,  # a group of its own to kill, and no terminal to ask at

@@ -38,6 +38,7 @@ class Delegation(AbstractCapability[Any]):
             task: All that it needs to know: it sees nothing of this conversation.
         """
         try:
+            # A new one for each: several may run at a time, each with todos of its own.
             return (await self._make_agent().run(task, usage=ctx.usage)).output
         except RunCancelled:  # with the whole turn
             raise

@@ -50,6 +50,7 @@ class FileTools(AbstractCapability[Any]):
             first_line: Where to begin, from 1.
             lines: How many lines; at most 1000.
         """
+        # Not `splitlines`, for which a form feed ends a line too: editors and grep would number the lines otherwise.
         every = self._folder.text(path).split("\n")
         if every[-1] == "":
             every.pop()

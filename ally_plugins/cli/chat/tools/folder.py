@@ -112,8 +112,10 @@ class Folder:
         start, end = self.path(given), time.monotonic() + _WALK_S
         if not _is_folder(start):
             raise ToolFailed(f"there is no folder {given!r}")
+        # Models write both; `fnmatch` has no `**`, and its `*` passes over slashes as it is.
         wanted = pattern.removeprefix("./").removeprefix("**/")
         for place, folders, names in os.walk(start):
+            # In place: `os.walk` goes into what is left in the list, in its order.
             folders[:] = sorted(set(folders) - _UNSEARCHED)
             for name in sorted(names):
                 if time.monotonic() > end:

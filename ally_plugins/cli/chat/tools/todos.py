@@ -78,6 +78,7 @@ class Todos(AbstractCapability[Any]):
         if is_done or not isinstance(last, ModelRequest):
             return request_context
         reminder = UserPromptPart(f"<todos>\n{_lines(self._todos)}\n</todos>")
+        # Copies: the history holds these objects, in which a reminder would stay for ever.
         return replace(request_context, messages=[*before, replace(last, parts=[*last.parts, reminder])])
 
 
