@@ -4,6 +4,7 @@ import importlib
 import os
 import shutil
 import sys
+from importlib import machinery
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,17 @@ def test_a_namespace_over_several_directories_is_searched_in_all(site: Site, tmp
     site.add("p", {"p": "space.p:P"}, {"space/p/__init__.py": "", "space/p/ally-plugin.toml": GOOD})
     sys.path.insert(0, str(first.path))
     assert only("p").problem is None
+
+
+@pytest.mark.parametrize("suffix", [*machinery.EXTENSION_SUFFIXES, *machinery.BYTECODE_SUFFIXES])
+def test_of_two_files_of_one_module_the_one_that_an_import_would_load_counts(site: Site, suffix: str) -> None:
+    site.add("p", {"p": "space.mod:P"}, {"space/mod.py": "", "space/mod.ally-plugin.toml": GOOD})
+    before = only("p").content_digest()
+    added = site.write(f"space/mod{suffix}", "nobody agreed to this")
+    loaded = machinery.PathFinder.find_spec("space.mod", [str(site.path / "space")])
+    assert loaded is not None
+    assert only("p").root == loaded.origin
+    assert (only("p").content_digest() != before) is (loaded.origin == str(added))
 
 
 def test_a_top_level_module_that_hides_the_distribution_is_what_counts(site: Site, tmp_path: Path) -> None:

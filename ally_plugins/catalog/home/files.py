@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from importlib.machinery import ModuleSpec, PathFinder, all_suffixes
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES, ModuleSpec, PathFinder
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +60,9 @@ UNREAD_BYTECODE: Final = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPYCACHEPREFIX":
 """The variables that make Python read sources only, below a place where there can be no file. A start takes some 0.7 s
 longer then, since the standard library is compiled too."""
 
-_SUFFIXES: Final = tuple(all_suffixes())
+_SUFFIXES: Final = (*EXTENSION_SUFFIXES, *SOURCE_SUFFIXES, *BYTECODE_SUFFIXES)
+"""In the order of an import; `all_suffixes` has the sources first, and consent would cover a file that is not run."""
+
 _CACHE: Final = "__pycache__"
 _COMPILED: Final = (".pyc", ".pyo")
 _SKIPPED: Final = frozenset({"__pycache__", ".git", ".hg", ".tox", ".venv", "node_modules"})
