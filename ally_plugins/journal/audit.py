@@ -29,11 +29,13 @@ ProblemKind: TypeAlias = Literal[
 ]
 
 _QUERY: Final = "SELECT n, at, kind, plugin, session_id, ref, key, data, digest, hash FROM records ORDER BY n"
-# A changed byte may also turn a text into a blob of the same bytes, which the hashes cannot tell.
+# A changed byte may also turn a text into a blob of the same bytes, or back, which the hashes cannot tell.
 _MISTYPED: Final = (
-    "SELECT n FROM records WHERE typeof(at) != 'integer' OR typeof(kind) != 'text' OR typeof(plugin) = 'blob' "
-    "OR typeof(session_id) = 'blob' OR typeof(ref) = 'blob' OR typeof(key) = 'blob' OR typeof(state) = 'blob' "
-    "OR typeof(settled_at) NOT IN ('null', 'integer') "
+    "SELECT n FROM records WHERE typeof(at) != 'integer' OR typeof(kind) != 'text' "
+    "OR typeof(plugin) NOT IN ('null', 'text') OR typeof(session_id) NOT IN ('null', 'text') "
+    "OR typeof(ref) NOT IN ('null', 'text') OR typeof(key) NOT IN ('null', 'text') "
+    "OR typeof(digest) != 'blob' OR typeof(hash) != 'blob' "
+    "OR typeof(state) NOT IN ('null', 'text') OR typeof(settled_at) NOT IN ('null', 'integer') "
     "OR typeof(data) NOT IN ('null', CASE kind WHEN 'events' THEN 'blob' ELSE 'text' END) ORDER BY n LIMIT 1"
 )
 # What is no message has no state, and a message that is pending was not settled: nothing records such a change.
@@ -255,13 +257,14 @@ def _link_of(before: bytes, n: int, row: _Row) -> bytes | None:
     try:
         kind, plugin, session_id, ref, key = _decoded(texts)
         return link(before, digest, n, at, kind or "", plugin, session_id, ref, key)
-    # TypeError: what JSON or `bytes` does not take; ValueError: what is no UTF-8.
+    # TypeError: what JSON, `bytes` or `str` does not take; ValueError: what is no UTF-8.
     except (TypeError, ValueError):
         return None
 
 
-def _decoded(texts: list[bytes | None]) -> Iterator[str | None]:
-    return (text if text is None else text.decode() for text in texts)
+def _decoded(texts: list[Any]) -> Iterator[str | None]:
+    # Not `text.decode()`: what a changed byte made a number has none, and here is a TypeError.
+    return (text if text is None else str(text, "utf-8") for text in texts)
 
 
 def _as_bytes(data: Any) -> bytes:

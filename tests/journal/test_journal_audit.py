@@ -110,6 +110,27 @@ def test_a_text_that_became_a_blob_of_the_same_bytes_is_named(copy: Path, column
     assert found_in(copy) == ("altered", n)
 
 
+@pytest.mark.parametrize("column", ["digest", "hash"])
+def test_a_blob_that_became_a_text_of_the_same_bytes_is_named(copy: Path, column: str) -> None:
+    execute(copy, f"UPDATE records SET {column} = CAST({column} AS TEXT) WHERE n = 3")
+    assert found_in(copy) == ("altered", 3)
+
+
+@pytest.mark.parametrize("value", ["1", "1.5"])
+@pytest.mark.parametrize("column", [column for column in COLUMNS if column not in {"state", "settled_at"}])
+def test_a_column_that_became_a_number_is_named(copy: Path, column: str, value: str) -> None:
+    n = number_of(copy, "kind = 'message_state'")
+    execute(
+        copy,
+        # A changed byte needs no statement, and so no column that makes a text of the number.
+        "ALTER TABLE records RENAME TO typed",
+        f"CREATE TABLE records(n INTEGER PRIMARY KEY, {', '.join(COLUMNS)})",
+        "INSERT INTO records SELECT * FROM typed",
+        f"UPDATE records SET {column} = {value} WHERE n = {n}",
+    )
+    assert found_in(copy) == ("altered", n)
+
+
 @pytest.mark.parametrize("n", range(1, 15))
 def test_a_removed_record_is_named(copy: Path, n: int) -> None:
     execute(copy, f"DELETE FROM records WHERE n = {n}")
