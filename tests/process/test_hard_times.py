@@ -84,6 +84,32 @@ def test_a_guardian_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyP
     asyncio.run(main())
 
 
+@pytest.mark.usefixtures("no_leaks")
+def test_a_launch_that_is_too_long_and_waits_for_its_turn_fails_and_leaves_the_others_theirs() -> None:
+    async def main() -> None:
+        launcher = GuardedLauncher()
+        await launcher.start()
+        guardian = launcher.guardian_pid
+        assert guardian is not None
+        os.kill(guardian, signal.SIGSTOP)
+        # Eight of these are more than the line holds, so that those behind them wait.
+        programs = [spec("true", "x" * 100_000)] * 8 + [spec("cat", "x" * 4_000_000), spec("true")]
+        launches = [asyncio.create_task(launcher.launch(each, asyncio.Protocol, ignore)) for each in programs]
+        await asyncio.sleep(0)
+        os.kill(guardian, signal.SIGCONT)
+        *begun, too_long, behind = await asyncio.wait_for(asyncio.gather(*launches, return_exceptions=True), PATIENCE)
+        assert isinstance(too_long, CannotExecute)
+        assert str(too_long).startswith("cannot execute 'cat': its arguments and environment are too long")
+        for process in (*begun, behind):
+            assert not isinstance(process, BaseException)
+            assert await asyncio.wait_for(process.exited, PATIENCE) == Exit(0, None)
+            assert await process.stop(1)
+        assert launcher.guardian_pid == guardian
+        await launcher.close()
+
+    asyncio.run(main())
+
+
 @Both
 @pytest.mark.usefixtures("no_leaks")
 def test_a_host_without_free_descriptors_is_told_and_goes_on(maker: Callable[[], Launcher]) -> None:

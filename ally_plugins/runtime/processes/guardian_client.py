@@ -12,6 +12,7 @@ import itertools
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.process_spec import running_python
@@ -135,7 +136,7 @@ class GuardedLauncher(Launcher):
     def _open(self) -> tuple[LifeLine, asyncio.Future[None]]:
         if not self._python:
             raise _no_guardian(sys.executable, "it is no Python")
-        line = LifeLine(self._receive, self._lose)
+        line = LifeLine(self._receive, self._lose, self._fail_unsent)
         try:
             line.open(self._python)
         except OSError as error:
@@ -156,6 +157,14 @@ class GuardedLauncher(Launcher):
         task = asyncio.get_running_loop().create_task(self._sweep(line), name="ally-sweep")
         self._sweeps.add(task)
         task.add_done_callback(self._sweeps.discard)
+
+    def _fail_unsent(self, message: Mapping[str, Any], error: OSError) -> None:
+        """Answer what waited for its turn on the life line and could not be sent."""
+        if "end" in message:
+            if (process := self._processes.get(message["end"])) is not None:
+                process.kill_main()  # what is left below it ends with the guardian
+        elif (waiting := self._waiting.pop(message["spawn"], None)) is not None and not waiting[1].done():
+            waiting[1].set_exception(_not_sent(waiting[0], error.errno or 0))
 
     async def _sweep(self, line: LifeLine) -> None:
         processes = [process for process in self._processes.values() if process.line is line]

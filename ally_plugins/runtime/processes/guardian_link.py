@@ -34,14 +34,20 @@ _Message = dict[str, Any]
 class LifeLine:
     """One guardian process and the socket to it, from `open` until the process is reaped."""
 
-    def __init__(self, on_message: Callable[[_Message, list[int]], None], on_lost: Callable[[LifeLine], None]) -> None:
+    def __init__(
+        self,
+        on_message: Callable[[_Message, list[int]], None],
+        on_lost: Callable[[LifeLine], None],
+        on_unsent: Callable[[Mapping[str, Any], OSError], None],
+    ) -> None:
         self.token = secrets.token_hex(8)
         """What the marker variable of this guardian's daemons begins with."""
         self.lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
         self._on_lost = on_lost
-        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._on_unsent = on_unsent
+        self._outbox: deque[tuple[Mapping[str, Any], bytes, list[int]]] = deque()
         self._is_writing = False
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,14 +94,17 @@ class LifeLine:
         self._loop.add_reader(self._pidfd, self._ended)
 
     def send(self, message: Mapping[str, Any], descriptors: list[int] | None = None) -> None:
-        """Send a message with copies of descriptors. Raises OSError when it is too long for the kernel."""
+        """Send a message with copies of descriptors. Raises OSError when it is too long for the kernel.
+
+        Where it has to wait for others, `on_unsent` is called with that error instead.
+        """
         if self._socket is None:
             return
         data = json.dumps(message).encode()
         # The caller closes its own as soon as this returns, and the message may have to wait.
         copies = _copy_all(descriptors or [])
         if self._outbox or not self._try_send(data, copies):
-            self._outbox.append((data, copies))
+            self._outbox.append((message, data, copies))
             self._watch_writing(is_wanted=True)
 
     def close(self) -> None:
@@ -104,7 +113,7 @@ class LifeLine:
             return
         self._loop.remove_reader(self._socket.fileno())
         self._watch_writing(is_wanted=False)
-        for _, copies in self._outbox:
+        for _, _, copies in self._outbox:
             close_all(copies)
         self._outbox.clear()
         self._socket.close()
@@ -143,10 +152,18 @@ class LifeLine:
         self._on_lost(self)
 
     def _write(self) -> None:
-        while self._outbox and self._try_send(*self._outbox[0]):
-            self._outbox.popleft()
-        if not self._outbox:
-            self._watch_writing(is_wanted=False)
+        while self._outbox:
+            # Off the queue first: what fails has its copies closed, and must never be tried again with their numbers.
+            message, data, copies = self._outbox.popleft()
+            try:
+                is_sent = self._try_send(data, copies)
+            except OSError as error:
+                self._on_unsent(message, error)
+                continue
+            if not is_sent:
+                self._outbox.appendleft((message, data, copies))
+                return
+        self._watch_writing(is_wanted=False)
 
     def _try_send(self, data: bytes, copies: list[int]) -> bool:
         sock = self._socket
