@@ -14,6 +14,7 @@ from ally_plugins.contract.values.conversation import Message, Stop, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, RefusedError
 from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.runtime.lanes.teardown import cancel_task
 
 from .samples import LARGE_TEXT, sample_calls, sample_events, sample_inputs, sample_prompts
 
@@ -161,9 +162,7 @@ class Heartbeat:
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await cancel_task(self._task)
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()

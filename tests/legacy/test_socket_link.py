@@ -555,6 +555,24 @@ def test_a_daemon_that_exits_first_is_not_waited_for(short_dir: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_waiting_for_a_daemon_can_be_cancelled_just_after_it_has_exited(short_dir: Path, turns: int) -> None:
+    async def main() -> None:
+        exited = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(SocketLink("me", str(short_dir / "none.sock")).wait_ready(60, exited))
+        await asyncio.sleep(0)
+        exited.set_result(None)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if waiting.cancel():
+            await asyncio.wait([waiting])
+            assert waiting.cancelled()
+        else:
+            assert isinstance(waiting.exception(), DaemonGone)
+
+    asyncio.run(main())
+
+
 def test_a_daemon_that_never_listens_is_given_up_with_a_hint(short_dir: Path) -> None:
     async def main() -> None:
         with pytest.raises(PluginError, match=r"did not listen on .* within 0.1 s; .*SOCKET_PATH"):

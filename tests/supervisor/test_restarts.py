@@ -367,6 +367,32 @@ def test_a_host_whose_start_is_cancelled_leaves_no_process(theatre: Theatre, bod
     assert children() == before
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("what", ["exit", "restart"])
+def test_a_stop_in_the_turns_of_the_loop_after_an_exit_or_a_restart_is_final(
+    theatre: Theatre, what: str, turns: int
+) -> None:
+    """The supervisor is at another place in each of these turns."""
+
+    async def main() -> None:
+        async with theatre("serve()") as stage:
+            supervisor, process = stage.bad.supervisor, stage.bad.supervisor.process
+            os.kill(stage.pid, signal.SIGKILL)
+            await asyncio.wait([process.exited])
+            if what == "restart":
+                await stage.reached("backoff")
+                supervisor.restart("now")
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            before = supervisor.started
+            stopping = asyncio.ensure_future(supervisor.stop("the operator has disabled it"))
+            await until(lambda: stopping.done() or supervisor.started > before)
+            assert stopping.done()
+            assert supervisor.process is None
+
+    go(main())
+
+
 def test_a_stop_in_the_middle_of_a_restart_leaves_no_process(theatre: Theatre) -> None:
     """The first end waits for an answer to `shutdown` when the second one comes."""
     body = """

@@ -20,6 +20,7 @@ from ally_plugins.contract.values.inert import inert
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonError, Link
 from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 from ally_plugins.runtime.lanes.requests import Crash
+from ally_plugins.runtime.lanes.teardown import cancel_task
 from ally_plugins.runtime.processes.process import Process
 
 from .lane import RemoteLane
@@ -189,8 +190,10 @@ class Supervisor:
                     return
                 if (delay := self._next_try(failure, ran_for)) is None:
                     return
+                # Not `wait_for`, which until Python 3.12 loses a cancellation that comes just after the restart.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._restart_now.wait(), delay)
+                    async with asyncio.timeout(delay):
+                        await self._restart_now.wait()
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - becomes the reason of the state; other daemons go on
@@ -279,9 +282,7 @@ class Supervisor:
                 raise StartFailed(f"was not ready within {limit:g} s{self._stderr_suffix()}")
             return task.result()
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+            await cancel_task(task)
 
     async def _watch(self, process: Process, began: float) -> str:
         """Wait until the process exits, breaks its connection, fails its health checks or is to restart; return why."""
@@ -297,9 +298,7 @@ class Supervisor:
                 # It most likely exits, and the exit code is the better reason.
                 await asyncio.wait([process.exited], timeout=EXIT_DELAY)
         finally:
-            health.cancel()
-            with suppress(asyncio.CancelledError):
-                await health
+            await cancel_task(health)
         if self._restart_now.is_set():
             return self._broken.result() if self._broken.done() else "it is to start again"
         if process.exited.done():
@@ -363,9 +362,7 @@ class Supervisor:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait([request], timeout=EXIT_DELAY)  # its answer may still be in the pipe
         finally:
-            request.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await request
+            await cancel_task(request)
 
     def _describe_exit(self, end: Exit, began: float, when: str = "") -> str:
         seconds = asyncio.get_running_loop().time() - began

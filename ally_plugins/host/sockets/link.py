@@ -21,6 +21,7 @@ from ally_plugins.contract.values.errors import EncodeError, PluginError, ToolCa
 from ally_plugins.contract.values.events import Event, EventsDropped
 from ally_plugins.journal.process_identity import is_stopped
 from ally_plugins.runtime.lanes.link import DaemonGone, NotSent
+from ally_plugins.runtime.lanes.teardown import cancel_task
 from ally_plugins.runtime.processes.unixsocket import other_end
 
 from .messages import ArrivingAnswer, beginning, call_message, event_message, read_answer
@@ -204,10 +205,7 @@ class SocketLink:
         try:
             await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not polling.done():
-                polling.cancel()
-                with suppress(asyncio.CancelledError):
-                    await polling
+            await cancel_task(polling)
         if exited is not None and exited.done():
             raise DaemonGone(f"{self.plugin!r} exited before it listened on {self.path!r}", plugin=self.plugin)
         if polling.cancelled():

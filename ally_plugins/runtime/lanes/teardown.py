@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-__all__ = ["end_tasks", "finished", "is_at_work", "is_torn_down", "kill_task"]
+__all__ = ["cancel_task", "end_tasks", "finished", "is_at_work", "is_torn_down", "kill_task"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,18 @@ async def finished(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def cancel_task(task: asyncio.Future[Any]) -> None:
+    """Cancel a task and wait until it has ended, whatever comes of it.
+
+    Cancelling this raises CancelledError, and the task ends alone.
+    """
+    task.cancel()
+    # Not `suppress(CancelledError)` around `await task`, which would swallow a cancellation of the one who waits.
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # seen, so that asyncio does not log it
 
 
 async def kill_task(task: asyncio.Task[Any]) -> None:
