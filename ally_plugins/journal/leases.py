@@ -146,9 +146,12 @@ class LeaseTable:
         """
         found = self._db.execute("SELECT value FROM meta WHERE name = 'lease_epoch'").fetchone()
         given = int(found[0]) if found is not None else 0
+        # Of all: `held` is in no order of epochs, and with a lost one's epoch its holder would be taken for the owner.
+        highest = max((lease.epoch for lease in self._held.values()), default=0)
+        if highest > given:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('lease_epoch', ?)", (str(highest),))
         for lease in self._held.values():
             if lease.epoch > given and lease.lost is None:
-                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('lease_epoch', ?)", (str(lease.epoch),))
                 self._insert("INSERT OR IGNORE", lease)
 
     def _insert(self, insert: str, lease: Lease) -> None:

@@ -398,6 +398,30 @@ def test_a_session_is_still_its_hosts_when_the_journal_has_lost_its_last_writes(
     assert events_of(tmp_path, "conv")[-1] == "three"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="an open file can be moved on POSIX only")
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_no_epoch_is_given_twice_when_the_journal_has_lost_their_count(tmp_path: Path, *, is_lost: bool) -> None:
+    path, away = tmp_path / "journal.db", tmp_path / "away"
+    journal = Journal.open(path)
+    try:
+        claimed = [journal.claim(session_id, "h1", lambda: None) for session_id in ("a", "b", "a")]
+        assert [lease.epoch for lease in claimed] == [1, 2, 3]
+        if is_lost:
+            claimed[-1].lose("taken over")
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("DELETE FROM meta WHERE name = 'lease_epoch'")
+            db.execute("DELETE FROM leases")
+        path.rename(away)
+        with pytest.raises(JournalError):
+            journal.append_blocking(Record("x", 1))
+        away.rename(path)
+        wait_until(lambda: journal.healthy)
+        assert {row.session_id for row in journal.reader.leases()} == {"b"} | ({"a"} if not is_lost else set())
+        assert journal.claim("c", "h1", lambda: None).epoch == 4
+    finally:
+        journal.close_blocking()
+
+
 def test_a_session_that_was_taken_over_and_closed_again_is_not_its_first_hosts(tmp_path: Path) -> None:
     async def main() -> None:
         async with new_host(tmp_path) as a, new_host(tmp_path) as b:
