@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
 from ally_plugins import Allow, Ask, Decision, Deny, Event, Message, PermissionRequest, ToolCall, ToolCallStart
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.runtime.lanes.dispatch import HookCall
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
+
+if TYPE_CHECKING:
+    from ally_plugins.runtime.lanes.plugin import Plugin
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 REQUEST = PermissionRequest(request_id="r1", tool_name="bash")
@@ -504,3 +508,28 @@ def test_without_gates_a_call_is_allowed_and_nothing_is_recorded() -> None:
     ruling = go(rule(new_host({"p": make_plugin()})))
     assert ruling.is_allowed
     assert ruling.decision_id is None
+
+
+def test_gates_that_were_called_are_taken_back_when_another_cannot_be_called() -> None:
+    seen: list[str] = []
+
+    async def gate(self: Any, call: ToolCall) -> None:  # noqa: ARG001
+        seen.append(call.tool_name)
+
+    def arguments(plugin: Plugin) -> tuple[ToolCall]:
+        if plugin.name == "q":
+            raise ValueError("no arguments for q")
+        return (ToolCall("first"),)
+
+    async def main() -> None:
+        async with new_host({name: make_plugin(ally_gate_tool_call=gate) for name in ("p", "q")}) as host:
+            dispatcher = host.services.dispatcher
+            hook = HookCall(hook="ally_gate_tool_call", session_id=host.session().id)
+            p, q = dispatcher.participants(hook)
+            with pytest.raises(ValueError, match="no arguments for q"):
+                await dispatcher.ask(hook, [p, q], arguments)
+            # Its lane calls in order: when this one has answered, the first would have been called.
+            await dispatcher.ask(hook, [p], lambda _: (ToolCall("second"),))
+            assert seen == ["second"]
+
+    go(main())

@@ -167,14 +167,14 @@ class Dispatcher:
         """
         poll = _Poll()
         held = self._refuse_reentry(call, plugins)
-        for plugin in plugins:
-            if plugin.why_unavailable(call.hook) is None:
-                future = _submit(plugin, call, arguments(plugin), "gate")
-                poll.add(plugin.name, future)
-                if held:
-                    self._waits.begin(held, plugin.name)
-                    future.add_done_callback(partial(self._has_answered, held, plugin.name))
         try:
+            for plugin in plugins:
+                if plugin.why_unavailable(call.hook) is None:
+                    future = _submit(plugin, call, arguments(plugin), "gate")
+                    poll.add(plugin.name, future)
+                    if held:
+                        self._waits.begin(held, plugin.name)
+                        future.add_done_callback(partial(self._has_answered, held, plugin.name))
             await poll.wait()
         finally:
             poll.cancel()
