@@ -184,8 +184,9 @@ def connect_read_only(path: Path) -> sqlite3.Connection:
     try:
         return _try_read_only(_uri(path, "mode=ro"), path)
     except sqlite3.OperationalError as error:
-        # In a folder that cannot be written, a WAL database without a WAL can be read as immutable only.
-        if path.exists() and not path.with_name(path.name + "-wal").exists():
+        # In a folder that cannot be written, a WAL database without a WAL can be read as immutable only. The WAL of a
+        # linked journal lies beside the file itself.
+        if path.exists() and not Path(os.path.realpath(path) + "-wal").exists():
             with suppress(sqlite3.Error):
                 return _try_read_only(_uri(path, "mode=ro&immutable=1"), path)
         raise JournalError(describe_error(error, path)) from error

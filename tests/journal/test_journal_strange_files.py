@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.journal import schema
 from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
+from ally_plugins.journal.schema import connect_read_only
 from ally_plugins.journal.values import Record
 
 if TYPE_CHECKING:
@@ -126,6 +130,21 @@ def test_a_journal_may_be_a_link_to_a_disk_with_more_room(path: Path, tmp_path: 
     journal.append_blocking(Record("note", 9, data={}))
     journal.close_blocking()
     assert verify(path).records == 4
+
+
+def test_a_linked_journal_that_another_program_locks_is_never_read_without_its_log(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.01)
+    (tmp_path / "large").mkdir()
+    path.rename(tmp_path / "large" / "journal.db")
+    path.symlink_to(tmp_path / "large" / "journal.db")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with other:
+            other.execute("UPDATE records SET at = 0")  # is in the log alone
+        with pytest.raises(JournalError, match="was locked"):
+            connect_read_only(path)
 
 
 def test_a_head_that_becomes_a_pipe_while_the_journal_is_in_use_holds_nobody_up(path: Path) -> None:
