@@ -270,7 +270,7 @@ class PluginProcess:
             data = {"reason": REASONS[SHUTTING_DOWN]}
             self._peer.fail(message.id, SHUTTING_DOWN, str(error), data)
         elif self._service is not None:
-            self._service.failed(message.id, error, what)
+            self._service.failed(self._peer, message.id, error, what)
 
     # --- failures ---
 

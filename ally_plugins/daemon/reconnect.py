@@ -131,17 +131,16 @@ class TalkBack:
         peer.open(await self._open_socket())
         own = {"name": self._name} if self._name is not None else {}
         try:
-            initialization = Initialization.read(
-                await peer.call("initialize", {"token": self._token, "protocol": PROTOCOL, **own})
-            )
+            params = {"token": self._token, "protocol": PROTOCOL, **own}
+            # `then`, before the next message is read: a request may come with the same bytes.
+            await peer.call("initialize", params, then=lambda told: self._adopt(Initialization.read(told), peer))
         # A cancellation too: nobody else knows these descriptors.
         except BaseException:
             peer.close()
             raise
-        peer.name = initialization.plugin
-        self._adopt(initialization, peer)
 
     def _adopt(self, initialization: Initialization, peer: Peer) -> None:
+        peer.name = initialization.plugin
         peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         if self._service is None or self._outbound is None:
             self._service = service = Service(initialization.plugin, peer)
@@ -179,6 +178,8 @@ class TalkBack:
             await self._broken.wait()
             # At once, so that calls are refused while there is no host, and do not wait for one.
             self._let_go()
+            if self._service is not None:
+                self._service.drop()
             wait = FIRST_WAIT
             while True:
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - only to spread attempts

@@ -30,14 +30,18 @@ METHODS: Final = frozenset({"call_tool", "run_action", "run_task", "ping"})
 
 
 class Service:
-    """What runs now for the host's requests, by the request's id; it lives as long as the connection."""
+    """What runs now for the host's requests; `peer` is the connection that they come over.
+
+    Where the connection is made anew, `peer` is set to the new one, and what the old one asked for is to be dropped.
+    """
 
     def __init__(self, plugin: str, peer: Peer) -> None:
         self.plugin = plugin
         self.peer = peer
         self.handlers = Handlers(plugin)
         self.tasks = DaemonTasks(plugin)
-        self._working: dict[Id, asyncio.Task[None]] = {}
+        # By the connection too: the ids of each begin at 1.
+        self._working: dict[tuple[Peer, Id], asyncio.Task[None]] = {}
 
     def request(self, message: Request) -> None:
         """Start the work of a request, in a task that answers it. Raises NotFoundRefused, EventError."""
@@ -55,11 +59,15 @@ class Service:
                 self.peer.fail(message.id, METHOD_NOT_FOUND, text, {"reason": REASONS[METHOD_NOT_FOUND]})
 
     def cancelled(self, request_id: Id) -> None:
-        """Cancel what works on a request."""
-        task = self._working.get(request_id)
+        """Cancel what works on a request of this connection."""
+        task = self._working.get((self.peer, request_id))
         if task is not None:
-            # Not before its first step: it answers by itself, and a callback would cost each answer a turn of the loop.
-            asyncio.get_running_loop().call_soon(task.cancel)
+            _cancel_soon(task)
+
+    def drop(self) -> None:
+        """Cancel everything that works for a connection that has broken: nobody waits for it."""
+        for task in self._working.values():
+            _cancel_soon(task)
 
     async def stop(self, grace: float) -> None:
         """Cancel everything, and give it `grace` seconds to end. Cancelling it only ends the waiting."""
@@ -91,37 +99,46 @@ class Service:
         begun.add_done_callback(lambda _: task.close())  # cancelled before its first step
 
     def _begin(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._work(request_id, work, scope, what), name=f"ally-{what}")
-        self._working[request_id] = task
+        peer = self.peer
+        begun = self._work(peer, request_id, work, scope, what)
+        task = asyncio.get_running_loop().create_task(begun, name=f"ally-{what}")
+        self._working[peer, request_id] = task
         return task
 
-    async def _work(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> None:
+    async def _work(
+        self, peer: Peer, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str
+    ) -> None:
+        # `peer` and not `self.peer`: a connection made anew meanwhile must not get this answer.
         # Needs no reset: the context is this task's own.
         SCOPE.set(scope)
         try:
-            # `self.peer` is looked up before the `await`: a connection made anew meanwhile must not get this answer.
-            self.peer.respond(request_id, await work())
+            peer.respond(request_id, await work())
         except asyncio.CancelledError:
-            self.peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})
+            peer.fail(request_id, CANCELLED, "cancelled", {"reason": REASONS[CANCELLED]})
             raise
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything
-            self.failed(request_id, error, what)
+            self.failed(peer, request_id, error, what)
         finally:
             # Once it is answered, the host may use the id again, and the entry be that of another request.
-            if self._working.get(request_id) is asyncio.current_task():
-                del self._working[request_id]
+            if self._working.get((peer, request_id)) is asyncio.current_task():
+                del self._working[peer, request_id]
 
-    def failed(self, request_id: Id, error: BaseException, what: str) -> None:
+    def failed(self, peer: Peer, request_id: Id, error: BaseException, what: str) -> None:
         """Answer a request with what the plugin's code raised; what is no answer on purpose goes to stderr as well."""
         raised = error.raised if isinstance(error, HookExit) else error
         if isinstance(raised, EncodeError):  # its text is ours, and names the place of what JSON cannot say
             write_stderr(f"{what} failed: {raised}")
             text = f"what it returned cannot be sent: {raised}"
-            self.peer.fail(request_id, PARSE_ERROR, text, {"reason": REASONS[PARSE_ERROR]})
+            peer.fail(request_id, PARSE_ERROR, text, {"reason": REASONS[PARSE_ERROR]})
             return
         if not isinstance(raised, (RefusedError, ToolCallError)):
             write_failure(what, raised)
-        self.peer.refuse(request_id, raised)
+        peer.refuse(request_id, raised)
+
+
+def _cancel_soon(task: asyncio.Task[None]) -> None:
+    # Not before its first step: it answers by itself, and a callback would cost each answer a turn of the loop.
+    asyncio.get_running_loop().call_soon(task.cancel)
 
 
 def scope_of(plugin: str, params: dict[str, Any], *, task_id: str | None = None, held: Iterable[str] = ()) -> Scope:

@@ -20,7 +20,7 @@ from ally_plugins.daemon import connect_back
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Request, Response
-from tests.kit.waiting import go
+from tests.kit.waiting import go, until
 
 TOLD = {"plugin": "talker", "protocol": "1", "capabilities": ["add_message"], "settings": {"limit": 3}}
 RECEIPT = {"id": "m-1", "offset": 1, "state": "pending"}
@@ -46,12 +46,15 @@ class Host(asyncio.Protocol):
                 if message.method != "initialize":
                     self.connection.respond(message.id, RECEIPT)
                 elif message.params["token"] == "right":
-                    self.connection.respond(message.id, TOLD)
+                    self.take_in(message)
                 else:
                     self.connection.fail(message.id, -32015, "the token is not good", {"reason": "unauthorized"})
             elif isinstance(message, Response | ErrorResponse):
                 self.answers[message.id].set_result(message)
         self.transport.write(self.connection.data_to_send())
+
+    def take_in(self, message: Request) -> None:
+        self.connection.respond(message.id, TOLD)
 
     async def ask(self, method: str, **params: Any) -> Any:
         future = asyncio.get_running_loop().create_future()
@@ -65,10 +68,19 @@ def socket_path(short_dir: Path) -> str:
     return str(short_dir / "s")
 
 
-async def _serve(path: str) -> tuple[asyncio.Server, list[Request], list[Host]]:
+class Eager(Host):
+    """Calls with the same write that takes the daemon in."""
+
+    def take_in(self, message: Request) -> None:
+        super().take_in(message)
+        self.ping = asyncio.get_running_loop().create_future()
+        self.answers[self.connection.request("ping", {})] = self.ping
+
+
+async def _serve(path: str, host: type[Host] = Host) -> tuple[asyncio.Server, list[Request], list[Host]]:
     asked: list[Request] = []
     connections: list[Host] = []
-    server = await asyncio.get_running_loop().create_unix_server(lambda: Host(asked, connections), path)
+    server = await asyncio.get_running_loop().create_unix_server(lambda: host(asked, connections), path)
     return server, asked, connections
 
 
@@ -138,6 +150,60 @@ def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
                         break
             assert [request.method for request in asked] == ["initialize", "add_message"]
         server.close()
+
+    go(main())
+
+
+def test_a_tool_of_a_connection_that_broke_is_cancelled_and_answers_no_request_of_the_next_one(
+    socket_path: str,
+) -> None:
+    async def main() -> None:
+        cancelled, goes_on, answers = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def fail() -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+                await goes_on.wait()
+                raise ToolCallError("of the first connection", tool="fail")
+
+        async def answer() -> str:
+            await answers.wait()
+            return "of the second connection"
+
+        server, asked, connections = await _serve(socket_path)
+        async with server, connect_back(path=socket_path, token="right") as back, asyncio.timeout(10):
+            await back.ally.register_tool(fail)
+            await back.ally.register_tool(answer)
+            first = asyncio.create_task(connections[0].ask("call_tool", name="fail", arguments={}))
+            assert (await connections[0].ask("ping")).result == "pong"
+            connections[0].transport.abort()
+            await cancelled.wait()
+            await until(lambda: asked[-1].method == "initialize")
+            second = asyncio.create_task(connections[1].ask("call_tool", name="answer", arguments={}))
+            assert (await connections[1].ask("ping")).result == "pong"
+            assert set(connections[0].answers) == set(connections[1].answers)  # the ids of both
+            goes_on.set()
+            assert (await connections[1].ask("ping")).result == "pong"
+            answers.set()
+            assert (await second).result == "of the second connection"
+            assert not first.done()
+            first.cancel()
+
+    go(main())
+
+
+def test_a_request_that_comes_along_with_the_answer_to_initialize_is_answered(socket_path: str) -> None:
+    async def main() -> None:
+        server, asked, connections = await _serve(socket_path, Eager)
+        async with server, connect_back(path=socket_path, token="right"), asyncio.timeout(10):
+            for number in range(2):
+                await until(lambda: len(asked) > number)  # noqa: B023 - awaited at once
+                host = connections[number]
+                assert isinstance(host, Eager)
+                assert (await host.ping).result == "pong"
+                host.transport.abort()
 
     go(main())
 
