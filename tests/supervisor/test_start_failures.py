@@ -12,6 +12,7 @@ import pytest
 from ally_plugins import Host
 from ally_plugins.contract.process_spec import Daemon, Timing
 from ally_plugins.contract.values.errors import HostError
+from ally_plugins.host.sockets.claims import claim_socket
 from tests.kit.daemons import write_daemon
 from tests.kit.waiting import go
 
@@ -57,6 +58,33 @@ def test_a_program_that_is_not_there_cannot_be_executed(theatre: Theatre) -> Non
     reason = told(theatre, daemon=Daemon(("no-such-program-here",)))
     assert reason.startswith("cannot execute 'no-such-program-here': no such file or directory; install it, or put it")
     assert reason.endswith("; see `ally-plugins info bad`")
+
+
+LISTENS = f"""#!{sys.executable}
+import os, socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(os.environ["SOCKET_PATH"])
+listener.listen()
+while True:
+    listener.accept()[0].close()
+"""
+
+
+def test_a_program_that_was_not_there_keeps_no_socket_from_others_and_runs_once_it_is_there(short_dir: Path) -> None:
+    path, program = str(short_dir / "it.sock"), short_dir / "program"
+    daemon = Daemon((str(program),), transport="socket", socket=path)
+
+    async def main() -> None:
+        async with Host("test", home=short_dir / "home", discover=False, plugins={"bad": daemon}) as host:
+            assert "cannot execute" in host.plugins["bad"].reason
+            claim_socket(path, "another").release()
+            program.write_text(LISTENS, encoding="utf-8")
+            program.chmod(0o755)
+            assert host._live is not None
+            await host._live.restart("bad")
+            assert (host.plugins["bad"].state, host.plugins["bad"].reason) == ("running", "")
+
+    go(main())
 
 
 def test_a_file_that_may_not_be_executed_is_told_with_the_command_that_mends_it(

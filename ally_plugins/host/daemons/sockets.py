@@ -136,6 +136,9 @@ class SocketOpener:
 
     def release(self) -> None:
         """Release the path, and revoke the token."""
+        # By now the token may be that of the next process, which another opener has launched.
+        if self._claim is None:
+            return
         self._release_claim()
         self.remote.services.revoke_token(self.remote.plugin.name)
         self.remote.calls.link = None

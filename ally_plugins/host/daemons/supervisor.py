@@ -87,7 +87,7 @@ class Opener(Protocol):
         """Ask the daemon to end, and wait until it has acknowledged that. May raise anything."""
 
     def release(self) -> None:
-        """Release what was held for the process, which has ended."""
+        """Release what was held for the process, which has ended or was not launched; safe to call again."""
 
     def stderr_tail(self) -> str:
         """Return the end of what it wrote to stderr, as one line; empty when that is nothing."""
@@ -336,6 +336,7 @@ class Supervisor:
         link, process = self._link, self.process
         if process is None:
             self.lane.disconnect(reason)
+            self.opener.release()  # a launch that has failed may have left something
             return
         asks_first = link is not None and graceful and not self._is_shutdown_requested and not process.exited.done()
         if link is not None and asks_first:
