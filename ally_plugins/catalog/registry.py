@@ -238,10 +238,17 @@ class Registry:
             edit_config(self.home, name, lambda _: {"enabled": False}, settled.config)
         return _change("disable", name)
 
-    def forget(self, name: str) -> OperatorChange:
-        """Remove the agreement and the grants, so that a plugin installed again under this name is a new one."""
+    def forget(self, name: str) -> OperatorChange | None:
+        """Remove what a package was granted and agreed to for, so that one installed again under this name is new.
+
+        Returns None, and changes nothing, where the operator has chosen a folder or another source for this name: all
+        that is kept under it is about that one.
+        """
         with self.home.locked():
             settled = read_settled(self.home)
+            # The choice alone, without a search: it stands when what was chosen is not there just now.
+            if settled.config.of(name).origin not in {None, "package"}:
+                return None
             # First, unlike in `enable`, and for the same reason: with only this written the plugin waits for consent;
             # with only its keys removed, config.toml would look as if it had been emptied.
             write_consent(self.home, {other: kept for other, kept in settled.agreements.items() if other != name})

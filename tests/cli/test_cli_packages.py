@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sysconfig
 import venv
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.kit.sites import Site
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -101,6 +104,37 @@ def test_installed_then_agreed_to_then_uninstalled_and_forgotten(operator: Opera
     assert state() == ["waiting for consent"]
     kinds = [record["kind"] for record in operator.records("install", "enable", "uninstall", "forget")]
     assert kinds == ["install", "enable", "uninstall", "forget", "install"]
+
+
+@pytest.mark.slow
+def test_uninstalling_a_package_leaves_the_folder_of_its_name_agreed_to(operator: Operator, tmp_path: Path) -> None:
+    python = _environment(tmp_path / "venv")
+    show = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    installed = Site(Path(subprocess.run(show, capture_output=True, text=True, check=True).stdout.strip()))
+    home = operator.home.path
+    for name in ("guard", "spare"):
+        (home / "plugins" / name).mkdir(parents=True)
+        (home / "plugins" / name / "ally-plugin.toml").write_text('[daemon]\ncommand = ["cat"]\n')
+        operator.run("enable", name, "--yes")
+        info = installed.plugin(name)
+        with (info / "RECORD").open("a") as record:  # what pip is to remove
+            record.writelines(f"\n{info.name}/{file},," for file in ("METADATA", "entry_points.txt"))
+    (home / "quarantine.json").write_text('{"spare": "it fails"}')
+    shutil.rmtree(home / "plugins" / "spare")  # its gates deny, which is no less to be kept
+    files = [home / name for name in ("config.toml", "consent.toml", "quarantine.json")]
+    before = [file.read_bytes() for file in files]
+
+    done = subprocess.run(
+        [python, "-m", "ally_plugins", "uninstall", "guard", "spare", "--yes"],
+        env=operator.environment(PYTHONPATH=""), cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "gone: guard; what was agreed to is about another plugin of this name, and stays" in done.stdout
+    assert not list(installed.path.glob("guard*"))
+    assert [file.read_bytes() for file in files] == before
+    assert operator.records("forget") == []
+    assert [each["state"] for each in operator.ask("list")["plugins"]] == ["enabled", "not installed"]
 
 
 def _environment(folder: Path) -> str:

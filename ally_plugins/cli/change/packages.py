@@ -19,7 +19,7 @@ from ally_plugins.contract.values.errors import ConfigError, OperatorError
 from ally_plugins.contract.values.ids import bare_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from ally_plugins.catalog.environments.installer import InstallReport
     from ally_plugins.catalog.home.folder import Home
@@ -99,17 +99,18 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
         _show_command(state, installing.uninstall_command(distributions))
         done = installing.uninstall(distributions, partial(_pass_on, state))
         writing.note("uninstall", None, _record(done))
-        _forget(writing, done.disappeared)
+        forgotten = _forget(writing, done.disappeared)
     for name in done.disappeared:  # a host that runs has its code loaded: it stops it
         effect = notify_hosts(state.home, "apply", name)
         for line in effect.lines() if effect.answers else ():
             echo(f"{name}: {line}", to_stderr=state.as_json)
-    _finish(state, done)
+    _finish(state, done, forgotten)
 
 
-def _forget(writing: Recorder, names: Sequence[str] | dict[str, str]) -> None:
-    for name in names:
-        writing.change(lambda it, name=name: it.forget(name))  # type: ignore[misc]
+def _forget(writing: Recorder, names: Iterable[str]) -> set[str]:
+    """Forget what was agreed to for these packages, and return the names of those for which something was."""
+    changes = [writing.change(lambda it, name=name: it.forget(name)) for name in names]  # type: ignore[misc]
+    return {change.plugin for change in changes if change is not None}
 
 
 def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -149,7 +150,7 @@ def _record(done: InstallReport) -> dict[str, Any]:
     }
 
 
-def _finish(state: State, done: InstallReport) -> None:
+def _finish(state: State, done: InstallReport, forgotten: Container[str] = ()) -> None:
     # After a failure the error is the only object: one command prints one.
     if state.as_json and done.exit_code == 0:
         print_json(_record(done))
@@ -162,6 +163,7 @@ def _finish(state: State, done: InstallReport) -> None:
     for name, source in done.changed.items():
         echo(f"changed: {inert(name)} is now {inert(source)}; to see what is different: ally-plugins review")
     for name in done.disappeared:
-        echo(f"gone: {inert(name)}; what was agreed to is forgotten")
+        kept = "is about another plugin of this name, and stays"
+        echo(f"gone: {inert(name)}; what was agreed to {'is forgotten' if name in forgotten else kept}")
     if not (done.appeared or done.changed or done.disappeared):
         echo("no plugin appeared, changed or went away")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ally_plugins.contract.values.errors import ConfigError, JournalError
 
@@ -23,6 +23,8 @@ __all__ = ["Recorder", "now_ms", "recorder"]
 
 _MAX_BYTES: Final = 8 * 1024 * 1024
 """More than any of the home's small files may have."""
+
+Change = TypeVar("Change", bound="OperatorChange | None")
 
 
 def now_ms() -> int:
@@ -54,15 +56,16 @@ class Recorder:
         self.registry: Final = registry
         self.journal: Final = journal
 
-    def change(
-        self, make: Callable[[Registry], OperatorChange], undo: Callable[[], object] | None = None
-    ) -> OperatorChange:
+    def change(self, make: Callable[[Registry], Change], undo: Callable[[], object] | None = None) -> Change:
         """Make a change and record it durably; what cannot be recorded is undone.
 
-        `undo` is for what is not a file of the home. Raises what `make` raises, and JournalError.
+        `make` returns None when there was nothing to change. `undo` is for what is not a file of the home. Raises what
+        `make` raises, and JournalError.
         """
         before = _contents(self.registry.home)
         change = make(self.registry)
+        if change is None:
+            return change
         # Kept to be compared when it is undone: what another command writes meanwhile must not be undone with it.
         after = _contents(self.registry.home)
         try:
