@@ -266,10 +266,17 @@ class Writer:
             self.beaten_at = time.monotonic()  # what is claimed now is as new as this
         try:
             store = self._opened(entries)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing of them was written
+            self._fail(entries, error)
+            return
+        try:
             if entries:
                 self._write(store, entries)
         except (sqlite3.Error, OSError, JournalError) as error:
             self._fail(entries, error)
+            return
+        except Exception as error:  # noqa: BLE001 - who waits would wait for ever
+            self._give_up(entries, error)
             return
         self._write_head(store, is_idle=not entries)
         if self._held and time.monotonic() - self.beaten_at >= BEAT_S:
@@ -369,6 +376,14 @@ class Writer:
             resolve([(self._chores.popleft()[1], failure)])
         # A connection that has failed may be in a transaction still, or have files open that nobody will find.
         self._close_store()
+
+    def _give_up(self, entries: Sequence[Entry], error: Exception) -> None:
+        """Fail as the disk does, but keep nothing of a batch: what was written may be all, and would be there twice."""
+        self._release(entries)
+        with self._lock:
+            self.lost += sum(count_of(item) for item, _, size in entries if size)
+        # Size 0: it is kept no more.
+        self._fail([(item, waiter, 0) for item, waiter, _ in entries], error)
 
     def _write_head(self, store: Store, *, is_idle: bool) -> None:
         now = time.monotonic()

@@ -312,6 +312,62 @@ def test_a_bad_entry_and_a_failing_disk_at_once_lose_and_double_nothing(
     assert verify(path).ok
 
 
+def test_what_waits_for_a_journal_that_cannot_be_understood_is_written_when_it_can(tmp_path: Path) -> None:
+    path, away = tmp_path / "journal.db", tmp_path / "away"
+
+    async def main() -> None:
+        journal = Journal.open(path)
+        await journal.flush()
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('lease_epoch', 'x')")
+        path.rename(away)
+        with pytest.raises(JournalError):
+            await journal.flush()
+        for at in range(3):
+            journal.append_soon(Record("x", at))
+        away.rename(path)
+        await until(lambda: "invalid literal" in (journal.reason or ""))
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("DELETE FROM meta WHERE name = 'lease_epoch'")
+        await until(lambda: journal.healthy)
+        await journal.flush()
+        assert [record.at for record in journal.reader.records(kind="x")] == [0, 1, 2]
+        assert (journal.lost, journal._writer._soon_bytes) == (0, 0)
+        await journal.close()
+
+    asyncio.run(main())
+    assert verify(path).ok
+
+
+def test_a_batch_that_fails_for_another_reason_than_the_disk_is_answered_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        monkeypatch.undo()
+        raise MemoryError("no memory for the answers")
+
+    async def main() -> None:
+        journal = Journal.open(tmp_path / "journal.db")
+        await journal.flush()
+        monkeypatch.setattr(writer, "pair_outcomes", fail)
+        for at in range(3):
+            journal.append_soon(Record("x", at))
+        with pytest.raises(JournalError, match="no memory for the answers"):
+            await asyncio.wait_for(journal.accept(message(1)), 5)
+        assert (journal.lost, journal._writer._soon_bytes) == (3, 0)
+        await until(lambda: journal.healthy)
+        await journal.accept(message(2))
+        # They were written, and are not written again.
+        assert [record.at for record in journal.reader.records(kind="x")] == [0, 1, 2]
+        (note,) = journal.reader.records(kind="journal")
+        assert note.data is not None
+        assert (note.data["state"], note.data["lost"]) == ("recovered", 3)
+        await journal.close()
+
+    asyncio.run(main())
+    assert verify(tmp_path / "journal.db").ok
+
+
 def test_closing_while_the_disk_fails_ends_and_fails_those_who_wait(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
 
