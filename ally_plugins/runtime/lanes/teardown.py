@@ -16,18 +16,22 @@ _LAST_STEP: Final = 0.1
 
 
 async def finished(work: Coroutine[Any, Any, T]) -> T:
-    """Await work to its end and return its result; a cancellation is raised only then.
+    """Await work to its end and return its result; a cancellation is raised only then, however many there were.
 
-    For what a thread does, which nothing stops, and for changes that must not be left half made. A second cancellation
-    ends the waiting, and the work goes on alone.
+    For what a thread does, which nothing stops, and for changes that must not be left half made. Work that fails after
+    a cancellation is the cause of what is raised.
     """
     task = asyncio.ensure_future(work)
-    try:
-        # The shield keeps our cancellation from the work, and `wait` does not cancel what it waits for.
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            # It does not cancel what it waits for.
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation from (None if task.cancelled() else task.exception())
+    return task.result()
 
 
 async def cancel_task(task: asyncio.Future[Any]) -> None:
