@@ -126,6 +126,8 @@ class Peer:
             self._take(self.connection.receive_eof())
             self.handler.ended("")
             return
+        if self.connection.is_closed:  # by what broke the protocol: what follows it is not read
+            return
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:

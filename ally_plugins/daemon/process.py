@@ -83,6 +83,7 @@ class PluginProcess:
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._exit: asyncio.Future[int] = self._loop.create_future()
+        self._code = 0  # with which `_stop_all` ends
         self._initialization: Initialization | None = None
         self._loaded: Loaded | None = None
         self._outbound: WireOutbound | None = None
@@ -156,8 +157,8 @@ class PluginProcess:
         """As `peer.Handler.ended`."""
         if why:
             write_stderr(f"the host does not keep to the protocol: {why}")
-            # Before `_stop_alone`, whose code is 0: the first code counts.
-            self._end(EXIT_PROTOCOL)
+            # Not `_end`, which would cut `ally_stop` off.
+            self._code = EXIT_PROTOCOL
         self._stop_alone()
 
     # --- beginning ---
@@ -297,7 +298,7 @@ class PluginProcess:
 
     def _stop_alone(self) -> None:
         # Whatever does not end: nobody is there any more to end it with force.
-        self._end_within(STOP_ALONE + GRACE, 0)
+        self._end_within(STOP_ALONE + GRACE, self._code)
         self._stop(min(STOP_ALONE, self._deadline("ally_stop", "stop")))
 
     def _stop(self, seconds: float) -> None:
@@ -323,7 +324,7 @@ class PluginProcess:
                 self._peer.respond(request_id, None)
             else:
                 self._peer.refuse(request_id, problem)
-        self._end(0)
+        self._end(self._code)
 
     async def _call_stop(self, lane: ProcessLane, seconds: float) -> BaseException | None:
         hook = self._loaded.hooks.get("ally_stop") if self._loaded is not None else None

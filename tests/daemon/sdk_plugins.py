@@ -531,6 +531,16 @@ class Stops(Plain):
             print("the tool was cancelled")
 
 
+class StopsSlowly(Plain):
+    """Takes some turns of the loop to stop."""
+
+    @hookimpl
+    async def ally_stop(self) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        print("stopped", file=sys.stderr, flush=True)
+
+
 class StopsBadly(Plain):
     @hookimpl
     async def ally_stop(self) -> None:

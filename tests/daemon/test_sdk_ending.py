@@ -138,6 +138,16 @@ def test_noise_without_end_ends_the_daemon_with_76(in_thread: Start) -> None:
     assert "does not keep to the protocol" in host.stderr
 
 
+def test_ally_stop_runs_to_its_end_when_the_host_breaks_the_protocol(in_thread: Start) -> None:
+    host = in_thread("StopsSlowly")
+    host.send(b"noise\n" * 200)
+    host.send(b"and more of it\n")
+    assert host.exit_code() == 76
+    assert "stopped" in host.stderr
+    assert "cancelled" not in host.stderr
+    assert host.stderr.count("does not keep to the protocol") == 1
+
+
 @pytest.mark.slow
 def test_a_line_over_the_limit_ends_the_daemon_with_76(in_thread: Start) -> None:
     host = in_thread("Plain")
