@@ -37,6 +37,7 @@ _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records ho
 _BLOCKS_BYTES: Final = (
     1024 * 1024
 )  # after which `event_blocks` returns: bounds what a reader that falls behind holds in memory
+_SEQ_DIGITS: Final = 18  # of an event's number within its session
 _T = TypeVar("_T")
 _POLL_S: Final = 0.2  # how often `follow` looks for new records
 
@@ -292,7 +293,8 @@ class JournalReader:
     def event(self, event_id: str) -> StoredEvent | None:
         """Return an event by its id, `session:seq`."""
         session_id, _, text = event_id.rpartition(":")
-        seq = int(text) if text.isdecimal() else 0
+        # Anybody's text, and `int` refuses more than 4,300 digits; 18 always fit into 64 bits.
+        seq = int(text) if text.isdecimal() and len(text) <= _SEQ_DIGITS else 0
         found = next(self.events(session_id, after_seq=seq - 1), None) if seq else None
         return found if found is not None and found.seq == seq else None
 

@@ -230,6 +230,8 @@ def test_a_session_id_with_a_colon_is_no_trap_for_event_ids(journal: Journal) ->
     assert event is not None
     assert event.id == "a:b:1"
     assert journal.reader.event("no-number") is None
+    assert journal.reader.event(f"a:b:{'1' * 5000}") is None
+    assert journal.reader.event(f"a:b:{'0' * 5000}1") is None
 
 
 def test_what_nobody_waits_for_is_written_without_being_asked(journal: Journal) -> None:
