@@ -157,6 +157,36 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> No
 
 
 @posix
+def test_an_old_file_keeps_its_mode_under_any_umask_and_a_private_one_gets_none_of_it(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"")
+    file.chmod(0o664)
+    before = os.umask(0o077)
+    try:
+        write_atomically(file, b"new")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o664
+        os.umask(0)
+        write_atomically(file, b"new", private=True)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root gives a file to any group")
+def test_what_a_group_may_do_with_an_old_file_another_group_does_not_get(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"")
+    file.chmod(0o664)
+    os.chown(file, -1, os.getegid() + 1)
+    before = os.umask(0o022)
+    try:
+        write_atomically(file, b"new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+
+
+@posix
 def test_a_new_file_is_private_and_an_old_one_keeps_its_mode_unless_it_must_be(tmp_path: Path) -> None:
     file = tmp_path / "file"
     write_atomically(file, b"")

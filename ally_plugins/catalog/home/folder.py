@@ -304,15 +304,15 @@ def write_atomically(
     old file is then untouched.
     """
     target = Path(os.path.realpath(path)) if follow else path
-    mode = stat.S_IRUSR | stat.S_IWUSR
+    kept = None
     with suppress(FileNotFoundError):
         found = target.lstat()
         if stat.S_ISREG(found.st_mode) and not private:
-            mode = stat.S_IMODE(found.st_mode)
+            kept = found
     # Beside the target, since a rename is atomic only within a file system.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
     try:
-        _write_new(temporary, content, mode, durable=durable)
+        _write_new(temporary, content, kept, durable=durable)
         temporary.replace(target)
     # Ctrl-C too: nobody else would remove the half of a file.
     except BaseException:
@@ -324,10 +324,14 @@ def write_atomically(
         _sync_directory(target.parent)
 
 
-def _write_new(path: Path, content: bytes, mode: int, *, durable: bool) -> None:
+def _write_new(path: Path, content: bytes, kept: os.stat_result | None, *, durable: bool) -> None:
+    mode = stat.S_IRUSR | stat.S_IWUSR if kept is None else stat.S_IMODE(kept.st_mode)
     # O_EXCL: a link that somebody has laid there is not written through.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     with os.fdopen(descriptor, "wb") as file:
+        # The umask took from it. Not where the group is another one now, which would get what the old one had.
+        if sys.platform != "win32" and kept is not None and os.fstat(descriptor).st_gid == kept.st_gid:
+            os.fchmod(descriptor, mode)
         file.write(content)
         file.flush()
         # Before the rename: a crash could leave the new name with nothing in it.
