@@ -131,8 +131,11 @@ class _Check:
         return AuditReport(self.n, len(self.bare), lag, self.head, problem)
 
     def read_head(self, path: Path) -> None:
-        # Anybody's: what is verified may be a copy that was brought here.
-        self.head = read_head(path, is_own=False)
+        try:
+            # Anybody's: what is verified may be a copy that was brought here.
+            self.head = read_head(path, is_own=False)
+        except JournalError as error:
+            raise _BrokenError("unreadable", None, str(error)) from error
 
     def heads(self) -> Iterator[tuple[Head, str]]:
         """Yield what the chain must have come to once, and what to call it; the copy first, which nobody forged."""

@@ -200,6 +200,15 @@ def test_an_altered_head_is_noticed(copy: Path, change: Callable[[str], str], ki
     assert problem.kind == kind
 
 
+def test_a_head_that_cannot_be_read_is_no_fault_of_a_record(copy: Path) -> None:
+    head = copy.with_name("audit.head")
+    head.write_bytes(b"\xff")
+    assert found_in(copy) == ("unreadable", None)
+    head.unlink()
+    head.mkdir()
+    assert found_in(copy) == ("unreadable", None)
+
+
 def test_a_missing_head_is_reported(copy: Path) -> None:
     copy.with_name("audit.head").unlink()
     assert found_in(copy) == ("head_missing", None)
