@@ -188,8 +188,9 @@ def one_of(*choices: str) -> Shape:
     """Return the shape of a string that is one of `choices`."""
 
     def convert(value: str, path: str, mistakes: Mistakes) -> Any:
-        # A plain text, also of a subclass that a manifest by code may have.
-        return str(value) if value in choices else mistakes.wrong_choice(path, value, suggest(value, choices))
+        # A plain text, also of a subclass that a manifest by code may have: `str` gives an enum's name for its member.
+        text = str.__str__(value)
+        return text if text in choices else mistakes.wrong_choice(path, text, suggest(text, choices))
 
     return Shape((str,), f"one of {', '.join(choices)}", {"type": "string", "enum": list(choices)}, convert)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 import pytest
@@ -132,11 +132,17 @@ def test_keys_that_contradict_each_other_are_told_beside_other_mistakes() -> Non
     assert document.problems == ["x.c: found 1, expected true or false", "x.a: and b, of 3"]
 
 
-def test_a_document_given_by_code_may_have_tuples_frozen_dicts_and_words_of_an_enum() -> None:
-    class Mode(StrEnum):
-        WARN = "warn"
+class Mode(StrEnum):
+    WARN = "warn"
 
-    found, problems = read({"tags": ("a",), "mode": Mode.WARN, "inner": FrozenDict({"is_on": True})})
+
+class MixedMode(str, Enum):  # noqa: UP042 - its `str()` is another one
+    WARN = "warn"
+
+
+@pytest.mark.parametrize("mode", [Mode.WARN, MixedMode.WARN], ids=["StrEnum", "str and Enum"])
+def test_a_document_given_by_code_may_have_tuples_frozen_dicts_and_words_of_an_enum(mode: str) -> None:
+    found, problems = read({"tags": ("a",), "mode": mode, "inner": FrozenDict({"is_on": True})})
     assert problems == []
     assert found == {"name": "x", "tags": ("a",), "mode": "warn", "inner": {"is_on": True}}
     assert type(found["mode"]) is str
