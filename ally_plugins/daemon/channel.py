@@ -76,10 +76,13 @@ class Channel:
         """
         self._write(self._drain())
         if self._waiting and not self.is_closed:
-            import select
+            import selectors
 
-            # Waits here and not on the loop, of which there may be no further turn.
-            select.select([], [self._writing], [], LAST_WRITE)
+            # Waits here and not on the loop, of which there may be no further turn. By `poll`, where there is
+            # one: `select` takes no descriptor above 1023, and `epoll` needs one more.
+            with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+                selector.register(self._writing, selectors.EVENT_WRITE)
+                selector.select(LAST_WRITE)
             self._write_waiting()
 
     def close(self) -> None:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from ally_plugins import NotFoundRefused, PluginRecord, ToolCallError, Unavailab
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.daemon import connect_back
+from ally_plugins.daemon.channel import BACKLOG, open_channel
+from ally_plugins.daemon.streams import Descriptors
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.wire.connection import Connection
 from ally_plugins.wire.messages import ErrorResponse, Request, Response
-from tests.kit.waiting import go, until
+from tests.kit.waiting import go, until, wait_until
 
 TOLD = {"plugin": "talker", "protocol": "1", "capabilities": ["add_message"], "settings": {"limit": 3}}
 RECEIPT = {"id": "m-1", "offset": 1, "state": "pending"}
@@ -220,6 +224,45 @@ def test_a_wrong_token_or_no_host_is_an_error_at_once(socket_path: str) -> None:
                 pass
 
     go(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no descriptors like these")
+def test_last_words_are_written_over_a_descriptor_of_any_number() -> None:
+    import fcntl
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high, words = 2048, b"w" * 2 * BACKLOG
+    if hard != resource.RLIM_INFINITY and hard <= high:
+        pytest.skip("this process may not have so many descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, high + 1), hard))
+
+    async def main() -> bytes:
+        host, own = socket.socketpair()
+        own.setblocking(False)  # noqa: FBT003 - the name says it
+        with host, own, ThreadPoolExecutor() as threads:
+
+            def read() -> bytes:
+                wait_until(lambda: channel.is_full)  # what `flush_now` could not write at once
+                return host.makefile("rb").read()
+
+            descriptor = fcntl.fcntl(own, fcntl.F_DUPFD_CLOEXEC, high)
+            with suppress(BlockingIOError):
+                while True:
+                    own.send(b"x" * 10_000)
+            channel = open_channel(Descriptors(descriptor, descriptor), lambda _: None, drain=lambda: words)
+            own.close()
+            reading = threads.submit(read)
+            try:
+                channel.flush_now()
+            finally:
+                channel.close()
+            return reading.result()
+
+    try:
+        assert go(main()).endswith(b"w")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_without_the_environment_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
