@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ally_plugins import (
+    AgentEnd,
     AgentStart,
     CompactionComplete,
     ContextUsageUpdate,
@@ -27,6 +29,9 @@ from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
 from tests.kit.hosts import make_plugin, make_record, new_host
 from tests.kit.waiting import go, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def passed(usages: list[float]) -> list[tuple[float, list[float]]]:
@@ -187,6 +192,37 @@ def test_many_threads_may_emit_at_once_and_every_event_has_a_number_of_its_own()
     assert errors == []
     assert heard[:-1] == list(range(1, len(heard)))  # SESSION_END is the last
     assert len(heard) >= 8 * 600
+
+
+@pytest.fixture
+def nervous_threads() -> Iterator[None]:
+    """Let threads take turns a thousand times as often as usual."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("nervous_threads")
+def test_agents_may_begin_and_end_in_many_threads_at_once() -> None:
+    async def main() -> None:
+        async with new_host() as host:
+            session = host.session("s")
+            session.emit(ToolCallStart(tool_name="task", arguments={}, call_id="c"))
+            # So many that one whose parent is looked for among them takes longer than a thread's turn.
+            for i in range(1000):
+                session.emit(AgentStart(agent_name="x", agent_id=f"first-{i}", parent_id="c", task_prompt=""))
+
+            def emit(name: str, parent_id: str | None) -> None:
+                for _ in range(2000):
+                    session.emit(AgentStart(agent_name="x", agent_id=name, parent_id=parent_id, task_prompt=""))
+                    session.emit(AgentEnd(agent_name="x", agent_id=name))
+
+            parents = {"of the call": "c", "one": None, "another": None, "a third": None}
+            await asyncio.gather(*(asyncio.to_thread(emit, *each) for each in parents.items()))
+            assert len(session.conversation.agents) == 1000
+
+    go(main())
 
 
 def test_a_session_s_end_is_told_once_whoever_ends_it() -> None:

@@ -51,6 +51,8 @@ class Conversation:
 
     Reentrant, since `catch_up` adds messages.
     """
+    _following: RLock = field(factory=RLock)
+    """Held while an event changes the state. Not `lock`: who emits must not wait for messages to be copied."""
     _messages: list[Message] = field(factory=list)
     _agents: dict[str, AgentState] = field(factory=dict)
     _callers: dict[str, str | None] = field(factory=dict)
@@ -109,7 +111,8 @@ class Conversation:
         """Update the agent's state from an event; cheap for types that carry none."""
         follower = _FOLLOWERS.get(event.__class__)
         if follower is not None:
-            follower(self, event)
+            with self._following:
+                follower(self, event)
 
     def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
         """Return the named parts; of the messages those after the cursor `since` (None: all), without private ones."""
