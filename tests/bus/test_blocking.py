@@ -8,6 +8,7 @@ import asyncio
 import gc
 import inspect
 import threading
+from collections.abc import AsyncGenerator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
@@ -31,6 +32,7 @@ from ally_plugins import (
 )
 from ally_plugins.contract.handle import BlockingAlly
 from ally_plugins.host.blocking import BlockingSession
+from ally_plugins.runtime.lanes import loopthread
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 from ally_plugins.runtime.lanes.outbound import LoopCalls
 from ally_plugins.testing import BlockingHarness, PluginHarness
@@ -301,3 +303,36 @@ def test_what_a_function_asks_of_the_loop_while_it_ends_is_answered(no_leaks: No
     caller.join(20)
     helper.join(20)
     assert answered == [7]
+
+
+def test_a_generator_that_hangs_in_its_end_does_not_keep_the_loop_from_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loopthread, "GRACE", 0.1)
+    kept, cancelled = [], []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            yield 1
+        finally:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(True)
+                raise
+
+    async def first() -> int:
+        kept.append(numbers())
+        return await anext(kept[0])
+
+    async def nothing() -> None:
+        """Let the thread stop."""
+
+    owner = LoopThread("owner", "with owner:")
+    assert owner.start(first(), None) == 1
+    # A daemon, so that one that hangs does not keep the tests from ending.
+    stopping = threading.Thread(target=lambda: owner.stop(nothing(), None), daemon=True)
+    stopping.start()
+    stopping.join(20)
+    assert not stopping.is_alive()
+    assert cancelled == [True]

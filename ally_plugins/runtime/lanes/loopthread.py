@@ -13,11 +13,13 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.forks import OwnProcess
 
+from .teardown import end_tasks
+
 __all__ = ["LoopThread"]
 
 GRACE: Final = 1.0
-"""Seconds that cancelled tasks get at the end, and then functions in the loop's pool. A function that never returns is
-left to the process, which waits for it when it ends."""
+"""Seconds that cancelled tasks get at the end, then asynchronous generators, and then functions in the loop's pool. A
+function that never returns is left to the process, which waits for it when it ends."""
 
 T = TypeVar("T")
 
@@ -125,10 +127,16 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
                 task.cancel()
             if left:
                 loop.run_until_complete(asyncio.wait(left, timeout=GRACE))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(_end_generators(loop))
             loop.run_until_complete(_end_pool(pool))
         finally:
             loop.close()
+
+
+async def _end_generators(loop: asyncio.AbstractEventLoop) -> None:
+    # Nothing bounds `shutdown_asyncgens`, and one generator may wait in its `finally` for ever.
+    _, left = await asyncio.wait([asyncio.ensure_future(loop.shutdown_asyncgens())], timeout=GRACE)
+    await end_tasks(left, GRACE)
 
 
 async def _end_pool(pool: ThreadPoolExecutor) -> None:
