@@ -23,6 +23,7 @@ from ally_plugins import (
     Deny,
     HostError,
     ModelResponse,
+    ToolCall,
     ToolCallEnd,
     ToolCallStart,
     UserMessage,
@@ -185,10 +186,10 @@ def test_a_graph_by_hand_is_gated_in_threads_too(ran: list[str]) -> None:
 
 
 def test_plugins_steer_an_invoked_agent() -> None:
-    async def ally_tool_call_end(self: Any, event: ToolCallEnd) -> None:
+    async def ally_gate_tool_call(self: Any, call: ToolCall) -> None:  # so that it is said before the step's end
         await self.ally.add_message("user", "try another way")
 
-    bench = Bench(new_host({"helper": make_plugin(ally_tool_call_end=ally_tool_call_end)}))
+    bench = Bench(new_host({"helper": make_plugin(ally_gate_tool_call=ally_gate_tool_call)}))
     state = bench.agent(CALL, "done", tools=[noting([])]).invoke(HELLO, ONE)
     assert [str(each.text) for each in state["messages"]][-2:] == ["[plugin helper] try another way", "done"]
 
