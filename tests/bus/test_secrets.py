@@ -164,3 +164,38 @@ def test_no_text_that_a_plugin_or_its_host_makes_holds_a_secret_setting_given_by
     assert "the service does not take Bearer [secret]" in caplog.text
     assert "invalid literal for int() with base 10: 'Bearer [secret]'" in caplog.text
     assert [each["why"] for each in done] == [f"Bearer {TOKEN}"]  # what is done is done with the value
+
+
+class Direct:
+    """It gives its secret as it is."""
+
+    refusals: tuple[str, ...] = ()
+
+    def __init__(self, ally: Ally) -> None:
+        self.ally = ally
+
+    @hookimpl
+    async def ally_user_message(self, event: UserMessage) -> None:
+        data = {"token": self.ally.settings["token"]}
+        calls = [
+            self.ally.emit_event("said", data),
+            self.ally.request_action("compact", data),
+            self.ally.add_message("user", event.content, metadata=data),
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        type(self).refusals = tuple(str(each) for each in answers if isinstance(each, ValidationRefused))
+
+
+def test_a_secret_setting_given_as_it_is_is_refused(tmp_path: Path) -> None:
+    async def main() -> None:
+        manifest = Manifest.from_mapping({"settings": {"token": {"type": "string", "secret": True}}})
+        settings, _ = resolve_settings("direct", manifest, {}, lambda *_: TOKEN)
+        record = PluginRecord.by_code("direct", manifest, settings=settings, grants=GrantSet.everything())
+        async with Host("app", home=tmp_path, discover=False, plugins={"direct": (Direct, record)}) as host:
+            session = host.session()
+            session.emit(UserMessage(content="the service"))
+            await session.drained()
+
+    asyncio.run(main())
+    named = [text.partition(" is of the type Secret;")[0] for text in Direct.refusals]
+    assert named == ["data.token", "arguments.token", "metadata.token"]
