@@ -333,3 +333,19 @@ def test_tools_of_one_that_connects_again_are_there_as_before_and_no_call_meanwh
             assert (host.plugins["d"].state, host.plugins["d"].counts.crashes) == ("running", 0)
 
     go(main())
+
+
+def test_daemons_that_start_at_the_same_time_share_one_socket_of_the_host_which_goes_with_it(short_dir: Path) -> None:
+    def sockets() -> list[str]:
+        return [str(path) for path in short_dir.rglob("talk-*.sock")]
+
+    async def main() -> None:
+        async with ally_plugins.Host("test", home=short_dir, discover=False) as host:
+            services = host._daemon_services
+            assert services is not None
+            first, second = await asyncio.gather(services.talk_back_server(), services.talk_back_server())
+            assert first is second
+            assert sockets() == [first.path]
+
+    go(main())
+    assert sockets() == []

@@ -5,6 +5,7 @@ Each is made when a daemon first needs it: a host without daemons starts nothing
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -36,6 +37,7 @@ class HostDaemonServices:
         self._services = services
         self._feeds: Feeds | None = None
         self._talk_back: TalkBackServer | None = None
+        self._talk_back_starting = asyncio.Lock()
         self._launcher: Launcher | None = None
         self._logs: dict[str, StderrLog] = {}
 
@@ -63,11 +65,13 @@ class HostDaemonServices:
         from ally_plugins.host.sockets.directories import short_directory
         from ally_plugins.host.sockets.talkback import TalkBackServer
 
-        if self._talk_back is None:
-            server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())
-            await server.start()
-            self._talk_back = server
-        return self._talk_back
+        # Daemons start at the same time: the second one waits for the server of the first.
+        async with self._talk_back_starting:
+            if self._talk_back is None:
+                server = TalkBackServer(self.home.run_dir if self.home is not None else short_directory())
+                await server.start()
+                self._talk_back = server
+            return self._talk_back
 
     def revoke_token(self, plugin: str) -> None:
         """Revoke the talk-back token of a process that has ended."""
