@@ -183,7 +183,8 @@ def _check_reference(reference: str, schema: dict[str, Any]) -> None:
 def _step(target: Any, key: str) -> Any:
     if isinstance(target, dict):
         return target.get(key)
-    if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
+    # No longer than an index can be, since `int` refuses more than 4,300 digits.
+    if isinstance(target, list) and key.isdecimal() and len(key) <= len(str(len(target))) and int(key) < len(target):
         return target[int(key)]
     return None
 

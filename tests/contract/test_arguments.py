@@ -119,6 +119,8 @@ def test_thousands_of_problems_are_cut_short() -> None:
         ({"properties": {"a": {"items": [{"$ref": "file:///etc/passwd"}]}}}, "since nothing is fetched"),
         ({"properties": {"a": {"$dynamicRef": "other#x"}}}, "since nothing is fetched"),
         ({"$ref": "#/$defs/nowhere"}, "which is not there"),
+        ({"anyOf": [{}, {}], "$ref": "#/anyOf/2"}, "which is not there"),
+        ({"anyOf": [{}, {}], "$ref": f"#/anyOf/{'1' * 5_000}"}, "which is not there"),
         ({"properties": {"a": {"pattern": "(a+)+$"}}}, "may take for ever"),
         ({"patternProperties": {"(a+)+$": {}}}, "may take for ever"),
         ({"properties": {"a": {"pattern": "(a"}}}, "is not a regular expression"),
