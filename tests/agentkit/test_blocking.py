@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
@@ -274,3 +276,23 @@ def test_what_ends_the_program_cancels_the_hook_and_is_raised_in_the_callers_thr
         run_around(hook, 1, function)
     assert ended == ["cancelled"]
     assert run_blocking(_twice(1)) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends no signal to a thread")
+def test_ctrl_c_while_the_hook_works_before_its_call_cancels_the_hook() -> None:
+    ended: list[str] = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    async def hook(value: int, call: Callable[[int], Awaitable[int]]) -> int:
+        try:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            return await call(await asyncio.Event().wait())
+        finally:
+            ended.append("cancelled")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_around(hook, 1, lambda value: value)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == ["cancelled"]

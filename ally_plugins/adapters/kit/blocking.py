@@ -87,29 +87,34 @@ def run_around(
             # Also when the hook fails or is cancelled: the caller's thread waits in `get`.
             calls.put(None)
 
-    task = run_blocking(_task_of(run()))
-    while (called := calls.get()) is not None:
-        answer, context, given = called
-        try:
-            # In the hook's context: an agent that the function starts finds its run there.
-            result = context.run(function, given)
-        except Exception as error:  # noqa: BLE001 - raised in the hook, which stands around it
-            answer.set_exception(error)
-        except BaseException:  # a loop does not outlive KeyboardInterrupt and SystemExit
-            run_blocking(_cancelled(task))
-            raise
-        else:
-            answer.set_result(result)
-    return run_blocking(_result_of(task))
+    begun: list[asyncio.Task[R]] = []
+
+    async def begin() -> None:
+        # Kept and not returned: Ctrl-C may come before the caller's thread has the result.
+        begun.append(asyncio.create_task(run()))
+
+    try:
+        run_blocking(begin())
+        while (called := calls.get()) is not None:
+            answer, context, given = called
+            try:
+                # In the hook's context: an agent that the function starts finds its run there.
+                result = context.run(function, given)
+            except Exception as error:  # noqa: BLE001 - raised in the hook, which stands around it
+                answer.set_exception(error)
+            else:
+                answer.set_result(result)
+    # Of the function, or Ctrl-C in `get`: a loop does not outlive KeyboardInterrupt and SystemExit.
+    except BaseException:
+        run_blocking(_cancelled(begun))
+        raise
+    return run_blocking(_result_of(begun[0]))
 
 
-async def _task_of(call: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-    return asyncio.create_task(call)
-
-
-async def _cancelled(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait((task,))
+async def _cancelled(tasks: list[asyncio.Task[R]]) -> None:
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 async def _result_of(task: asyncio.Task[R]) -> R:
