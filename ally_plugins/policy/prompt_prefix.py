@@ -107,18 +107,16 @@ def with_added(parts: Iterable[T], added: Sequence[tuple[str | None, T]], key: C
 
     That is named by its key, None for the first; where it is gone, so is what followed it.
     """
+    behind: dict[str | None, list[T]] = {}
+    for anchor, part in reversed(added):  # the first is taken from the end first
+        behind.setdefault(anchor, []).append(part)
     made: list[T] = []
-
-    def follow(name: str | None) -> None:
-        for anchor, part in added:
-            if anchor == name:
-                made.append(part)
-                follow(key(part))
-
-    follow(None)
-    for part in parts:
+    stack = [*reversed(list(parts)), *behind.pop(None, ())]
+    while stack:
+        part = stack.pop()
         made.append(part)
-        follow(key(part))
+        # Taken out, so that it ends although two parts have one key.
+        stack += behind.pop(key(part), ())
     return made
 
 

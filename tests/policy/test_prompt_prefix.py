@@ -101,6 +101,15 @@ def test_what_was_added_before_comes_back_behind_what_it_followed(
     assert with_added(parts.split(), added, str) == expected.split()
 
 
+def test_a_long_chain_of_what_was_added_comes_back_whole() -> None:
+    chain = [str(number) for number in range(5_000)]
+    assert with_added(["end"], list(zip([None, *chain], chain, strict=False)), str) == [*chain, "end"]
+
+
+def test_what_was_added_under_a_name_that_it_follows_itself_comes_back_once() -> None:
+    assert with_added(["a"], [("a", "x"), ("x", "y"), ("y", "x")], str) == ["a", "x", "y", "x"]
+
+
 def test_digests_are_of_texts_and_not_of_their_joints() -> None:
     assert digest_of("ab", "c") != digest_of("a", "bc") != digest_of("abc")
     assert digest_of("\ud800") == digest_of("\ud800")
