@@ -224,6 +224,18 @@ def test_a_plugin_that_mixes_sessions_up() -> None:
     assert "told another one: gossip" in problem("keeps sessions apart", Bad, USAGE + SPEAK)
 
 
+def test_a_plugin_that_greets_each_session_keeps_them_apart() -> None:
+    class Greets(Plugin):
+        @hookimpl
+        async def ally_session_start(self) -> None:
+            await self.ally.add_message("user", "welcome")
+            await self.ally.emit_event("greeted", {})
+
+    manifest = HEAD + '[events]\nsubscribe = ["SESSION_START"]\n' + SPEAK + 'emit_event = { reason = "r" }\n'
+    finding = run_check("keeps sessions apart", Greets, manifest, name="greets")
+    assert finding.is_ok, finding.problem
+
+
 def test_the_samples_are_of_every_type_and_each_can_be_written_down() -> None:
     events = list(sample_events())
     assert {event.type for event in events} >= set(EVENT_TYPES)
