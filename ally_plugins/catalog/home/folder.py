@@ -325,7 +325,8 @@ def write_atomically(
 
 
 def _write_new(path: Path, content: bytes, kept: os.stat_result | None, *, durable: bool) -> None:
-    mode = stat.S_IRUSR | stat.S_IWUSR if kept is None else stat.S_IMODE(kept.st_mode)
+    # Never what everybody could write: such a file is refused, and written anew it is to count again.
+    mode = stat.S_IRUSR | stat.S_IWUSR if kept is None else stat.S_IMODE(kept.st_mode) & ~stat.S_IWOTH
     # O_EXCL: a link that somebody has laid there is not written through.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     with os.fdopen(descriptor, "wb") as file:
