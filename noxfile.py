@@ -63,19 +63,19 @@ OLDEST, NEWEST = FOUND[0], FOUND[-1]
 nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
-# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, and of pydantic-ai's
-# adapter all but the checks that each must pass: what a Python could change there (asyncio, signals, processes, SQLite,
-# metadata, annotations) has tests of its own in the other folders.
-# Those between run what computes, the bus, what is installed, and of the placements what guards.
+# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, of pydantic-ai's adapter
+# all but the checks that each must pass, and of the placements all but what guards: what a Python could change there
+# (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other folders. Those between
+# run what computes, the bus, what is installed, and what guards.
+GUARDS = tuple(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values"))
+PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "placements").glob("test_*.py")))
 ABOVE = (
     *(f"--ignore=tests/{name}" for name in ("agentkit", "baddays", "chat", "cli", "control", "examples", "legacy")),
     *(f"--ignore=tests/{name}" for name in ("replay", "testing")),
+    *(f"--ignore={path}" for path in PLACED if path not in GUARDS),
     "--ignore-glob=tests/hosts/test_pydantic_ai_*",
 )
-SMOKE = (
-    *(f"tests/{name}" for name in ("bus", "contract", "packaging", "policy", "wire")),
-    *(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values")),
-)
+SMOKE = (*(f"tests/{name}" for name in ("bus", "contract", "packaging", "policy", "wire")), *GUARDS)
 
 
 def _group(*names: str) -> tuple[str, ...]:
