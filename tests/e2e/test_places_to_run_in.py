@@ -55,10 +55,13 @@ async def use(host):
     report = (await host.call_tool("outbound-report", session_id=session.id)).data["report"]
     return sorted(set(report.values())), (await host.call_tool("get-event-counts", session_id=session.id)).success
 
+async def agree(question):
+    return question.choices[0]
+
 async def main():
-    async with Host() as one, Host() as two:
+    async with Host(ask_person=agree) as one, Host(ask_person=agree) as two:
         print(await asyncio.gather(use(one), use(two)))
-    async with Host() as three:
+    async with Host(ask_person=agree) as three:
         print(await use(three))
     print(children())
 
