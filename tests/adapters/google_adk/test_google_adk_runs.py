@@ -46,23 +46,9 @@ from ally_plugins import (
 from ally_plugins.adapters.google_adk import AllyPlugins
 from ally_plugins.testing import Answer
 from tests.adapters.google_adk.scripted import answer_of, live, results, said
+from tests.kit.agents import call, gate, withholding
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
-
-
-def call(call_id: str, name: str, **arguments: Any) -> Answer:
-    return Answer(calls=(ToolCall(name, arguments, call_id),))
-
-
-def gate(decide: Any) -> dict[str, Any]:
-    """Return a plugin `guard` that decides by the call, and keeps what it has seen in `seen`."""
-
-    async def ally_gate_tool_call(self: Any, call: ToolCall) -> Any:
-        self.seen.append((call.tool_name, dict(call.arguments)))
-        return decide(call)
-
-    return {"guard": make_plugin(ally_gate_tool_call=ally_gate_tool_call)}
-
 
 ASKS = gate(lambda call: Ask("is it safe?"))
 
@@ -530,13 +516,6 @@ class Found(BaseModel):
     """What was found."""
 
     code: str
-
-
-def withholding(word: str) -> Any:
-    async def ally_gate_answer(self: Any, message: Message) -> Deny | None:
-        return Deny("it has a code") if word in message.content else None
-
-    return make_plugin(ally_gate_answer=ally_gate_answer)
 
 
 def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:

@@ -32,23 +32,9 @@ from ally_plugins import (
 )
 from ally_plugins.testing import Answer
 from tests.adapters.strands.scripted import live, results
+from tests.kit.agents import call, gate
 from tests.kit.hosts import make_plugin
 from tests.kit.waiting import go, until
-
-
-def call(call_id: str, name: str, **arguments: Any) -> Answer:
-    return Answer(calls=(ToolCall(name, arguments, call_id),))
-
-
-def gate(decide: Any) -> dict[str, Any]:
-    """Return a plugin `guard` that decides by the call, and keeps what it has seen in `seen`."""
-
-    async def ally_gate_tool_call(self: Any, call: ToolCall) -> Any:
-        self.seen.append((call.tool_name, dict(call.arguments)))
-        return decide(call)
-
-    return {"guard": make_plugin(ally_gate_tool_call=ally_gate_tool_call)}
-
 
 ASKS = gate(lambda call: Ask("is it safe?"))
 

@@ -20,7 +20,6 @@ from strands.types.agent import ConcurrentInvocationMode
 from ally_plugins import (
     AgentEnd,
     AgentStart,
-    Deny,
     GateRefused,
     HostError,
     Limits,
@@ -37,14 +36,11 @@ from ally_plugins import (
 from ally_plugins.adapters.strands import AllyPlugins
 from ally_plugins.adapters.strands.run import ungated_tools
 from ally_plugins.contract.values.shown import media
-from ally_plugins.testing import Answer, Script
+from ally_plugins.testing import Script
 from tests.adapters.strands.scripted import ScriptedModel, live, read, results
+from tests.kit.agents import call, withholding
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
-
-
-def call(call_id: str, name: str, **arguments: Any) -> Answer:
-    return Answer(calls=(ToolCall(name, arguments, call_id),))
 
 
 def asked(agent: Agent, request: int = -1) -> list[tuple[str, str]]:
@@ -538,13 +534,6 @@ class Found(BaseModel):
     """What was found."""
 
     code: str
-
-
-def withholding(word: str) -> Any:
-    async def ally_gate_answer(self: Any, message: Message) -> Deny | None:
-        return Deny("it has a code") if word in message.content else None
-
-    return make_plugin(ally_gate_answer=ally_gate_answer)
 
 
 def test_a_structured_answer_is_withheld_and_the_model_is_not_asked_for_another() -> None:
