@@ -28,7 +28,7 @@ from .decide.placement import place
 from .decide.plan import Plan, agreed_facts, default_grants, is_for_review, requested_grant, source_keys
 from .decide.record import PluginRecord
 from .decide.state import judge
-from .discovery.configured_sources import ChosenSource, choose
+from .discovery.configured_sources import choose
 from .discovery.plugin_search import find_plugins
 from .discovery.source import Search
 from .environments.build import chosen_interpreter
@@ -39,9 +39,11 @@ from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
 from .plugin_class import load_class
 from .plugin_facts import Gathered, Settled, emptied_config_error, gather, names_of, read_settled
+from .protected_places import protected_places, refused_files
 
 if TYPE_CHECKING:
     from ally_plugins.contract.settings import Setting
+    from ally_plugins.policy.protected_places import ProtectedPlace
 
     from .decide.state import Facts
     from .discovery.found import Discovery
@@ -126,9 +128,7 @@ class Registry:
         return tuple(self._gather(read_settled(self.home)).facts)
 
     def _gather(self, settled: Settled, about: str | None = None) -> Gathered:
-        sources = choose(settled.config.sources, self.home)
-        discovery = self._discover(sources, about) if self._find is None else self._find()
-        return gather(self.home, settled, discovery, self._only, about)
+        return gather(self.home, settled, self._discovered(settled, about), self._only, about)
 
     def _judged(self, gathered: Gathered) -> tuple[PluginRecord, ...]:
         return tuple(judge(fact, self.secrets.lookup) for fact in gathered.facts)
@@ -166,7 +166,10 @@ class Registry:
         """
         return tuple(record for record in self.load() if is_for_review(record))
 
-    def _discover(self, sources: tuple[ChosenSource, ...], about: str | None) -> Discovery:
+    def _discovered(self, settled: Settled, about: str | None = None) -> Discovery:
+        if self._find is not None:
+            return self._find()
+        sources = choose(settled.config.sources, self.home)
         cache_dir = None
         if self._remembers:
             with suppress(ConfigError):  # a home that cannot be written can still be read
@@ -189,8 +192,27 @@ class Registry:
             reason = record.found.problem if record.found is not None else ""
             raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
         if only is None:
-            return Plan(record=record, grants=default_grants(record))
-        return Plan(record=record, grants=GrantSet.of(requested_grant(record, text) for text in only))
+            refused = self._refused(record.requested.grants)
+            grants = (grant for grant in default_grants(record).grants if grant.text not in refused)
+            return Plan(record=record, grants=GrantSet(frozenset(grants)), refused=refused)
+        chosen = GrantSet.of(requested_grant(record, text) for text in only)
+        self._check_files(name, chosen.grants)
+        return Plan(record=record, grants=chosen, refused=self._refused(record.requested.grants))
+
+    def _refused(self, grants: Iterable[Grant]) -> Mapping[str, str]:
+        """Return which grants, as texts, would give a plugin files that none is given, each with the reason."""
+        files = [grant for grant in grants if grant.kind == "files"]
+        # Searched for only then: all plugins are looked for, since the code of each is protected.
+        return refused_files(files, self.protected_places()) if files else {}
+
+    def _check_files(self, name: str, grants: Iterable[Grant]) -> None:
+        for text, reason in self._refused(grants).items():
+            raise ConsentError(f"{name!r} cannot be granted {text!r}: {reason}; grant a narrower path")
+
+    def protected_places(self) -> tuple[ProtectedPlace, ...]:
+        """Return what no plugin is given, whatever was granted. Raises as `facts`. Blocks on files."""
+        discovery = self._discovered(read_settled(self.home))
+        return protected_places(self.home, discovery.found)
 
     def enable(self, plan: Plan, by: str = "person") -> OperatorChange:
         """Agree to a plan; `by` is who agreed, for the audit. Raises ConsentError when the plugin has changed since."""
@@ -268,6 +290,7 @@ class Registry:
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
+            self._check_files(name, [grant])
             # The narrower ones go: they would outlive a `revoke` of the wider one, unseen until then.
             kept = {own for own in record.config.grants.grants if not grant.covers(own)}
             if not record.config.grants.covers(grant):

@@ -5,9 +5,10 @@
     gate:tool_call[:TOOL]|message|permission|user_message|answer[:sentence]|stop|waive
     transform:tool_input[:TOOL]|tool_output[:TOOL]|user_message|answer|...
     request_action:ACTION|*                            events:TYPE|*|PLUGIN:TYPE|PLUGIN:*
-    env:NAME
+    env:NAME                                           files:read|write:PATH    network    run:PROGRAM
 
-What a set of grants allows is decided in `policy.permissions`.
+`files`, `network` and `run` are what a plugin may do beside the host; they mean something in the placement `sandbox`
+only. What a set of grants allows is decided in `policy.permissions`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final
 
 from attrs import frozen
 
+from .granted_paths import folder_problem, is_within, program_problem
 from .values.errors import ConfigError
 from .values.events import EVENT_TYPES
 from .wording import describe, is_plain_text, nearest, suggest
@@ -24,7 +26,9 @@ from .wording import describe, is_plain_text, nearest, suggest
 __all__ = [
     "ADD_MESSAGE",
     "ANY",
+    "BESIDE_THE_HOST",
     "CONTEXT_PARTS",
+    "FILES",
     "GATES",
     "ROLES",
     "SENTENCE",
@@ -50,6 +54,9 @@ TRANSFORMS: Final = (
     "system_prompt",
     "model_request",
 )
+FILES: Final = ("read", "write")
+BESIDE_THE_HOST: Final = ("files", "network", "run")
+"""Kinds of what a plugin does without asking the host. Only a sandbox holds it to them."""
 
 _TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "add_message": ADD_MESSAGE,
@@ -61,8 +68,10 @@ _TOPICS: Final[dict[str, tuple[str, ...]]] = {
     "actions": (),
     "tasks": (),
     "ask": (),
+    "files": FILES,
+    "network": (),
 }
-_OPEN: Final = ("request_action", "events", "env")
+_OPEN: Final = ("request_action", "events", "env", "run")
 """Kinds whose second part is a name that others chose."""
 
 _BY_TOOL: Final = ("gate:tool_call", "transform:tool_input", "transform:tool_output")
@@ -122,7 +131,8 @@ class Grant:
     kind: str
     topic: str = ""
     target: str = ""
-    """The one tool that a gate or a transform is narrowed to, empty for all; or the mode of a gate that has some."""
+    """The one tool that a gate or a transform is narrowed to, empty for all; the mode of a gate that has some; or the
+    path of files."""
 
     @property
     def text(self) -> str:
@@ -143,7 +153,9 @@ class Grant:
         topic, narrowed, target = rest.partition(":")
         if topics and topic not in topics:
             raise _wrong(text, _topic_problem(kind, topic, topics))
-        if narrowed:
+        if kind == "files":
+            _check_path(text, f"{kind}:{topic}", target)
+        elif narrowed:
             _check_target(text, f"{kind}:{topic}", target)
         return cls(kind, topic, target)
 
@@ -153,6 +165,8 @@ class Grant:
             problem = event_problem(rest) if rest else "expected events:TYPE, such as 'events:TOOL_CALL_END'"
         elif kind == "env":
             problem = variable_problem(rest) if rest else "expected env:NAME, such as 'env:OPENAI_API_KEY'"
+        elif kind == "run":
+            problem = program_problem(rest) if rest else "expected run:PROGRAM, such as 'run:git'"
         else:
             problem = None if is_target_name(rest) else "expected request_action:ACTION or 'request_action:*'"
         if problem is not None:
@@ -165,13 +179,15 @@ class Grant:
             return False
         if self.topic != other.topic:
             return self._is_wide() and (self.topic == ANY or self._covers_event(other.topic))
+        if self.kind == "files":
+            return is_within(other.target, self.target)
         if f"{self.kind}:{self.topic}" in _MODES:  # a mode shows something before the verdict, so it is the wider one
             return other.target in ("", self.target)
         return self.target in ("", other.target)
 
     def _is_wide(self) -> bool:
-        # No `env:*`, which would hand on every key in the host's environment.
-        return self.kind in _OPEN and self.kind != "env"
+        # No `env:*`, which would hand on every key in the host's environment, and no `run:*`.
+        return self.kind in ("request_action", "events")
 
     def _covers_event(self, name: str) -> bool:
         return self.kind == "events" and self.topic.endswith(":*") and name.startswith(self.topic[:-1])
@@ -186,6 +202,12 @@ def _topic_problem(kind: str, topic: str, topics: tuple[str, ...]) -> str:
         return f"{kind!r} needs one of {', '.join(f'{kind}:{option}' for option in topics)}"
     close = nearest(topic, topics)
     return f"did you mean '{kind}:{close}'?" if close else suggest(topic, [f"{kind}:{option}" for option in topics])
+
+
+def _check_path(text: str, stem: str, path: str) -> None:
+    problem = folder_problem(path) if path else f"expected {stem}:PATH, such as '{stem}:project'"
+    if problem is not None:
+        raise _wrong(text, problem)
 
 
 def _check_target(text: str, stem: str, target: str) -> None:

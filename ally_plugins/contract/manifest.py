@@ -15,9 +15,11 @@ from typing import Any, Final, Literal
 from attrs import frozen
 
 from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table, text_of
+from .granted_paths import folder_problem, program_problem
 from .grants import (
     ANY,
     CONTEXT_PARTS,
+    FILES,
     GATES,
     ROLES,
     SENTENCE,
@@ -72,6 +74,7 @@ _KEYS: Final = {
     "transform": "on",
     "request_action": "actions",
     "env": "names",
+    "run": "programs",
 }
 """By what key a permission lists its topics, where it has any."""
 _FULL: Final = 100  # percent
@@ -165,6 +168,8 @@ def manifest_line(grant: Grant) -> str:
         return f"[permissions] {grant.kind} = {{ ..., {grant.topic} = true, {reason} }}"
     if not grant.topic:
         return f"[permissions] {grant.kind} = {{ {reason} }}"
+    if grant.kind == "files":
+        return f'[permissions] files = {{ {grant.topic} = ["{grant.target}"], {reason} }}'
     key = _KEYS[grant.kind]
     narrowed = f', tools = ["{grant.target}"]' if grant.target else ""
     if grant.topic == "answer" and grant.target:
@@ -262,6 +267,8 @@ def _unnarrowed(
 
 def _grants(kind: str, given: Mapping[str, Any]) -> list[Grant]:
     """Return what a permission asks for, one grant each."""
+    if kind == "files":
+        return [Grant(kind, topic, path) for topic in FILES for path in given.get(topic, ())]
     topics = given.get(_KEYS[kind], ()) if kind in _KEYS else ("",)
     tools: tuple[str, ...] = given.get("tools", ("",))
     mode = SENTENCE if given.get("mode") == SENTENCE else ""
@@ -277,6 +284,13 @@ def _permission(kind: str, **shapes: Shape) -> Shape:
     return checked(read, partial(_unnarrowed, _NARROWED[kind])) if kind in _NARROWED else read
 
 
+def _pathless(_: dict[str, Any], written: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    # In what was written: a list with a mistake in it was reported already.
+    if not any(topic in written for topic in FILES):
+        yield FILES[0], f"missing, expected a list of paths here or in '{FILES[1]}'"
+
+
+_PATHS: Final = lines(folder_problem, at_least_one=True)
 _TOOLS: Final = lines(_tool_problem, at_least_one=True)
 _PERMISSIONS: Final = {
     "add_message": _permission("add_message", roles=choices(*ROLES, at_least_one=True), trigger_turn=FLAG),
@@ -292,6 +306,9 @@ _PERMISSIONS: Final = {
     "ask": _permission("ask"),
     "request_action": _permission("request_action", actions=lines(_target_problem, at_least_one=True)),
     "env": _permission("env", names=lines(variable_problem, at_least_one=True)),
+    "files": checked(_permission("files", **dict.fromkeys(FILES, _PATHS)), _pathless),
+    "network": _permission("network"),
+    "run": _permission("run", programs=lines(program_problem, at_least_one=True)),
 }
 _EVENTS: Final = table(
     'a table such as { subscribe = ["TOOL_CALL_END"] }',

@@ -7,6 +7,8 @@ import pytest
 from ally_plugins.catalog.registry import Registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Operator
 
 
@@ -128,3 +130,115 @@ def test_a_topic_that_is_gated_and_transformed_is_watched_in_both(operator: Oper
     operator.run("shadow", "loop-warner", "answer")
     record = Registry(operator.home).get("loop-warner")
     assert record.config.shadow == frozenset({"ally_gate_answer", "ally_transform_answer"})
+
+
+WRITER = """
+description = "writes the docs"
+[permissions]
+files = {{ read = ["project"], write = ["project/docs"{more}], reason = "to write the docs" }}
+network = {{ reason = "to look words up" }}
+run = {{ programs = ["git"], reason = "to see what changed" }}
+env = {{ names = ["WORDS_KEY"], reason = "to be let in" }}
+"""
+BESIDE = ["env:WORDS_KEY", "files:read:project", "files:write:project/docs", "network", "run:git"]
+
+
+def test_a_person_reads_in_plain_words_what_a_plugin_may_do_beside_the_host(operator: Operator) -> None:
+    operator.install(manifest=WRITER.format(more=', "/srv/out"'))
+    shown = operator.run("enable", "loop-warner", "--yes").stdout
+    for words in (
+        "may read every file of the project",
+        "may read, change and delete project/docs and every file below it, and add some",
+        "may read, change and delete /srv/out and every file below it, and add some",
+        "may open connections to the network, to anywhere",
+        "may start git, in the same box with the same rights",
+        "is given your environment's WORDS_KEY",
+        "to write the docs",
+        "to look words up",
+        "run:git: holds in the placement sandbox only: inline, it may do that and more",
+    ):
+        assert words in shown
+    note = (
+        "files:read:project, files:write:/srv/out, files:write:project/docs, network, run:git: holds in the placement"
+    )
+    for look in (("list",), ("info", "loop-warner"), ("doctor",)):
+        assert note in operator.run(*look).stdout
+    (plugin,) = operator.ask("list")["plugins"]
+    assert plugin["unheld"] == operator.ask("info", "loop-warner")["unheld"]
+    assert plugin["unheld"] == sorted([*BESIDE[1:], "files:write:/srv/out"])
+
+
+def test_an_operator_narrows_files_to_a_folder_in_commands_and_in_config_toml(operator: Operator) -> None:
+    operator.install(manifest=WRITER.format(more=""))
+    operator.run("enable", "loop-warner", "--yes")
+    operator.run("revoke", "loop-warner", "files:read:project", "network")
+    assert "'files:read:/etc'" in operator.run("grant", "loop-warner", "files:read:/etc", code=1).stderr
+    shown = operator.run("grant", "loop-warner", "files:read:project/src").stdout
+    assert "loop-warner is granted files:read:project/src" in shown
+    assert granted(operator) == ["env:WORDS_KEY", "files:read:project/src", "files:write:project/docs", "run:git"]
+    kinds = [(record["kind"], record["data"].get("grant") or record["data"].get("grants")) for record in
+             operator.records("grant", "revoke")]  # fmt: skip
+    assert kinds == [
+        ("revoke", ["files:read:project"]),
+        ("revoke", ["network"]),
+        ("grant", "files:read:project/src"),
+    ]
+    # By hand, wider than what was agreed to: no more is granted than that.
+    text = operator.home.config_file.read_text().replace("files:read:project/src", "files:read:/")
+    operator.home.config_file.write_text(text)
+    assert granted(operator) == ["env:WORDS_KEY", "files:write:project/docs", "run:git"]
+    operator.run("revoke", "loop-warner", "files")
+    assert granted(operator) == ["env:WORDS_KEY", "run:git"]
+
+
+def test_a_plugin_that_comes_to_ask_for_more_files_waits_and_the_difference_is_shown(operator: Operator) -> None:
+    operator.install(manifest=WRITER.format(more=""))
+    operator.run("enable", "loop-warner", "--yes")
+    operator.install(manifest=WRITER.format(more=', "project"'), version="1.1")
+    (plugin,) = operator.ask("list")["plugins"]
+    assert plugin["state"] == "waiting for consent"
+    assert "it asks for more than was agreed to: files:write:project;" in plugin["reason"]
+    assert "asks newly for files:write:project" in operator.run("review").stdout
+    assert "waits for consent" in operator.run("grant", "loop-warner", "files:write:project", code=1).stderr
+
+
+@pytest.mark.parametrize("place", ["/", "home", "below the home", "a link to the home", "above the home"])
+def test_what_holds_the_consent_or_lies_beside_it_is_granted_to_nobody(
+    operator: Operator, tmp_path: Path, place: str
+) -> None:
+    home = operator.home.path
+    link = tmp_path / "link"
+    link.symlink_to(home, target_is_directory=True)
+    places = {
+        "/": "/",
+        "home": str(home),
+        "below the home": str(home / "journal.db"),
+        "a link to the home": str(link),
+        "above the home": str(home.parent),
+    }
+    path = places[place]
+    operator.install(manifest=WRITER.format(more="").replace('["project"]', f'["project", "{path}"]'))
+    shown = operator.run("enable", "loop-warner", "--yes").stdout
+    assert f"files:read:{path} cannot be granted: " in shown
+    assert "where the plugins' consent, journal and secrets are kept" in shown
+    assert granted(operator) == BESIDE
+    refused = operator.run("grant", "loop-warner", f"files:read:{path}", code=1).stderr
+    assert "where the plugins' consent, journal and secrets are kept; grant a narrower path" in refused
+    assert granted(operator) == BESIDE
+    operator.run("disable", "loop-warner")
+    operator.run("enable", "loop-warner", "--yes", "--only", f"files:read:{path}", code=1)
+    asked = operator.ask("enable", "loop-warner", "--yes", "--only", "network")["requests"]
+    assert [each["grant"] for each in asked if each["refused"]] == [f"files:read:{path}"]
+
+
+def test_the_code_of_another_plugin_may_be_read_and_written_by_nobody(operator: Operator) -> None:
+    root = operator.site
+    manifest = f"""
+description = "reads the site"
+[permissions]
+files = {{ read = ["{root}"], write = ["{root}/loop_warner"], reason = "to look" }}
+"""
+    operator.install(manifest=manifest)
+    shown = operator.run("enable", "loop-warner", "--yes").stdout
+    assert f"files:write:{root}/loop_warner cannot be granted: " in shown
+    assert granted(operator) == [f"files:read:{root}"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BY_TOOL = ["gate:tool_call", "transform:tool_input", "transform:tool_output"]
 
+paths = st.sampled_from(["project", "project/a", "project/a/b", "project/ab", "data", "data/a", "/", "/srv", "/srv/a"])
 names = st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True)
 grants = st.one_of(
     st.sampled_from(
@@ -39,7 +40,14 @@ grants = st.one_of(
     names.map("request_action:{}".format),
     st.tuples(names, names | st.just("*")).map(lambda pair: f"events:{pair[0]}:{pair[1]}"),
 )
-sets = st.lists(grants, max_size=6).map(GrantSet.of)
+beside = st.one_of(
+    st.just("network"),
+    names.map("run:{}".format),
+    names.map("env:{}".format),
+    st.tuples(st.sampled_from(["files:read", "files:write"]), paths).map(":".join),
+)
+every = grants | beside
+sets = st.lists(every, max_size=6).map(GrantSet.of)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,32 @@ sets = st.lists(grants, max_size=6).map(GrantSet.of)
         ("events:A:b", "expected PLUGIN:TYPE"),
         ("request_action", "expected request_action:ACTION"),
         ("TOOLS", "did you mean 'tools'?"),
+        ("files", "files:read, files:write"),
+        ("files.read:project", "did you mean 'files:read'?"),
+        ("files:read", "expected files:read:PATH, such as 'files:read:project'"),
+        ("files:read:", "expected files:read:PATH"),
+        ("files:read:projects", "expected 'project', 'project/...', 'data'"),
+        ("files:read:~/notes", "expected 'project', 'project/...', 'data'"),
+        ("files:read:../notes", "expected 'project', 'project/...', 'data'"),
+        ("files:read:project/../..", "without '..'"),
+        ("files:read:project/./a", "without '..'"),
+        ("files:read:project/", "a slash at its end"),
+        ("files:read://etc", "without '..'"),
+        ("files:write:project/**", "a folder stands for all that is below it"),
+        ("files:write:C:\\notes", "expected 'project', 'project/...', 'data'"),
+        ("files:read:/proc/1/environ", "other processes and devices"),
+        ("files:write:/dev", "other processes and devices"),
+        ("files:read:/a\x1b[2J", "none that control a terminal"),
+        ("files:read:/" + "a" * 600, "at most 500 characters"),
+        ("network:example.org", "'network' has no narrower form"),
+        ("run", "expected run:PROGRAM, such as 'run:git'"),
+        ("run:*", "such as 'git', or its absolute path"),
+        ("run:bin/git", "such as 'git', or its absolute path"),
+        ("run:..", "such as 'git', or its absolute path"),
+        ("run:-c", "such as 'git', or its absolute path"),
+        ("run:git push", "such as 'git', or its absolute path"),
+        ("run:/usr/bin/../git", "without '..'"),
+        ("run:/proc/self/exe", "other processes and devices"),
     ],
 )
 def test_a_wrong_grant_is_refused_with_the_way_out(text: str, hint: str) -> None:
@@ -87,7 +121,7 @@ def test_garbage_parses_or_is_a_config_error(text: str) -> None:
     assert grant.text == text
 
 
-@given(grants)
+@given(every)
 def test_a_grant_is_written_as_it_was_read(text: str) -> None:
     assert Grant.parse(text).text == text
 
@@ -97,7 +131,12 @@ def test_everything_covers_every_grant(text: str) -> None:
     assert GrantSet.everything().covers(text)
 
 
-@given(grants)
+@given(beside)
+def test_everything_of_a_host_author_opens_nothing_beside_the_host(text: str) -> None:
+    assert not GrantSet.everything().covers(text)
+
+
+@given(every)
 def test_nothing_covers_nothing(text: str) -> None:
     assert not GrantSet().covers(text)
 
@@ -110,7 +149,38 @@ def test_the_intersection_allows_only_what_both_allow(one: GrantSet, other: Gran
     assert not both.difference(other)
 
 
-@given(sets, sets, grants)
+@pytest.mark.parametrize(
+    ("wide", "narrow"),
+    [
+        ("files:read:project", "files:read:project/src"),
+        ("files:write:project/docs", "files:write:project/docs/a/b"),
+        ("files:read:/", "files:read:/srv/notes"),
+        ("files:read:/srv", "files:read:/srv"),
+    ],
+)
+def test_a_folder_covers_what_is_below_it_and_nothing_else(wide: str, narrow: str) -> None:
+    assert Grant.parse(wide).covers(Grant.parse(narrow))
+    assert GrantSet.of([wide]).intersection(GrantSet.of([narrow])).texts() == (narrow,)
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        ("files:read:project/src", "files:read:project"),
+        ("files:read:project/src", "files:read:project/src2"),
+        ("files:read:project", "files:write:project"),
+        ("files:read:/", "files:read:project"),
+        ("files:read:project", "files:read:data"),
+        ("run:git", "run:/usr/bin/git"),
+        ("run:git", "run:gitk"),
+        ("env:A", "env:AB"),
+    ],
+)
+def test_a_path_or_program_covers_no_other_one(own: str, other: str) -> None:
+    assert not Grant.parse(own).covers(Grant.parse(other))
+
+
+@given(sets, sets, every)
 def test_what_both_cover_the_intersection_covers(one: GrantSet, other: GrantSet, text: str) -> None:
     assert one.intersection(other).covers(text) == (one.covers(text) and other.covers(text))
 

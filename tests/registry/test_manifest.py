@@ -347,3 +347,50 @@ def test_levels_of_usage_that_nobody_can_pass_or_too_many_are_a_mistake(levels: 
 def test_levels_without_the_event_that_tells_of_them_are_a_mistake() -> None:
     (problem,) = problems_of('[events]\nsubscribe = ["TOOL_CALL_END"]\nthresholds = [60]\n')
     assert problem == "events.thresholds: needs 'CONTEXT_THRESHOLD' among what 'subscribe' lists"
+
+
+BESIDE = """
+[permissions]
+files = { read = ["project", "/srv/words"], write = ["project/docs"], reason = "to write the docs" }
+network = { reason = "to look words up" }
+run = { programs = ["git", "/opt/spell/bin/spell"], reason = "to see what changed" }
+env = { names = ["LANG_KEY"], reason = "to be let in" }
+"""
+
+
+def test_what_a_plugin_does_beside_the_host_is_asked_for_each_with_its_reason() -> None:
+    requests = [(request.grant.text, request.reason) for request in Manifest.from_text(BESIDE).requests]
+    assert requests == [
+        ("env:LANG_KEY", "to be let in"),
+        ("files:read:project", "to write the docs"),
+        ("files:read:/srv/words", "to write the docs"),
+        ("files:write:project/docs", "to write the docs"),
+        ("network", "to look words up"),
+        ("run:git", "to see what changed"),
+        ("run:/opt/spell/bin/spell", "to see what changed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('files = { reason = "r" }', "permissions.files.read: missing, expected a list of paths here or in 'write'"),
+        ('files = { read = [], reason = "r" }', "permissions.files.read: is empty, expected at least one"),
+        ('files = { read = ["project"] }', "permissions.files.reason: missing"),
+        ('files = { read = "project", reason = "r" }', "permissions.files.read: found 'project', expected a list"),
+        ('files = { read = ["project/../.."], reason = "r" }', "expected a path without '..'"),
+        ('files = { read = ["~"], reason = "r" }', "found '~', expected 'project'"),
+        ('files = { write = ["project/*.py"], reason = "r" }', "a folder stands for all that is below it"),
+        ('files = { read = ["project"], wirte = ["project"], reason = "r" }', "unknown key, did you mean 'write'?"),
+        ("network = true", "permissions.network: found true, expected a table such as { reason"),
+        ('network = { hosts = ["a.org"], reason = "r" }', "permissions.network.hosts: unknown key"),
+        ('run = ["git"]', "permissions.run: found a list, expected a table"),
+        ('run = { programs = ["sh -c"], reason = "r" }', "such as 'git', or its absolute path"),
+        ('run = { reason = "r" }', "permissions.run.programs: missing"),
+    ],
+)
+def test_a_request_beside_the_host_that_is_no_plain_one_is_refused(line: str, problem: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        Manifest.from_text(f"[permissions]\n{line}\n")
+    assert problem in str(caught.value)
+    assert str(caught.value).count("permissions.") == 1

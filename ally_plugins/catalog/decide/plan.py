@@ -5,18 +5,17 @@ Pure; writing it down is the registry's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from attrs import frozen
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.values.errors import ConsentError
+from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import GrantSet
 
 from .record import PluginRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Plan", "agreed_facts", "default_grants", "is_for_review", "requested_grant", "source_keys"]
 
@@ -29,6 +28,8 @@ class Plan:
 
     record: PluginRecord
     grants: GrantSet
+    refused: Mapping[str, str] = FrozenDict()
+    """Grants, as texts, that no operator can give, each with the reason: files from which it could free itself."""
 
     @property
     def withheld(self) -> tuple[Grant, ...]:

@@ -15,6 +15,7 @@ from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
 from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
+from ally_plugins.contract.grants import BESIDE_THE_HOST
 from ally_plugins.contract.manifest import GrantRequest, Manifest
 from ally_plugins.contract.process_spec import Daemon, ProcessLimits
 from ally_plugins.contract.values.errors import HostError
@@ -117,6 +118,14 @@ class PluginRecord:
     def variables(self) -> tuple[str, ...]:
         """The environment variables of the host that its process is given: those granted, sorted."""
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
+
+    @property
+    def unheld(self) -> tuple[str, ...]:
+        """What it is granted beside the host, where nothing holds it to that: it may do all of it, and more."""
+        # By what does not hold them, so that a placement which is not known here is taken at its word.
+        if self.placement not in ("inline", "process"):
+            return ()
+        return tuple(text for text in self.granted.texts() if text.partition(":")[0] in BESIDE_THE_HOST)
 
     @property
     def limits(self) -> ProcessLimits:

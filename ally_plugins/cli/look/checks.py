@@ -15,6 +15,7 @@ from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
 from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.text import when
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, OrderError
@@ -220,6 +221,8 @@ def _plugin(record: PluginRecord) -> Iterator[CheckResult]:
         yield CheckResult("problem", f"plugin {record.name}", record.reason)
     for warning in record.warnings:
         yield CheckResult("warning", f"plugin {record.name}", warning)
+    if record.is_enabled and (note := unheld_line(record, record.granted)):
+        yield CheckResult("note", f"plugin {record.name}", note)
     if record.is_enabled and record.has_changed_code and not record.failure:
         yield CheckResult("warning", f"plugin {record.name}", record.reason)
 

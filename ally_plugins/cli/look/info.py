@@ -9,7 +9,7 @@ import click
 from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.journal_rows import reading_of, record_data, summary
 from ally_plugins.cli.shell.processes import process_rows, trust
-from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts
+from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts, unheld_line
 from ally_plugins.cli.shell.running_hosts import hosts_status, offers_of
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
@@ -118,6 +118,8 @@ def _requests(record: PluginRecord) -> list[str]:
     ]  # fmt: skip
     narrower = [text for text in record.granted.texts() if text not in {request[1].strip() for request in rows}]
     more = [f"    and has been granted: {inert(', '.join(narrower))}"] if narrower else []
+    if note := unheld_line(record, record.granted):
+        more.append(f"    {note}")
     return ["", f"  {paint('asks for', bold=True)}", *(columns(rows) or ["    nothing"]), *more]
 
 
@@ -176,10 +178,16 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
         "requires_host": manifest.requires_host,
         "agreed": {"at": agreement.at, "by": agreement.by, "version": agreement.version} if agreement else None,
         "requests": [
-            {"grant": each.grant.text, "reason": each.reason, "granted": _is_granted(record, i)}
+            {
+                "grant": each.grant.text,
+                "meaning": meaning(record, each.grant),
+                "reason": each.reason,
+                "granted": _is_granted(record, i),
+            }
             for i, each in enumerate(manifest.requests)
         ],
         "grants": record.granted.texts(),
+        "unheld": record.unheld,
         "subscribe": manifest.subscribe,
         "durable": manifest.durable,
         "thresholds": manifest.thresholds,

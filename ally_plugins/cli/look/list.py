@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.cli.shell.processes import trust
+from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json, table
@@ -50,6 +51,8 @@ def list_(state: State) -> None:
     for record in records:
         for warning in record.warnings:
             echo(f"warning: {inert(record.label)}: {inert(warning)}")
+        if record.is_enabled and (note := unheld_line(record, record.granted)):
+            echo(f"note: {inert(record.label)}: {note}")
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
     for line in _trust(records):
@@ -104,6 +107,7 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "placement": record.placement,
         "command": record.daemon.command if record.daemon is not None else None,
         "grants": record.granted.texts() if record.is_enabled else [],
+        "unheld": record.unheld if record.is_enabled else [],
         "pending": [request.grant.text for request in record.pending],
         "shadow": record.config.shadow,
         "mandatory": record.config.mandatory,

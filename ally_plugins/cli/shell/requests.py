@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import evolve
+
+from ally_plugins.contract.granted_paths import DATA, PROJECT
+
 from .processes import process_data, process_rows, trust
 from .text import columns, inert, paint, when_iso
 
@@ -12,8 +16,9 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.registry import Plan
     from ally_plugins.contract.grants import Grant
     from ally_plugins.contract.manifest import GrantRequest
+    from ally_plugins.policy.permissions import GrantSet
 
-__all__ = ["changes_of", "meaning", "plan_data", "plan_lines", "record_facts"]
+__all__ = ["changes_of", "meaning", "plan_data", "plan_lines", "record_facts", "unheld_line"]
 
 _MEANINGS: Final = {
     "add_message:trigger_turn": "wakes an idle agent with a message",
@@ -35,13 +40,27 @@ _MEANINGS: Final = {
     "request_action": "has the action {topic} carried out",
     "events": "sees {topic}",
     "env": "is given your environment's {topic}",
+    "network": "may open connections to the network, to anywhere",
+    "run": "may start {topic}, in the same box with the same rights",
 }
+_FILES: Final = {
+    ("read", PROJECT): "may read every file of the project",
+    ("write", PROJECT): "may read, change and delete every file of the project, and add some",
+    ("read", DATA): "may read every file of its own data folder",
+    ("write", DATA): "may read, change and delete every file of its own data folder, and add some",
+    ("read", ""): "may read {path} and every file below it",
+    ("write", ""): "may read, change and delete {path} and every file below it, and add some",
+}
+_UNHELD: Final = "holds in the placement sandbox only: {}, it may do that and more"
 
 
 def meaning(record: PluginRecord, grant: Grant) -> str:
     """Return what a grant lets a plugin do, in a few words."""
     if grant.kind == "events" and grant.topic in record.durable:
         return f"sees {grant.topic}, and from the journal what it missed"
+    if grant.kind == "files":
+        template = _FILES.get((grant.topic, grant.target)) or _FILES[grant.topic, ""]
+        return template.format(path=inert(grant.target))
     if grant.text in _MEANINGS:
         return _MEANINGS[grant.text].format(topic=grant.topic)
     template = _MEANINGS.get(f"{grant.kind}:{grant.topic}") or _MEANINGS[grant.kind]
@@ -86,7 +105,17 @@ def _requests(plan: Plan) -> list[str]:
     note = "; what is marked - it would not get" if withheld else ""
     lines = [f"  it asks for, each with its reason{note}:", *columns(rows)]
     narrowed = [text for text in plan.grants.texts() if text not in {request.grant.text for request in requests}]
-    return [*lines, f"  and would get, narrower than it asks: {', '.join(narrowed)}"] if narrowed else lines
+    if narrowed:
+        lines.append(f"  and would get, narrower than it asks: {inert(', '.join(narrowed))}")
+    if note := unheld_line(record, plan.grants):
+        lines.append(f"  {note}")
+    return [*lines, *(f"  {inert(text)} cannot be granted: {inert(why)}" for text, why in sorted(plan.refused.items()))]
+
+
+def unheld_line(record: PluginRecord, grants: GrantSet) -> str:
+    """Return a sentence on what a plugin is granted and, placed as it is, not held to; empty without any."""
+    unheld = ", ".join(evolve(record, granted=grants).unheld)
+    return f"{inert(unheld)}: {_UNHELD.format(record.placement)}" if unheld else ""
 
 
 def _order(record: PluginRecord) -> list[str]:
@@ -169,9 +198,11 @@ def plan_data(plan: Plan) -> dict[str, Any]:
                 "reason": request.reason,
                 "granted": plan.grants.covers(request.grant),
                 "new": request in record.pending,
+                "refused": plan.refused.get(request.grant.text),
             }
             for request in record.manifest.requests
         ],
+        "unheld": evolve(record, granted=plan.grants).unheld,
         "before": record.manifest.before,
         "after": record.manifest.after,
         "settings": [
