@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 from ally_plugins import (
@@ -16,6 +17,7 @@ from ally_plugins import (
     Decision,
     Deny,
     DiffPreview,
+    FrozenDict,
     HostError,
     PermissionRequest,
     PermissionResponse,
@@ -175,9 +177,47 @@ def test_arguments_that_fail_their_check_reach_no_gate() -> None:
     assert (bench.asked, tool.ran, bench.ends) == ([], [], [])
 
 
+class SaysSomethingElse:
+    """Is none of what it says that it is, and of what is read of it."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    @property
+    def __class__(self) -> Any:
+        return self.kind
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return "'ls'"
+
+
+@attrs.define
+class SaysItIsText:
+    """Has a JSON form besides, and may change after it was shown."""
+
+    command: str = "rm"
+
+    @property
+    def __class__(self) -> Any:
+        return str
+
+    @__class__.setter
+    def __class__(self, kind: Any) -> None:
+        raise NotImplementedError
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        {"command": SaysItIsText()},
+        {"command": [{"a": SaysItIsText()}]},
+        *({"command": SaysSomethingElse(kind)} for kind in (str, int, bool, dict, list, FrozenDict)),
+        SaysSomethingElse(FrozenDict),
+        {SaysSomethingElse(str): "ls"},
         '{"command": NaN}',
         '["ls"]',
         "{",

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import GateRefused, Message, ToolResult, evolve
+from ally_plugins import GateRefused, Message, ToolCall, ToolResult, evolve
 from ally_plugins.adapters.kit.kept_messages import kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
+from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.kit.results import changed_value, result_of_value, settled_value
 from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.tools.schemas import thaw
@@ -106,6 +107,35 @@ def test_a_request_with_a_call_that_plugins_would_see_the_size_of_alone_is_refus
         refuse_cut_call("bash", large)
     refuse_cut_call("bash", arguments)
     refuse_cut_call("bash", None)
+
+
+class Unprintable:
+    """Raises when somebody wants to print it."""
+
+    def __repr__(self) -> str:
+        raise OSError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [({"n": 10**5000}, "a dict that raises ValueError when it is printed"),
+     ({"n": Unprintable()}, "a dict that raises OSError when it is printed")],
+)  # fmt: skip
+def test_a_call_that_nothing_can_print_is_in_the_history_all_the_same(arguments: Any, why: str) -> None:
+    call = recorded_call("bash", arguments, "c1")
+    assert call == ToolCall("bash", {"unshown": why}, "c1")
+    refuse_cut_call("bash", arguments)
+
+
+def test_a_text_is_shown_as_it_is_sent_whatever_its_class_says_of_it() -> None:
+    class Mild(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "harmless"
+
+    result = ToolResult(success=False, output=Mild("SECRET"), error=Mild("SECRET"))
+    assert (f"{result.output}", f"{result.error}") == ("SECRET", "SECRET")
 
 
 # --- mending ---

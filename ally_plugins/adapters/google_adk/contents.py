@@ -103,7 +103,8 @@ def with_text(parts: Iterable[Part], text: str) -> list[Part]:
 def result_of(value: Any) -> ToolResult:
     """Return a tool's result as plugins are shown it: what the model reads is an object with `result` or `error`."""
     if isinstance(value, dict) and [*value] == ["error"]:
-        return ToolResult(success=False, error=str(value["error"]))
+        failure = result_of_value(value["error"])  # as JSON, which the model reads too: `str` may leave things out
+        return ToolResult(success=False, error=failure.output, unshown=failure.unshown)
     is_wrapped = isinstance(value, dict) and [*value] == ["result"]
     return result_of_value(value["result"] if is_wrapped else value)
 

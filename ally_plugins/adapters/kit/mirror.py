@@ -147,9 +147,19 @@ def recorded_call(tool_name: str, arguments: Mapping[str, Any] | str, call_id: s
     try:
         return ToolCall(tool_name, arguments_of(arguments), call_id)
     except (ValueError, RecursionError, EventError):
-        text = shown_text(arguments if isinstance(arguments, str) else repr(arguments))
+        text = shown_text(arguments_text(arguments))
         shown = f"{len(text):,} characters" if is_cut(text) else text
         return ToolCall(tool_name, {UNSHOWN: shown}, call_id)
+
+
+def arguments_text(arguments: object) -> str:
+    """Return arguments as text, for a history; of such that have none, why, so that the conversation goes on."""
+    if isinstance(arguments, str):
+        return arguments
+    try:
+        return repr(arguments)
+    except Exception as error:  # noqa: BLE001 - an integer of thousands of digits, a class of somebody's own
+        return f"a {type(arguments).__name__} that raises {type(error).__name__} when it is printed"
 
 
 def is_cut(arguments: object) -> bool:

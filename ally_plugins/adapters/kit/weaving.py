@@ -13,7 +13,7 @@ from attrs import evolve
 
 from ally_plugins.contract.values.errors import GateRefused
 
-from .mirror import is_cut
+from .mirror import arguments_text, is_cut
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
@@ -74,6 +74,6 @@ class Weaver:
 
 def refuse_cut_call(tool_name: str, arguments: Mapping[str, Any] | str | None) -> None:
     """Raise GateRefused for a request with a call that is too large to be shown: plugins would see its size alone."""
-    if is_cut(arguments if arguments is None or isinstance(arguments, str) else repr(arguments)):
+    if arguments is not None and is_cut(arguments_text(arguments)):
         text = f"the request cannot be shown to plugins: a call of {tool_name!r} in it is too large"
         raise GateRefused(text, plugin=None)

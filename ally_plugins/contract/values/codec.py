@@ -238,8 +238,16 @@ def walk(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[Any, str,
 
 
 def shown_text(text: str) -> str:
-    """Return a text as whoever reads it gets it: a lone surrogate, which UTF-8 cannot encode, is U+FFFD."""
-    if not isinstance(text, str) or text.isascii():
+    """Return a text as whoever reads it gets it: a lone surrogate, which UTF-8 cannot encode, is U+FFFD.
+
+    A subclass of str becomes the text that JSON has of it, whatever its own `str()` says. Raises TypeError for an
+    object that only calls itself a text.
+    """
+    if type(text) is not str:
+        if not isinstance(text, str):
+            return text
+        text = str.__str__(text)
+    if text.isascii():
         return text
     try:
         text.encode()

@@ -84,8 +84,9 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
 
 
 def _freeze(value: Any, path: str, depth: int) -> Any:
-    # The plain types first, by identity: `isinstance` of each value of an event would cost more than the rest.
-    kind = value.__class__
+    # The plain types first, by identity: `isinstance` of each value of an event would cost more than the rest. And by
+    # `type`, which no object answers for itself, as it may for `__class__`: what passes here is shown as it is.
+    kind = type(value)
     if kind is str or kind is int or kind is bool or value is None:
         return value
     if kind is FrozenDict:
@@ -108,8 +109,8 @@ def _freeze_items(value: Mapping[Any, Any], path: str, depth: int) -> dict[str, 
 def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     """Return a frozen copy of a mapping; None becomes the empty one. Raises EventError as `freeze` does."""
     # At once, since a value that is passed on is frozen at each step.
-    if value.__class__ is FrozenDict:
-        return value  # pyright: ignore[reportReturnType] - it does not narrow by `__class__`
+    if type(value) is FrozenDict:
+        return value
     try:
         is_empty, is_mapping = not value, isinstance(value, Mapping)
     except Exception as error:  # noqa: BLE001 - as in `freeze`
@@ -124,8 +125,8 @@ def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
 
 
 def _key(key: object, path: str) -> str:
-    if key.__class__ is str:
-        return key  # pyright: ignore[reportReturnType] - as above
+    if type(key) is str:
+        return key
     if isinstance(key, str):  # an enum's member
         return str.__str__(key)
     try:

@@ -99,8 +99,7 @@ def _find_unencodable(value: Any, name: str, most: int | None = None) -> str | N
 
 def _unencodable(value: Any) -> str:
     """Return why JSON cannot represent a value, and what was expected; empty when it can."""
-    # By identity: `shown_text` gives back the text that it has nothing to change in.
-    if isinstance(value, str) and shown_text(value) is not value:
+    if isinstance(value, str) and shown_text(value) != value:
         return "has a lone surrogate, which no UTF-8 can say"
     if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
         return f"is a whole number of {value.bit_length()} bits; expected 64 at most, or text"

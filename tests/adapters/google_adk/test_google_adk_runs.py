@@ -19,7 +19,7 @@ from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.function_tool import FunctionTool
 from google.adk.tools.google_search_tool import google_search
 from google.genai.types import Content, FunctionResponse, GenerateContentConfig, Part
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ally_plugins import (
     AgentEnd,
@@ -40,6 +40,7 @@ from ally_plugins import (
     ToolCall,
     ToolCallEnd,
     ToolCallStart,
+    ToolResult,
     UserMessage,
     evolve,
 )
@@ -546,5 +547,35 @@ def test_a_structured_answer_of_an_agent_with_tools_is_what_transforms_left_of_i
             assert "wxyz" not in str(events)
             assert "****" in answer_of(events)
             assert not bench.of(ToolCallStart)
+
+    go(main())
+
+
+# --- what a tool returns ---
+
+
+class Problem(BaseModel):
+    """A failure that does not print all that it holds."""
+
+    token: str = Field(default="SECRET123", repr=False)
+
+
+@pytest.mark.parametrize("failure", [Problem(), [Problem()], {"problem": Problem()}, {"a": "SECRET123"}])
+def test_a_failure_is_shown_to_transforms_as_the_model_reads_it(failure: Any) -> None:
+    async def redact(self: Any, call: ToolCall, result: ToolResult) -> Any:
+        if "SECRET123" in (result.error or ""):
+            return Replace(evolve(result, error="[redacted]"))
+        return None
+
+    def work(text: str) -> Any:
+        """Work on a text."""
+        return {"error": failure}
+
+    async def main() -> None:
+        async with live({"guard": make_plugin(ally_transform_tool_output=redact)}) as bench:
+            agent = bench.agent(call("c1", "work", text="a"), "done", tools=[FunctionTool(work)])
+            events = await bench.run(bench.runner(agent))
+            assert results(events)["c1"] == {"error": "[redacted]"}
+            assert not [event for event in events if "SECRET123" in event.model_dump_json()]
 
     go(main())
