@@ -1,0 +1,47 @@
+"""What one sandboxed process may do, as plain values that pass through JSON; who grants it is the host's."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["Box"]
+
+
+class Box(NamedTuple):
+    """The inside of a sandbox: what is not named here is refused.
+
+    Paths are absolute. A folder stands for all below it. Links are followed once, when the sandbox is entered. What is
+    missing then is left out, but for `home` and `tmp`, which must be there.
+    """
+
+    home: str
+    """Its own folder, which it may write to, and where HOME and XDG_* point."""
+    tmp: str
+    """Its own temporary folder, which it may write to."""
+    read: tuple[str, ...] = ()
+    """Files and folders whose contents and names it may read."""
+    write: tuple[str, ...] = ()
+    """Files and folders that it may read and change, beside `home` and `tmp`."""
+    run: tuple[str, ...] = ()
+    """Programs, and folders with programs, that it may read and execute: in the same box, so that none may do more."""
+    network: bool = False
+    """Whether it may use the network: all of it, or nothing."""
+    env: dict[str, str] = {}  # noqa: RUF012 - a default of a tuple, which nobody changes
+    """Environment variables that are set for it; applied by whoever starts it, and not by `enter`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {**self._asdict(), "read": list(self.read), "write": list(self.write), "run": list(self.run)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Box:
+        """Read what `to_json` made. Raises KeyError and TypeError: half a box is none."""
+        return cls(
+            home=data["home"],
+            tmp=data["tmp"],
+            read=tuple(data["read"]),
+            write=tuple(data["write"]),
+            run=tuple(data["run"]),
+            network=data["network"] is True,
+            env=dict(data["env"]),
+        )
