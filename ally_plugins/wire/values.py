@@ -107,6 +107,10 @@ def call_to_wire(call: ToolCall) -> dict[str, Any]:
         wire["callId"] = call.call_id
     if call.agent_id is not None:
         wire["agentId"] = call.agent_id
+    if call.common_name is not None:
+        wire["commonName"] = call.common_name
+    if call.argument_names:
+        wire["argumentNames"] = call.argument_names
     return wire
 
 

@@ -134,8 +134,9 @@ NAMES: dict[str, set[str]] = {
     "PLUGIN_ACTION_REQUESTED": {"pluginName", "action", "arguments", "requestedBy"},
 }  # fmt: skip
 OURS = {
-    "TOOL_CALL_START": {"unshown"},
-    "TOOL_CALL_END": {"durationMs", "denied", "decisionId", "unshown"},
+    "TOOL_CALL_START": {"unshown", "commonName"},
+    "TOOL_CALL_END": {"durationMs", "denied", "decisionId", "unshown", "commonName"},
+    "PERMISSION_REQUEST": {"commonName"},
 }
 SAMPLES: dict[str, Any] = {
     "str": "x", "bool": True, "int": 3, "float": 2.5, "FrozenDict": {"a": 1}, "tuple[Any, ...]": [1], "Any": {"a": 1},

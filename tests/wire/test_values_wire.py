@@ -48,7 +48,9 @@ jsons = st.recursive(
     max_leaves=6,
 )
 objects = st.dictionaries(texts, jsons, max_size=3)
-calls = st.builds(ToolCall, texts, objects, st.none() | texts, st.none() | texts)
+maybe = st.none() | texts
+names = st.dictionaries(texts, texts, max_size=2)
+calls = st.builds(ToolCall, texts, objects, maybe, maybe, maybe, names)
 results = st.builds(ToolResult, st.booleans(), texts, st.none() | texts, jsons)
 messages = st.builds(
     Message,

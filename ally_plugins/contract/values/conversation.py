@@ -99,12 +99,26 @@ class ToolCall:
 
     There is none of arguments that could not be shown to a gate as they are: making one raises EventError, which says
     why (the table is in `contract.values.shown`). What cannot be made cannot be allowed.
+
+    `tool_name` and `arguments` are the agent's own words. Where these are known, `common_name` is what all agents'
+    tools of the kind are called (`bash`, `read`, `write`, `edit`, `search`, `web`, `agent`, `todo`), and
+    `argument_names` has the common name of each argument that goes by another one. A grant may name either.
     """
 
     tool_name: str
     arguments: FrozenDict = field(default=EMPTY, converter=shown_arguments)
     call_id: str | None = None
     agent_id: str | None = None
+    common_name: str | None = None
+    argument_names: FrozenDict = field(default=EMPTY, converter=freeze_mapping)
+
+    @property
+    def common_arguments(self) -> FrozenDict:
+        """The arguments by their common names; one whose common name is another argument's keeps its own."""
+        if not self.argument_names:
+            return self.arguments
+        names = {own: common for own, common in self.argument_names.items() if common not in self.arguments}
+        return trusted({names.get(name, name): value for name, value in self.arguments.items()})
 
 
 @frozen

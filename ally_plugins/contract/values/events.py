@@ -146,7 +146,8 @@ def _getter(cls: Any) -> Callable[[object], tuple[Any, ...]]:
 class ToolCallStart(Event):
     """The agent wants to run a tool, with its final arguments; the gates and the person decide after it.
 
-    For a group of calls, `group_execution` is true and `tools` lists them. Where the arguments could not be shown,
+    For a group of calls, `group_execution` is true and `tools` lists them. `common_name` is what all agents' tools of
+    the kind are called, where the agent has another name for it. Where the arguments could not be shown,
     `arguments` is empty and `unshown` says why: such a call has been denied.
     """
 
@@ -163,6 +164,7 @@ class ToolCallStart(Event):
     group_execution: bool | None = None
     tool_count: int | None = None
     tools: tuple[Any, ...] | None = field(default=None, converter=freeze)
+    common_name: str | None = None
 
 
 @frozen(eq=False, repr=False)
@@ -185,6 +187,7 @@ class ToolCallEnd(Event):
     error: str | None = None
     output: str | None = None
     duration_ms: float | None = None
+    common_name: str | None = None
 
 
 @frozen(eq=False, repr=False)
@@ -232,6 +235,7 @@ class PermissionRequest(Event):
     command: str | None = None
     sensitivity: str = "normal"
     options: tuple[Any, ...] = field(default=(), converter=freeze)
+    common_name: str | None = None
 
 
 @frozen(eq=False, repr=False)

@@ -142,7 +142,7 @@ class SessionGates:
         """Ask the plugins whether a tool may run with these arguments."""
         if not self._dispatcher.has_any("ally_gate_tool_call"):
             return ALLOWED
-        hook_call = self._hook_call("ally_gate_tool_call", tool=call.tool_name, origin=origin, cause=call.call_id)
+        hook_call = self._hook_call("ally_gate_tool_call", **_about_call(call, origin))
         try:
             return await self._ask_gates(hook_call, call, call.tool_name)
         finally:
@@ -189,7 +189,7 @@ class SessionGates:
 
     async def transform_tool_input(self, call: ToolCall, origin: tuple[str, ...]) -> Transformed[ToolCall]:
         """Run the chain over a call's arguments."""
-        about = {"tool": call.tool_name, "origin": origin, "cause": call.call_id}
+        about = _about_call(call, origin)
         hook = "ally_transform_tool_input"
         return await self._transform(hook, about, call, lambda value: (value,), check_call)
 
@@ -197,7 +197,7 @@ class SessionGates:
         self, call: ToolCall, result: ToolResult, origin: tuple[str, ...]
     ) -> Transformed[ToolResult]:
         """Run the chain over what a tool returned."""
-        about = {"tool": call.tool_name, "origin": origin, "cause": call.call_id}
+        about = _about_call(call, origin)
         hook = "ally_transform_tool_output"
         return await self._transform(hook, about, result, lambda value: (call, value), check_result)
 
@@ -428,6 +428,10 @@ def _vote_data(vote: Vote) -> dict[str, Any]:
         "elapsed_ms": round(vote.elapsed_ms, 3),
         "detail": vote.detail,
     }
+
+
+def _about_call(call: ToolCall, origin: tuple[str, ...]) -> dict[str, Any]:
+    return {"tool": call.tool_name, "common_tool": call.common_name, "origin": origin, "cause": call.call_id}
 
 
 def check_call(old: ToolCall, new: Any, _plugin: str = "") -> tuple[ToolCall, tuple[str, ...]]:

@@ -249,6 +249,7 @@ class OpenCall:
             "call_id": call.call_id,
             "agent_id": call.agent_id,
             "parent_id": self.parent_id,
+            "common_name": call.common_name,
         }
 
 

@@ -45,11 +45,13 @@ class HookCall:
     """One call of a gate or transform hook, for all plugins that take part.
 
     `caused_by` is the plugin whose own call led here; its hook is not called. `cause` is the id of what it is about.
+    `common_tool` is the tool's other name, where it has one: a grant that names either takes part.
     """
 
     hook: str
     session_id: str
     tool: str | None = None
+    common_tool: str | None = None
     caused_by: str | None = None
     origin: tuple[str, ...] = ()
     cause: str | None = None
@@ -135,14 +137,16 @@ class Dispatcher:
         A plugin that was granted a gate and does not run is among them: its vote is a deny.
         """
         is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
+        tools = (call.tool,) if call.common_tool is None else (call.tool, call.common_tool)
         return [
             plugin
             for plugin in self._orders.get(call.hook, ())
             if plugin.name != call.caused_by
             and not plugin.is_disabled
-            and (
-                (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, call.tool)
-                or (is_gate and call.tool in plugin.confirms)
+            and any(
+                (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, tool)
+                or (is_gate and tool in plugin.confirms)
+                for tool in tools
             )
             and (not plugin.is_running or call.hook in plugin.implementations or plugin.lacks(call.hook))
         ]
