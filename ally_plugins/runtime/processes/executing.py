@@ -24,14 +24,16 @@ _PASSING: Final = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ETX
 _FIRST_LINE: Final = 256  # what the kernel reads of a script's first line (BINPRM_BUF_SIZE)
 
 
-def check_command(spec: ProcessSpec) -> None:
-    """Raise CannotExecute when there is no program to execute."""
+def check_command(spec: ProcessSpec, *, can_enter: bool = False) -> None:
+    """Raise CannotExecute when there is no program to execute, or its sandbox cannot be entered by this launcher."""
+    if spec.box is not None and not can_enter:
+        raise cannot_execute(spec, errno.ENOSYS, "box")
     if not spec.argv or not spec.argv[0]:
         raise cannot_execute(spec, errno.ENOENT)
 
 
 def cannot_execute(spec: ProcessSpec, number: int, stage: str = "exec") -> CannotExecute:
-    """Return the error for what the kernel answered (an errno) at a stage: fork, start, folder, limits or exec."""
+    """Return the error for what the kernel answered (an errno) at a stage: fork, start, folder, limits, box or exec."""
     program = spec.argv[0] if spec.argv else ""
     reason = _REASONS.get(stage, _of_program)(spec, number)
     text = f"cannot execute {program!r}: {reason}"
@@ -50,6 +52,13 @@ def _of_limits(spec: ProcessSpec, number: int) -> str:
     return f"the limits {spec.limits} cannot be set: {_error_text(number)}; change the daemon's limits"
 
 
+def _of_box(_: ProcessSpec, number: int) -> str:
+    return (
+        f"its sandbox cannot be entered: {_error_text(number)}; run ally-plugins doctor, which shows what this machine"
+        " lacks, or place the plugin in a process"
+    )
+
+
 def _of_program(spec: ProcessSpec, number: int) -> str:
     if not spec.argv or not spec.argv[0]:
         return "the command is empty; name a program in the daemon's command"
@@ -65,7 +74,13 @@ def _of_program(spec: ProcessSpec, number: int) -> str:
     return _of_file(found, number)
 
 
-_REASONS: Final = {"fork": _of_fork, "start": _of_fork, "folder": _of_folder, "limits": _of_limits}
+_REASONS: Final = {
+    "fork": _of_fork,
+    "start": _of_fork,
+    "folder": _of_folder,
+    "limits": _of_limits,
+    "box": _of_box,
+}
 
 
 def _find(spec: ProcessSpec) -> Path | None:

@@ -79,6 +79,8 @@ class GuardedProcess(Process):
 class GuardedLauncher(Launcher):
     """Launches through one guardian, which is started with the first process, and again when it was killed."""
 
+    can_enter = True
+
     def __init__(self, python: str = "") -> None:
         self._python = python or running_python()
         self._line: LifeLine | None = None
@@ -277,7 +279,8 @@ def _not_sent(spec: ProcessSpec, number: int) -> CannotExecute:
 
 
 def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
-    environment = {**spec.env, MARKER: marker}
+    box = spec.box
+    environment = {**spec.env, **(box.env if box is not None else {}), MARKER: marker}
     return {
         "spawn": number,
         "argv": [_as_bytes(argument) for argument in spec.argv],
@@ -285,6 +288,7 @@ def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
         "cwd": _as_bytes(absolute_folder(spec)),
         "limits": kernel_limits(spec.limits),
         "stdio": spec.stdio,
+        "box": None if box is None else box.to_json(),
     }
 
 

@@ -27,6 +27,9 @@ class Launcher(ABC):
     gaps: tuple[str, ...] = ()
     """What this way of starting cannot give, as sentences for `doctor`."""
 
+    can_enter: bool = False
+    """Whether what it starts can enter a sandbox; a process that is to, and cannot, is never started without it."""
+
     @abstractmethod
     async def start(self) -> None:
         """Make ready; `launch` calls it itself where it must. Cancelling it only ends the waiting."""
@@ -42,7 +45,7 @@ class Launcher(ABC):
         `on_stderr` is called with what it writes, as it comes. Cancelling leaves no process behind. Raises
         CannotExecute.
         """
-        check_command(spec)
+        check_command(spec, can_enter=self.can_enter)
         try:
             ends = Ends.make(has_stdio=spec.stdio)
         except OSError as error:

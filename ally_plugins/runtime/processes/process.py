@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from attrs import field, frozen
 
 from ally_plugins.contract.process_spec import ProcessLimits
+from ally_plugins.runtime.sandbox.box import Box
 
 __all__ = ["UNKILLABLE", "Exit", "Process", "ProcessSpec"]
 
@@ -40,7 +41,8 @@ LIMITS: Final = (
 class ProcessSpec:
     """What is to be executed.
 
-    With `stdio` false, standard input is empty and standard output goes where stderr goes.
+    With `stdio` false, standard input is empty and standard output goes where stderr goes. With a `box` it enters that
+    sandbox before the program is executed, with the variables of the box over `env`; what cannot is not started.
     """
 
     name: str
@@ -49,6 +51,7 @@ class ProcessSpec:
     env: Mapping[str, str] = field(repr=False)
     limits: ProcessLimits = field(factory=ProcessLimits)
     stdio: bool = True
+    box: Box | None = None
 
 
 @frozen

@@ -1,12 +1,12 @@
 """The guardian of one host: parent and subreaper of its daemons, so that nothing of them outlives the host.
 
 A program of its own (`python -I -S guardian/__main__.py DESCRIPTOR HOST_PID`, Linux) that imports only the standard
-library and this folder, since it must start fast and stay small. It talks to the host over one Unix socket, the life
-line: a message is a JSON object, descriptors travel beside it. When the life line ends, or the host's process does, it
-kills everything below itself and exits. What a plugin is, when it is restarted and how long it is waited for is left to
-the host.
+library, this folder and the sandbox, since it must start fast and stay small. It talks to the host over one Unix
+socket, the life line: a message is a JSON object, descriptors travel beside it. When the life line ends, or the host's
+process does, it kills everything below itself and exits. What a plugin is, when it is restarted and how long it is
+waited for is left to the host.
 
-    host to guardian   {"spawn": N, argv, env, cwd, limits, stdio} + descriptors      {"end": N, "grace": seconds}
+    host to guardian   {"spawn": N, argv, env, cwd, limits, stdio, box} + descriptors    {"end": N, "grace": seconds}
     guardian to host   {"ready": true}   {"started": N, pid} + pidfd   {"refused": N, stage, errno}
                        {"exited": N, code, signal}   {"ended": N}: nothing of the tree is left
 

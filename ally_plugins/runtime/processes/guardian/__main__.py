@@ -5,5 +5,6 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-sys.path.append(__file__.rsplit("/", 2)[0])  # last, so that nothing of the runtime hides the standard library's
-import_module("guardian.serving").main()
+# Last, so that nothing there hides the standard library's. From the root, since the sandbox lies beside the processes.
+sys.path.append(__file__.rsplit("/", 4)[0])
+import_module("runtime.processes.guardian.serving").main()
