@@ -54,7 +54,7 @@ class Whole(page.Adapter):
         return await self.around_model(loop, request, ask)
 
     async def before_model(self, loop, history):
-        shorter = await self.work.compacted(history, shortened, measure=len)
+        shorter = await self.work.compacted(history, page.convert)
         if shorter is not None:
             history[:] = shorter
         await super().before_model(loop, history)
@@ -89,7 +89,7 @@ class WholeDriver(page.Driver):
     def make(self, setup):
         made = super().make(setup)
         plugins = made["loop"].middleware
-        plugins.kit = evolve(plugins.kit, can_compact=setup.can_compact)
+        plugins.kit = evolve(plugins.kit, compact=shortened if setup.can_compact else None)
         return made
 
     async def run(self, agent, prompt, *, session_id, is_streamed=False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from google.adk.plugins import BasePlugin
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from google.adk.runners import Runner
     from google.genai.types import Content
 
-    from ally_plugins.adapters.kit.options import Preview
-    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.options import AgentOptions
     from ally_plugins.host.host import Host
 
 __all__ = ["AllyPlugins"]
@@ -60,23 +59,13 @@ class AllyPlugins(BetweenRuns, BasePlugin):
         self,
         host: Host,
         *,
-        approve: Approver | None = None,
-        sensitive: Sensitive = (),
-        preview: Preview | None = None,
-        context_window: int | None = None,
         defer: bool = False,
         session_id: Callable[[Any], str] = _session_of,
+        **options: Unpack[AgentOptions],
     ) -> None:
         super().__init__(name="ally_plugins")
-        self.kit = AgentKit(
-            host=host,
-            approve=approve,
-            sensitive=sensitive,
-            preview=preview,
-            context_window=context_window,
-            serves=SERVES,
-        )
-        self._may_defer = defer and approve is None
+        self.kit = AgentKit(host=host, serves=self.serves, **options)
+        self._may_defer = defer and self.kit.approve is None
         self._session_id = session_id
         self._runs: dict[str, PluginRun] = {}
         """Those that are under way, by the id of their invocation."""

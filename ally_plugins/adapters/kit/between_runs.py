@@ -38,7 +38,7 @@ class BetweenRuns:
 
     def compact(self, session_id: str, reason: str = "the person asked for it") -> None:
         """Have a conversation shortened before the model is asked next. Raises HostError when nothing can do it."""
-        if not self.kit.can_compact:
+        if self.kit.compact is None:
             raise HostError(f"nothing here can shorten a conversation; give {type(self).__name__}(compact=...)")
         self.kit.session(session_id).compactions.pending = CompactionRequest("person", reason)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -21,6 +21,7 @@ from .compaction_requests import COMPACT
 
 if TYPE_CHECKING:
     from .compaction_requests import CompactionRequest
+    from .mirror import Convert
     from .run import AgentRun
 
 __all__ = ["SURVIVE_WAIT", "Compact", "shorten"]
@@ -39,16 +40,14 @@ async def shorten(
     request: CompactionRequest,
     messages: list[Any],
     compact: Compact,
-    *,
-    measure: Callable[[Sequence[Any]], int],
-    strategy: str | None = None,
+    convert: Convert,
 ) -> list[Any] | None:
     """Shorten messages and return them, None when a gate or the person refused, or it failed.
 
     In order: permission gates on the request `compact` (arguments `requested_by`, `reason`, `context_usage`), the
     person where one asks; COMPACTION_START; plugins get SURVIVE_WAIT seconds to handle it, and the messages that they
     add meanwhile enter at the step's safe point, behind what was shortened; `compact`; COMPACTION_COMPLETE.
-    `measure` returns the size of messages, for an estimate of the usage until the model counts again.
+    By the characters that `convert` finds in messages the usage is estimated, until the model counts again.
 
     What `compact` raises is logged, and None returned; a cancellation ends in COMPACTION_COMPLETE with an error.
     """
@@ -62,6 +61,8 @@ async def shorten(
     with suppress(TimeoutError):
         async with asyncio.timeout(SURVIVE_WAIT):
             await run.live.session.own_loop.run(run.live.session.drained())
+    chosen = run.kit.compact
+    strategy = getattr(chosen, "__name__", type(chosen).__name__)
     details: dict[str, Any] = {"old_context_usage": usage, "threshold": run.kit.compact_at, "strategy": strategy}
     try:
         made = compact(messages)
@@ -75,12 +76,17 @@ async def shorten(
         _log.exception("session %r could not be compacted; it goes on as it is", run.live.id)
         return None
     # Only a ratio: what the framework's messages are worth in tokens is not known here.
-    before = measure(messages)
-    after = usage * min(measure(shorter) / before, 1.0) if usage is not None and before else None
+    before = _measure(messages, convert)
+    after = usage * min(_measure(shorter, convert) / before, 1.0) if usage is not None and before else None
     run.context_usage = None if after is None else round(after, 2)
     run.live.compactions.tried_at = run.context_usage
     run.emit(CompactionComplete(new_context_usage=run.context_usage, **details, **run.about))
     return shorter
+
+
+def _measure(messages: Iterable[Any], convert: Convert) -> int:
+    """Return the characters that messages hold: near enough to say what share of them is left."""
+    return sum(len(each.content) for message in messages for each in convert(message))
 
 
 async def _is_allowed(run: AgentRun, request: CompactionRequest, usage: float | None) -> bool:

@@ -39,7 +39,7 @@ class AgentKit(KitOptions):
         self.host_sessions = HostSessions.of(self.host)
         if self.serves is not None:
             self.host.declare_served(self.serves)
-        if self.can_compact:
+        if self.compact is not None:
             self.host_sessions.offer_compaction()
 
     # --- runs ---

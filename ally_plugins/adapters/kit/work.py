@@ -319,19 +319,21 @@ class AgentWork(AnswerRun):
     async def compacted(
         self,
         messages: list[Any],
-        compact: Compact,
+        convert: Convert,
         *,
-        measure: Callable[[Sequence[Any]], int],
-        strategy: str | None = None,
+        compact: Compact | None = None,
     ) -> list[Any] | None:
         """Shorten the framework's messages if that is due, and return them; None when they stay. See `shorten`.
 
-        Call it at a step, before its safe point, so that what plugins add in answer comes behind what was shortened.
+        `convert` says what each of them holds. `compact` is what shortens them here, where that of the kit's options is
+        not to be called as it is. Call it at a step, before its safe point, so that what plugins add in answer comes
+        behind what was shortened.
         """
-        request = self.live.compactions.due(self.current_usage, self.kit.compact_at) if self.parent is None else None
-        if request is None or self.live.session.is_closed:
+        compact = compact or self.kit.compact
+        if compact is None or self.parent is not None or self.live.session.is_closed:
             return None
-        return await shorten(self, request, messages, compact, measure=measure, strategy=strategy)
+        request = self.live.compactions.due(self.current_usage, self.kit.compact_at)
+        return await shorten(self, request, messages, compact, convert) if request is not None else None
 
     # --- tools ---
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary
 
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import RunnableConfig
 
     from ally_plugins.adapters.kit.live_sessions import LiveSession
-    from ally_plugins.adapters.kit.options import Preview
-    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.options import CompactingOptions
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.serves import Serves
     from ally_plugins.host.host import Host
@@ -50,11 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AllyPlugins"]
 
-COMPACT_AT: Final = 85.0
-"""Percent of the context window: below the last CONTEXT_THRESHOLD, with room for the summary itself."""
-
 Update = dict[str, Any] | None
-Compaction = Callable[[list[BaseMessage]], "Sequence[BaseMessage] | Awaitable[Sequence[BaseMessage]]"]
 
 
 class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
@@ -74,32 +69,11 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     serves: ClassVar[Serves] = SERVES
     """What plugins are served in graphs of this framework."""
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        approve: Approver | None = None,
-        sensitive: Sensitive = (),
-        preview: Preview | None = None,
-        context_window: int | None = None,
-        compact: Compaction | None = None,
-        compact_at: float = COMPACT_AT,
-        defer: bool = True,
-    ) -> None:
+    def __init__(self, host: Host, *, defer: bool = True, **options: Unpack[CompactingOptions]) -> None:
         super().__init__()
         self.tools = []
         self.defer = defer
-        self.compaction = compact
-        self.kit = AgentKit(
-            host=host,
-            approve=approve,
-            sensitive=sensitive,
-            preview=preview,
-            context_window=context_window,
-            compact_at=compact_at if compact is not None else None,
-            can_compact=compact is not None,
-            serves=self.serves,
-        )
+        self.kit = AgentKit(host=host, serves=self.serves, **options)
         self._opening: dict[UUID, CrossLoopLock] = {}
         self._asked: WeakKeyDictionary[LiveSession, Asked] = WeakKeyDictionary()
         self._prompts: WeakKeyDictionary[LiveSession, set[str]] = WeakKeyDictionary()
@@ -201,10 +175,7 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         messages: list[BaseMessage] = state["messages"]
         run = await self._run(get_config(), messages)
         run.follow(messages)
-        shorter = None
-        if (compact := self.compaction) is not None:
-            name = getattr(compact, "__name__", None)
-            shorter = await run.work.compacted(list(messages), compact, measure=_measure, strategy=name)
+        shorter = await run.work.compacted(list(messages), convert)
         added = [message_for(each) for each in await run.work.safe_point("step")]
         if shorter is not None:
             return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *shorter, *added]}
@@ -323,11 +294,6 @@ def _unseen(request: ToolCallRequest, handler: Any) -> str | None:
 
 def _since(began: float) -> float:
     return round((perf_counter() - began) * 1000, 3)
-
-
-def _measure(messages: Sequence[BaseMessage]) -> int:
-    """Return the characters that messages hold: near enough to say what share of them is left."""
-    return sum(len(each.content) for message in messages for each in convert(message))
 
 
 def _responded(work: AgentWork, request: ModelRequest[Any], message: BaseMessage, took: float) -> None:

@@ -27,7 +27,6 @@ from attrs import define, field
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
-from ally_plugins.adapters.kit.compaction import Compact
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.adapters.kit.model_requests import changed_prompt
 from ally_plugins.adapters.kit.under_way import UnderWay
@@ -85,7 +84,6 @@ class Shared:
     that wait for a person.
     """
 
-    compact: Compact | None
     defer: bool | None
     followed: WeakKeyDictionary[LiveSession, list[Group]] = field(init=False, factory=WeakKeyDictionary)
     insertions: WeakKeyDictionary[LiveSession, Insertions] = field(init=False, factory=WeakKeyDictionary)
@@ -259,10 +257,10 @@ class PluginRun(RunHooks[Any]):
             await self._session.add_items(_stored(self._session, new))
 
     async def _compacted(self, raw: list[Any], items: list[Item]) -> list[Item]:
-        compact, session = self._shared.compact, self._session
-        if compact is None or session is None or self._is_served:
+        session = self._session
+        if session is None or self._is_served:
             return items
-        shorter = await self.work.compacted(items, compact, measure=lambda found: sum(map(len, map(text_of, found))))
+        shorter = await self.work.compacted(items, lambda item: convert((item,)))
         if shorter is None:
             return items
         self._insertions.replace(raw, list(shorter))

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from agents import Agent, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
@@ -26,9 +26,7 @@ from .tools import RUN, may_interrupt
 if TYPE_CHECKING:
     from agents import RunResult
 
-    from ally_plugins.adapters.kit.compaction import Compact
-    from ally_plugins.adapters.kit.options import Preview
-    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.options import CompactingOptions
     from ally_plugins.host.host import Host
 
 
@@ -52,30 +50,10 @@ class AllyPlugins(BetweenRuns, AgentRunner):
     the person asks: a function from items to items.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        approve: Approver | None = None,
-        sensitive: Sensitive = (),
-        preview: Preview | None = None,
-        context_window: int | None = None,
-        compact: Compact | None = None,
-        compact_at: float = 85.0,
-        defer: bool | None = None,
-    ) -> None:
+    def __init__(self, host: Host, *, defer: bool | None = None, **options: Unpack[CompactingOptions]) -> None:
         self.defer = defer
-        self._shared = Shared(compact, defer)
-        self.kit = AgentKit(
-            host=host,
-            approve=approve,
-            sensitive=sensitive,
-            preview=preview,
-            context_window=context_window,
-            compact_at=compact_at if compact is not None else None,
-            can_compact=compact is not None,
-            serves=SERVES,
-        )
+        self._shared = Shared(defer)
+        self.kit = AgentKit(host=host, serves=SERVES, **options)
 
     @override
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResult:

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
 from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
@@ -22,7 +22,6 @@ from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 
-from .compaction import COMPACT_AT
 from .deferral import allows_deferral, has_resolver
 from .plugin_run import PluginRun
 from .serves import SERVES
@@ -44,12 +43,9 @@ if TYPE_CHECKING:
     from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
 
-    from ally_plugins.adapters.kit.options import Preview
-    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.options import CompactingOptions
     from ally_plugins.contract.serves import Serves
     from ally_plugins.host.host import Host
-
-    from .compaction import Compaction
 
 __all__ = ["AllyPlugins"]
 
@@ -76,34 +72,19 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
     serves: ClassVar[Serves] = SERVES
     """What plugins are served in this framework's runs."""
 
-    def __init__(  # noqa: PLR0913 - all but one by name, each an option of its own
+    def __init__(
         self,
         host: Host,
         *,
-        approve: Approver | None = None,
-        sensitive: Sensitive = (),
-        preview: Preview | None = None,
-        context_window: int | None = None,
-        compact: Compaction | None = None,
-        compact_at: float = COMPACT_AT,
         defer: bool | None = None,
         id: str = "ally-plugins",  # noqa: A002 - the framework's own name for it
+        **options: Unpack[CompactingOptions],
     ) -> None:
         self.id = id
         self.description = None
         self.defer_loading = False
         self.defer = defer
-        self.compaction = compact
-        self.kit = AgentKit(
-            host=host,
-            approve=approve,
-            sensitive=sensitive,
-            preview=preview,
-            context_window=context_window,
-            compact_at=compact_at if compact is not None else None,
-            can_compact=compact is not None,
-            serves=self.serves,
-        )
+        self.kit = AgentKit(host=host, serves=self.serves, **options)
         self._runs: dict[str, PluginRun] = {}
         self._owners: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         """The tasks that drive runs, by the run's id."""
@@ -145,7 +126,7 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         work.stop = ctx.cancel
         may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
         work.can_defer = may_defer or has_resolver(ctx, self)
-        self._runs[run_id] = run = PluginRun(work, self, kept, self.compaction, self._owners.pop(run_id, None))
+        self._runs[run_id] = run = PluginRun(work, self, kept, self._owners.pop(run_id, None))
         # Entered last, so called first: what the framework still calls then is refused, and reaches no closed run.
         kept.callback(self._runs.pop, run_id)
         return await run.drive(ctx, handler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from pydantic_ai.messages import ModelMessage, ModelRequest
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.work import AgentWork
 
-__all__ = ["COMPACT_AT", "Compaction", "compacted"]
-
-COMPACT_AT: Final = 85.0
-"""Percent of the context window: below the last CONTEXT_THRESHOLD, with room for the summary itself."""
+__all__ = ["Compaction", "compacted"]
 
 
 class Strategy(Protocol):
@@ -35,25 +32,23 @@ Compaction: TypeAlias = "Shorten | Strategy"
 """What shortens a history; the pairs of calls and results stay whole, and the last message is the request."""
 
 
-async def compacted(
-    work: AgentWork, ctx: RunContext[Any], request_context: ModelRequestContext, compaction: Compaction
-) -> ModelRequestContext:
+async def compacted(work: AgentWork, ctx: RunContext[Any], request_context: ModelRequestContext) -> ModelRequestContext:
     """Shorten the history and the request that is about to be sent, if that is due.
 
     Cancelling leaves the history as it was. Raises nothing that the compaction raises: that is logged.
     """
-    method = getattr(compaction, "compact", None)
+    given: Compaction = work.kit.compact
+    method = getattr(given, "compact", None)
 
     async def compact(messages: list[ModelMessage]) -> Sequence[ModelMessage]:
-        made = method(messages, ctx) if method is not None else compaction(messages)  # type: ignore[operator]
+        made = method(messages, ctx) if method is not None else given(messages)  # type: ignore[operator]
         shorter = await made if isinstance(made, Awaitable) else made
         # In here, so that a wrong answer ends as a compaction that failed, and not the run.
         _check(shorter)
         return shorter
 
-    strategy = type(compaction).__name__ if method is not None else getattr(compaction, "__name__", None)
     # A copy: a compaction that fails half-way must leave the history as it was.
-    shorter = await work.compacted(list(ctx.messages), compact, measure=_measure, strategy=strategy)
+    shorter = await work.compacted(list(ctx.messages), convert, compact=compact)
     if shorter is None:
         return request_context
     # In place: the framework keeps this list, and goes on with it.
@@ -67,8 +62,3 @@ def _check(messages: Any) -> None:
         found = type(messages).__name__ if not isinstance(messages, (list, tuple)) else f"{len(messages)} messages"
         text = f"the compaction returned {found}; expected a list of messages that ends with the request"
         raise TypeError(text)
-
-
-def _measure(messages: Sequence[ModelMessage]) -> int:
-    """Return the characters that messages hold: near enough to say what share of them is left."""
-    return sum(len(each.content) for message in messages for each in convert(message))

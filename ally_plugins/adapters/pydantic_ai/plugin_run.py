@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import Message
 
-    from .compaction import Compaction
-
 __all__ = ["PluginRun"]
 
 
@@ -66,7 +64,6 @@ class PluginRun:
         work: AgentWork,
         capability: AbstractCapability[Any],
         resources: AsyncExitStack,
-        compaction: Compaction | None,
         owner: asyncio.Task[Any] | None,
     ) -> None:
         self.work = work
@@ -76,7 +73,6 @@ class PluginRun:
         """Plugins' tools that the model was offered, by name."""
         self._capability = capability
         self._resources = resources
-        self._compaction = compaction
         self._owner = owner
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
@@ -171,8 +167,8 @@ class PluginRun:
         work = self.work
         self._history = ctx.messages
         work.follow(ctx.messages, convert)
-        if self._compaction is not None:
-            request_context = await compacted(work, ctx, request_context, self._compaction)
+        if work.kit.compact is not None:
+            request_context = await compacted(work, ctx, request_context)
         asked = (request_context.model, request_context.model_settings, request_context.model_request_parameters)
         # Before the safe point: a request that is refused must not take plugins' messages along.
         await work.admit_ungated(provider_tools(*asked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from weakref import WeakKeyDictionary
 
 from strands.hooks import (
@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from strands.middleware import MiddlewareNext
     from strands.types.events import TypedEvent
 
-    from ally_plugins.adapters.kit.compaction import Compact
-    from ally_plugins.adapters.kit.options import Preview
-    from ally_plugins.adapters.kit.permission import Approver, Sensitive
+    from ally_plugins.adapters.kit.options import CompactingOptions
     from ally_plugins.host.host import Host
 
 __all__ = ["AllyPlugins"]
@@ -61,31 +59,10 @@ class AllyPlugins(BetweenRuns, Plugin):
     serves = SERVES
     """What plugins are given in these runs."""
 
-    def __init__(
-        self,
-        host: Host,
-        *,
-        approve: Approver | None = None,
-        sensitive: Sensitive = (),
-        preview: Preview | None = None,
-        context_window: int | None = None,
-        compact: Compact | None = None,
-        compact_at: float = 85.0,
-        defer: bool = False,
-    ) -> None:
+    def __init__(self, host: Host, *, defer: bool = False, **options: Unpack[CompactingOptions]) -> None:
         super().__init__()
-        self._may_defer = defer and approve is None
-        self.kit = AgentKit(
-            host=host,
-            approve=approve,
-            sensitive=sensitive,
-            preview=preview,
-            context_window=context_window,
-            compact_at=compact_at if compact is not None else None,
-            can_compact=compact is not None,
-            serves=SERVES,
-        )
-        self._compact = compact
+        self._may_defer = defer and self.kit.approve is None
+        self.kit = AgentKit(host=host, serves=self.serves, **options)
         self._runs: WeakKeyDictionary[Agent, PluginRun] = WeakKeyDictionary()
 
     @property
@@ -132,7 +109,7 @@ class AllyPlugins(BetweenRuns, Plugin):
         session_id = agent.session_id
         work = await self.kit.open(session_id, new_id("r"), agent.name, model=model_name(agent.model))
         work.can_defer = self._may_defer
-        self._runs[agent] = run = PluginRun(work, agent, self._compact)
+        self._runs[agent] = run = PluginRun(work, agent)
         try:
             await run.begin(event)
         except BaseException as error:
@@ -180,7 +157,7 @@ class AllyPlugins(BetweenRuns, Plugin):
                 yield event
         else:  # or the host author calls agent.tool.NAME(...): no turn begins, and nothing could wait for the person
             async with self.kit.work(agent.session_id, new_id("r"), agent.name) as work:
-                async for event in run_call(PluginRun(work, agent, None), context, next_fn):
+                async for event in run_call(PluginRun(work, agent), context, next_fn):
                     yield event
 
     async def _after_tools(self, event: AfterToolsEvent) -> None:

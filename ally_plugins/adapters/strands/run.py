@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from strands.hooks import AfterInvocationEvent, AfterToolsEvent, BeforeInvocationEvent
     from strands.middleware import InvokeModelContext, MiddlewareNext
 
-    from ally_plugins.adapters.kit.compaction import Compact
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import Message
@@ -77,14 +76,13 @@ class Interrupted(Exception):
 class PluginRun:
     """What follows one run; it lives until the run has ended."""
 
-    def __init__(self, work: AgentWork, agent: Any, compact: Compact | None) -> None:
+    def __init__(self, work: AgentWork, agent: Any) -> None:
         self.work = work
         self.agent = agent
         self.offered: dict[str, AgentTool] = {}
         """Plugins' tools that the model was offered, by name."""
         self.goes_on = False
         """Whether the run has not ended although the framework says so: plugins have added messages."""
-        self._compact = compact
         self._waiting: dict[asyncio.Task[Any], asyncio.AbstractEventLoop] = {}
         self._stopped: set[asyncio.Task[Any]] = set()
         work.stop = self._stop
@@ -147,7 +145,7 @@ class PluginRun:
         """Shorten the history, if that is due; what plugins add in answer enters behind it."""
         history = self.agent.messages
         self.work.follow(history, convert)
-        shorter = await self.work.compacted(history, self._compact, measure=_measure) if self._compact else None
+        shorter = await self.work.compacted(history, convert)
         if shorter is None:
             return
         history[:] = shorter
@@ -321,11 +319,6 @@ def _entry(messages: Sequence[Message]) -> Any:
     entry: dict[str, Any] = {"role": "user", "content": []}
     add_messages(entry, messages)
     return entry
-
-
-def _measure(messages: Sequence[Any]) -> int:
-    """Return the characters that messages hold: near enough to say what share of them is left."""
-    return sum(len(each.content) for entry in messages for each in convert(entry))
 
 
 def _prompt(blocks: list[Any], own: dict[str, Any], sections: Sequence[PromptSection]) -> list[Any]:
