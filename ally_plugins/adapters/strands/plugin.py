@@ -61,8 +61,8 @@ class AllyPlugins(BetweenRuns, Plugin):
 
     def __init__(self, host: Host, *, defer: bool = False, **options: Unpack[CompactingOptions]) -> None:
         super().__init__()
-        self._may_defer = defer and self.kit.approve is None
         self.kit = AgentKit(host=host, serves=self.serves, **options)
+        self._may_defer = defer and self.kit.approve is None
         self._runs: WeakKeyDictionary[Agent, PluginRun] = WeakKeyDictionary()
 
     @property
