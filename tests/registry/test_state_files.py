@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host, ToolCall
+from ally_plugins import Host, ToolCall, ToolResult
 from ally_plugins.catalog.home.failed_starts import failed_starts, remember_starts
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
@@ -169,6 +169,34 @@ def test_a_config_that_was_cut_off_before_the_grants_lets_no_guard_run_unasked(r
     assert registry.plan("other").grants.texts() == ("gate:tool_call",)  # what it asked for, and not what is left
     registry.enable(registry.plan("other"))
     assert home.config_file.read_text() == text
+
+
+@pytest.mark.parametrize("way_out", ["revoke", "enable"])
+def test_a_guard_whose_update_asks_for_its_gate_no_more_is_missed_and_nothing_runs(
+    registry: Registry, home: Home, site: Site, way_out: str
+) -> None:
+    async def main() -> tuple[list[str], str]:
+        ran: list[str] = []
+
+        async def run(call: ToolCall) -> ToolResult:
+            ran.append(call.tool_name)
+            return ToolResult(success=True)
+
+        async with Host("test", home=home.path) as host:
+            result = await host.session("s").run_tool_call(ToolCall("bash", {"command": "rm"}, "c1"), run)
+            return ran, result.error or ""
+
+    registry.disable("other")
+    site.write("guard/ally-plugin.toml", 'description = "it guards no more"\n')
+    site.write("guard/__init__.py", "class Plugin:\n    def __init__(self, ally):\n        pass\n")
+    ran, why = asyncio.run(main())
+    assert ran == []
+    assert "'gate:tool_call', which it does not ask for: ally-plugins revoke guard gate:tool_call" in why
+    if way_out == "revoke":
+        registry.revoke("guard", "gate:tool_call")
+    else:
+        registry.enable(registry.plan("guard"))
+    assert asyncio.run(main()) == (["bash"], "")
 
 
 def test_the_commands_that_the_error_names_lead_out_of_it(registry: Registry, home: Home, site: Site) -> None:

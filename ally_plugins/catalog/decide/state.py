@@ -144,7 +144,9 @@ def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[Stat
         # A reason that a host has written may end with the way out already.
         way_out = "" if "ally-plugins release" in facts.quarantine else f"; to try again: ally-plugins release {name}"
         return "quarantined", f"{facts.quarantine}{way_out}"
-    return "enabled", ""
+    # As for code that lacks the hook: who granted it relies on it, and an update may have dropped it.
+    lost = [grant for grant in _idle_grants(facts, manifest) if grant.kind in {"gate", "transform"}]
+    return ("not configured", _unrequested(facts, lost[0])) if lost else ("enabled", "")
 
 
 def _enable(facts: Facts) -> str:
@@ -214,14 +216,15 @@ def _warnings(facts: Facts, manifest: Manifest | None, granted: GrantSet, reques
     idle = [unserved_event(name) for name in manifest.subscribe if name in facts.not_served]
     if unserved := unserved_grants(granted, requested, facts.not_served):
         idle.append(unserved_warning(facts.name, unserved, is_mandatory=facts.config.mandatory))
+    return (*idle, *(_unrequested(facts, grant) for grant in _idle_grants(facts, manifest)))
+
+
+def _idle_grants(facts: Facts, manifest: Manifest) -> list[Grant]:
+    """Return what is granted and not requested, not even a part of it: a wider grant has an effect."""
     beyond = facts.config.grants.difference(GrantSet(manifest.grants))
-    return (*idle, *_unrequested_grants(facts, manifest, beyond))
+    return [grant for grant in beyond if not any(grant.covers(requested) for requested in manifest.grants)]
 
 
-def _unrequested_grants(facts: Facts, manifest: Manifest, beyond: tuple[Grant, ...]) -> tuple[str, ...]:
-    return tuple(
-        f"config.toml grants {grant.text!r}, which it does not ask for: ally-plugins revoke {facts.name} {grant.text}"
-        for grant in beyond
-        # A wider grant than what is requested has an effect; only one that covers nothing of it is idle.
-        if not any(grant.covers(requested) for requested in manifest.grants)
-    )
+def _unrequested(facts: Facts, grant: Grant) -> str:
+    way_out = f"ally-plugins revoke {facts.name} {grant.text}"
+    return f"config.toml grants {grant.text!r}, which it does not ask for: {way_out}"
