@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from google.adk.tools.set_model_response_tool import SetModelResponseTool
 
+from ally_plugins.adapters.kit.plugin_tools import checking, digest_of
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
-from ally_plugins.contract.tools.declared import ToolSpec
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
+from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, HostError
-from ally_plugins.policy.arguments import ArgumentChecker
+from ally_plugins.host.sessions.open_calls import result_of_error
 
 from .contents import result_of, value_of
 from .tools import PluginTool
@@ -44,28 +43,28 @@ async def before_call(run: PluginRun, tool: Any, args: dict[str, Any], context: 
 
 
 async def _decide(run: PluginRun, tool: Any, args: dict[str, Any], context: Any) -> dict[str, Any] | None:
-    work, call_id = run.work, context.function_call_id
+    work, call_id, confirmation = run.work, context.function_call_id, context.tool_confirmation
     given = work.given_call(tool.name, args, call_id)
-    answer = context.tool_confirmation
-    shown = _shown_digest(run, call_id) if answer is not None else None
-    is_ours = answer is not None and shown is not None  # else it is one of the tool's own
 
-    def check(arguments: Any) -> None:
-        if answer is not None and answer.confirmed and shown not in {None, _digest(arguments)}:
+    def answered(call: ToolCall) -> bool | None:
+        shown = _shown_digest(run, call_id) if confirmation is not None else None
+        if shown is None:  # nobody was asked, or by the tool itself
+            return None
+        if confirmation.confirmed and shown != digest_of(call):
             text = "the arguments are others than those that the person was shown"
-            raise ArgumentsError(text, tool=tool.name)
-        if isinstance(given, ToolCall) and evolve(given, arguments=arguments) != given:
-            _check(tool, arguments)
+            raise ArgumentsError(text, tool=call.tool_name)
+        return bool(confirmation.confirmed)
 
-    if is_ours and not answer.confirmed and isinstance(given, ToolCall):
-        work.refused_elsewhere(given, "the person did not agree")
-        return {"error": "not run: the person did not agree"}
     try:
-        sensitivity = "normal" if isinstance(tool, PluginTool) and tool.offered.requires_confirmation else None
-        how: Any = {"is_approved": is_ours, "is_resumed": is_ours, "sensitivity": sensitivity}
-        begun = await work.begin_call(given, check=check, runs_here=True, **how)
+        begun = await work.begin_call(
+            given,
+            check=checking(given, lambda: _schema(tool), tool.description),
+            sensitivity=tool.sensitivity if isinstance(tool, PluginTool) else None,
+            answered=answered,
+            runs_here=True,
+        )
     except CallDeferred as deferred:
-        payload = {"ally_plugins": _digest(deferred.call.arguments), "arguments": thaw(deferred.call.arguments)}
+        payload = {"ally_plugins": digest_of(deferred.call), "arguments": thaw(deferred.call.arguments)}
         context.request_confirmation(hint=deferred.reason, payload=payload)
         context.actions.skip_summarization = True
         return {"error": _WAITS}
@@ -102,28 +101,19 @@ async def failed_call(run: PluginRun, context: Any, error: BaseException) -> dic
     if call is None:
         return None
     if not isinstance(error, Exception):
-        run.work.open_calls.take(call).interrupt(error)
+        run.work.interrupt_call(call, error)
         await run.answer(context, call.tool_name, "interrupted")
         return None
-    failure = ToolResult(success=False, error=f"{type(error).__name__}: {error}".removesuffix(": "))
+    failure = result_of_error(error)
     return value_of(failure, await run.work.end_call(context.function_call_id, failure))
 
 
-def _check(tool: Any, arguments: Any) -> None:
-    """Check arguments that a transform has changed, before plugins see them. Raises ArgumentsError.
-
-    The framework gives a tool what the model wrote.
-    """
+def _schema(tool: Any) -> dict[str, Any]:
     declared = tool._get_declaration()  # noqa: SLF001 - there is no other word for a tool's schema
     schema: Any = declared.parameters_json_schema if declared is not None else None
     if schema is None and declared is not None and declared.parameters is not None:
         schema = declared.parameters.json_schema.model_dump(mode="json", by_alias=True, exclude_none=True)
-    about: Any = {"kind": "tool", "name": tool.name, "description": tool.description, "schema": schema or {}}
-    ArgumentChecker(ToolSpec(**about, handler=_check, is_async=True, is_derived=True)).check(arguments)
-
-
-def _digest(arguments: Any) -> str:
-    return sha256(encode(arguments)).hexdigest()[:16]
+    return schema or {}
 
 
 def _shown_digest(run: PluginRun, call_id: str) -> str | None:

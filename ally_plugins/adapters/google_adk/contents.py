@@ -17,7 +17,7 @@ from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.kit.results import changed_value, result_of_value
 from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.conversation import Message, ToolResult, evolve
+from ally_plugins.contract.values.conversation import Message, ToolResult
 from ally_plugins.contract.values.shown import media, shown_text
 
 __all__ = ["convert", "event_of", "is_answer", "result_of", "text_of", "value_of", "weave", "with_text", "woven"]
@@ -147,12 +147,7 @@ def weave(contents: Iterable[Content], kept: Iterable[Message], session_id: str)
 def woven(weaver: Weaver, after: Iterable[Message]) -> list[Content]:
     """Return the contents as the messages have them now: what follows each other with one role is one content."""
     found: list[Content] = []
-    for item, before, now in weaver.woven(after):
-        role, parts = item if item is not None else ("user", [])
-        if before is None and now is not None:
-            parts = [Part(text=now.text_for_model)]
-        elif before is not None and now is not None and now.content != before.content:
-            parts = _changed(parts, before, now)
+    for role, parts in weaver.rebuilt(after, _changed, lambda new: ("user", [Part(text=new.text_for_model)])):
         if found and found[-1].role == role:
             found[-1] = Content(role=role, parts=[*(found[-1].parts or ()), *parts])
         else:
@@ -160,14 +155,10 @@ def woven(weaver: Weaver, after: Iterable[Message]) -> list[Content]:
     return found
 
 
-def _changed(parts: list[Part], before: Message, now: Message) -> list[Part]:
-    response = parts[0].function_response if before.role == "tool" else None
-    if response is not None:
-        return [
-            Part(
-                function_response=FunctionResponse(id=response.id, name=response.name, response={"result": now.content})
-            )
-        ]
-    if before.source_plugin is not None:
-        return [Part(text=evolve(before, content=now.content).text_for_model)]
-    return with_text(parts, now.content)
+def _changed(item: tuple[str | None, list[Part]], now: Message) -> tuple[str | None, list[Part]]:
+    role, parts = item
+    response = parts[0].function_response if now.role == "tool" else None
+    if response is None:
+        return role, with_text(parts, now.content)
+    changed = FunctionResponse(id=response.id, name=response.name, response={"result": now.content})
+    return role, [Part(function_response=changed)]

@@ -201,7 +201,7 @@ class AllyPlugins(BetweenRuns, BasePlugin):
     @override
     async def on_model_error_callback(self, *, callback_context: Any, llm_request: Any, error: Exception) -> None:
         """Emit that the model failed."""
-        self._run(callback_context).failed(callback_context, error)
+        self._run(callback_context).work.model_failed(error, by=callback_context.agent_name)
 
     @override
     async def before_tool_callback(self, *, tool: Any, tool_args: Any, tool_context: Any) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from operator import is_
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from google.adk.events import Event
@@ -12,18 +11,15 @@ from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
-from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
-from ally_plugins.contract.values.conversation import PromptSection
+from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.contract.values.errors import GateRefused
-from ally_plugins.contract.values.events import ModelResponse
-from ally_plugins.contract.values.inert import for_model
 
 from .contents import convert, event_of, shown_of, text_of, weave, with_text, woven
 from .tools import PluginTool
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.work import AgentWork
-    from ally_plugins.contract.values.conversation import Message, ToolCall
+    from ally_plugins.contract.values.conversation import ToolCall
 
 __all__ = ["PluginRun", "ungated_tools"]
 
@@ -39,8 +35,6 @@ class PluginRun:
         self.decided: dict[str, ToolCall] = {}
         """Calls that may run, with their final arguments, by id."""
         self.context: Any = None
-        self._asked_at: dict[str, float] = {}
-        """When agents have asked the model, by their names: those of a workflow may do so at once."""
         self._said: str | None = None
         self.is_refused = False
         """Whether plugins withheld the answer, which ends the turn."""
@@ -105,8 +99,7 @@ class PluginRun:
         request.append_tools([PluginTool(work, tool) for tool in work.offered(taken=request.tools_dict)])
         await work.admit_ungated((*ungated_tools(request), *self._executors(context.agent_name)))
         await self._transform(request)
-        work.requested(request.model, len(request.contents))
-        self._asked_at[context.agent_name] = perf_counter()
+        work.requested(request.model, len(request.contents), by=context.agent_name)  # a workflow's agents may at once
 
     def _agent(self, name: str) -> Any:
         return self.context.agent.root_agent.find_agent(name)
@@ -121,23 +114,17 @@ class PluginRun:
         return (f"code_executor:{type(executor).__name__}",) if executor is not None else ()
 
     async def _transform(self, request: Any) -> None:
-        session, config = self.work.live.session, request.config
-        tail: tuple[Message, ...] = ()
-        if session.wants("system_prompt"):
-            prompt = config.system_instruction
-            if not isinstance(prompt, (str, type(None))):
-                raise GateRefused("the system instruction cannot be shown to plugins: it is no text", plugin=None)
-            before = (PromptSection("instruction", prompt),) if prompt else ()
-            after, tail = await changed_prompt(self.work, before)
-            if after != before:
-                texts = [each.text if each.name == "instruction" else for_model(each.text) for each in after]
-                config.system_instruction = "\n\n".join(texts) or None
-        if session.wants("model_request"):
+        work, config = self.work, request.config
+        prompt = config.system_instruction
+        if not isinstance(prompt, (str, type(None))) and work.wants("system_prompt"):
+            raise GateRefused("the system instruction cannot be shown to plugins: it is no text", plugin=None)
+        config.system_instruction, tail = await changed_instructions(work, prompt)
+        if work.wants("model_request"):
             kept = [kept_message((event.custom_metadata or {}).get(MARK)) for event in self.session.events]
-            weaver = weave(request.contents, [each for each in kept if each is not None], self.work.live.id)
+            weaver = weave(request.contents, [each for each in kept if each is not None], work.live.id)
             plain = {name: value for name, value in config if isinstance(value, (bool, int, float, str))}
             plain.pop("system_instruction", None)
-            messages, settings = await changed_request(self.work, request.model, weaver.messages, plain)
+            messages, settings = await changed_request(work, request.model, weaver.messages, plain)
             if messages is not None:
                 request.contents = woven(weaver, messages)
             if settings is not None:
@@ -152,24 +139,24 @@ class PluginRun:
         parts: list[Part] = (response.content.parts if response.content is not None else None) or []
         if response.partial:  # of a stream, which is held where somebody gates or transforms the answer
             return response.model_copy(update={"content": None}) if parts and work.answer_hold is not None else None
-        counts = (usage.prompt_token_count, usage.candidates_token_count) if usage is not None else (None, None)
+        try:
+            after = await self._answered(parts)
+        except BaseException as error:
+            work.model_failed(error, by=context.agent_name)
+            raise
+        self._said = text_of(after) or None
+        told = [] if self.is_refused else after  # its thoughts may say what was withheld
         reason = response.finish_reason or response.error_code
-        self._emit(
-            context,
+        work.model_answered(
+            text_of(told),
+            thoughts=[part.text or "" for part in told if part.thought],
+            by=context.agent_name,
             model=response.model_version,
-            input_tokens=counts[0],
-            output_tokens=counts[1],
+            input_tokens=usage.prompt_token_count if usage is not None else None,
+            output_tokens=usage.candidates_token_count if usage is not None else None,
             cache_read_tokens=usage.cached_content_token_count if usage is not None else None,
             stop_reason=str(getattr(reason, "value", reason)) if reason is not None else None,
         )
-        for part in parts:
-            if part.thought and part.text:
-                work.thought(part.text)
-        after = await self._answered(parts)
-        self._said = text_of(after) or None
-        if self._said and not self.is_refused:
-            work.said(self._said)
-        work.used(sum(each or 0 for each in counts), work.kit.context_window)
         return None if after is parts else response.model_copy(update={"content": Content(role="model", parts=after)})
 
     async def _answered(self, parts: list[Part]) -> list[Part]:
@@ -194,16 +181,6 @@ class PluginRun:
         if after == given:
             return part
         return part.model_copy(update={"function_call": call.model_copy(update={"args": json.loads(after)})})
-
-    def failed(self, context: Any, error: BaseException) -> None:
-        """Emit that the model failed."""
-        self._emit(context, stop_reason=type(error).__name__)
-
-    def _emit(self, context: Any, **fields: Any) -> None:
-        asked_at = self._asked_at.pop(context.agent_name, None)
-        if asked_at is not None:
-            took = round((perf_counter() - asked_at) * 1000, 3)
-            self.work.responded(ModelResponse(duration_ms=took, **fields, **self.work.about))
 
 
 def ungated_tools(request: Any) -> tuple[str, ...]:

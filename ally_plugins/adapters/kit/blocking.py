@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.blocking import BlockingHost
     from ally_plugins.host.sessions.open_calls import Check
 
-    from .tool_calls import UnshownCall
+    from .tool_calls import Answered, UnshownCall
 
 __all__ = ["BlockingKit", "BlockingWork", "run_around", "run_blocking"]
 
@@ -206,12 +206,12 @@ class BlockingWork:
         sensitivity: str | None = None,
         is_approved: bool = False,
         is_resumed: bool = False,
+        answered: Answered | None = None,
         runs_here: bool = False,
     ) -> ToolCall | ToolResult:
         """Return the call that may run now, or the refusal for the model, as `AgentWork.begin_call` does."""
-        begun = self._begin_call(
-            call, check=check, sensitivity=sensitivity, is_approved=is_approved, is_resumed=is_resumed
-        )
+        how: Any = {"is_approved": is_approved, "is_resumed": is_resumed, "answered": answered}
+        begun = self._begin_call(call, check=check, sensitivity=sensitivity, **how)
         if runs_here and isinstance(begun, ToolCall) and (opened := self.work.open_calls.find(begun)) is not None:
             enter_call(self.work, opened)  # in the context of this thread, and not in that of the call above
         return begun

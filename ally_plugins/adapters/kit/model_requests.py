@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
 from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.frozen import freeze
+from ally_plugins.contract.values.inert import for_model
 from ally_plugins.contract.values.shown import shown_data
 
 if TYPE_CHECKING:
     from .run import AgentRun
 
-__all__ = ["changed_prompt", "changed_request"]
+__all__ = ["changed_blocks", "changed_instructions", "changed_prompt", "changed_request"]
+
+_SECTION: Final = "instructions-"
+"""How the names of an agent's own sections begin, in every framework; a number follows."""
+
+
+async def changed_instructions(run: AgentRun, text: str | None) -> tuple[str | None, tuple[Message, ...]]:
+    """Return a prompt that is one text as plugins left it, and what is volatile; see `changed_prompt`.
+
+    Without a plugin that takes part it is the same text.
+    """
+    before = [{"text": text}] if text else []
+    made, tail = await changed_blocks(run, before)
+    return (text, tail) if made is before else ("\n\n".join(block["text"] for block in made) or None, tail)
+
+
+async def changed_blocks(
+    run: AgentRun, blocks: list[dict[str, Any]], like: Mapping[str, Any] | None = None
+) -> tuple[list[dict[str, Any]], tuple[Message, ...]]:
+    """Return a prompt's blocks as plugins left them, and what is volatile; see `changed_prompt`.
+
+    Each block with a `text` is a section. What is none (the end of what a provider caches) stays behind the text that
+    it follows. A section that plugins added is a block `like` the one that is given, with its text. Where nothing has
+    changed it is the same list.
+    """
+    if not run.wants("system_prompt"):
+        return blocks, ()
+    own: dict[str, list[dict[str, Any]]] = {"": []}
+    for block in blocks:
+        name = f"{_SECTION}{len(own)}" if isinstance(block.get("text"), str) else [*own][-1]
+        own.setdefault(name, []).append(block)
+    made = own.pop("")
+    before = tuple(PromptSection(name, group[0]["text"]) for name, group in own.items())
+    after, tail = await changed_prompt(run, before)
+    if after == before:
+        return blocks, tail
+    for section in after:
+        if (group := own.pop(section.name, None)) is not None:
+            made += [{**group[0], "text": section.text}, *group[1:]]
+        else:
+            made.append({**(like or {}), "text": for_model(section.text)})
+    # What followed a text that plugins took away is still the host author's.
+    return [*made, *(block for group in own.values() for block in group[1:])], tail
 
 
 async def changed_prompt(

@@ -5,8 +5,10 @@ What happens in it, from its beginning to its end, is left to `work`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -20,19 +22,31 @@ if TYPE_CHECKING:
     from .options import KitOptions  # noqa: TC004
     from .permission import Approver
 
-__all__ = ["AgentRun"]
+__all__ = ["AgentRun", "Interrupted"]
 
 _log: Final = logging.getLogger(__name__)
 
 _NO_ABOUT: Final[dict[str, Any]] = {}
 
 
+class Interrupted(Exception):
+    """Raised where a run waits, in place of the cancellation that its interruption is; the text is the cause."""
+
+
+@define(eq=False)
+class _Waiting:
+    """A task that waits in a block which is cancelled when the run is interrupted."""
+
+    task: asyncio.Task[Any]
+    is_stopped: bool = False
+
+
 @define(eq=False)
 class AgentRun:
     """One run of an agent. `call_id` is the tool call in which a sub-agent works, `parent` the run that makes it.
 
-    `stop` is what interrupts the framework's run. `can_defer`: a permission question without an approver may wait for
-    another run. `context_usage` is in percent.
+    `stop` is what interrupts the framework's run, beside what is `stoppable`. `can_defer`: a permission question
+    without an approver may wait for another run. `context_usage` is in percent.
     """
 
     kit: KitOptions
@@ -50,6 +64,7 @@ class AgentRun:
     context_usage: float | None = None
     is_ended: bool = False
     about: dict[str, Any] = field(init=False)
+    _waiting: dict[_Waiting, None] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.about = _NO_ABOUT if self.parent is None else {"agent_id": self.id, "parent_id": self.call_id}
@@ -78,11 +93,45 @@ class AgentRun:
             # Ends of runs and calls come behind a host's stop, in the ordinary course of things.
             _log.debug("%s is not emitted: %s", event.type, error)
 
+    def wants(self, topic: str) -> bool:
+        """Say whether any plugin takes part in a topic of gates or transforms; none does after the host's stop."""
+        session = self.live.session
+        return not session.is_closed and session.wants(topic)
+
     def interrupt(self, cause: str) -> None:
-        """Stop this run; AGENT_END carries the cause. An ended one is left alone."""
-        if not self.is_ended and self.stop is not None:
-            self.interruption_cause = cause  # before `stop`, which may end the run at once
+        """Stop this run; AGENT_END carries the cause. From any thread; an ended one is left alone."""
+        if self.is_ended or (self.stop is None and not self._waiting):
+            return
+        self.interruption_cause = cause  # before `stop`, which may end the run at once
+        if self.stop is not None:
             self.stop()
+        for waiting in list(self._waiting):
+            with suppress(RuntimeError):  # its loop has ended
+                waiting.task.get_loop().call_soon_threadsafe(self._cancel, waiting)
+
+    def _cancel(self, waiting: _Waiting) -> None:
+        # On the task's own loop: it may have left the block since.
+        if waiting in self._waiting:
+            waiting.is_stopped = True
+            waiting.task.cancel()
+
+    @contextmanager
+    def stoppable(self) -> Generator[None]:
+        """Let what a block awaits be cancelled when the run is interrupted. Raises Interrupted then.
+
+        A cancellation by others is raised as it is, also where both come.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - only a task can wait
+        self._waiting[waiting := _Waiting(task)] = None
+        try:
+            yield
+        except asyncio.CancelledError:
+            if waiting.is_stopped and not task.uncancel():
+                raise Interrupted(self.interruption_cause) from None
+            raise
+        finally:
+            del self._waiting[waiting]
 
     @property
     def current_usage(self) -> float | None:

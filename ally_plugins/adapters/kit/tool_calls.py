@@ -7,8 +7,8 @@ The order is that of `host.sessions.toolcalls`: around a function (`run_tool_cal
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -34,13 +34,19 @@ if TYPE_CHECKING:
 
     from ally_plugins.host.sessions.open_calls import Check, Runner
 
-__all__ = ["CallDeferred", "ToolCallRun", "UnshownCall"]
+__all__ = ["Answered", "CallDeferred", "ToolCallRun", "UnshownCall"]
 
 _log: Final = logging.getLogger(__name__)
 
 _ALLOWED: Final = PermissionOutcome(is_allowed=True)
 _HOST_STOPPED: Final = "the host of the plugins has stopped, nobody can decide"
 _RUN_ENDED: Final = "the run that makes the call has ended"
+_NOT_AGREED: Final = "the person did not agree"
+
+Answered: TypeAlias = Callable[[ToolCall], bool | None]
+"""What the person has answered to the question about a call with these arguments, None where they have not been asked.
+
+Raises ArgumentsError for a yes that was given to other arguments."""
 
 
 @frozen
@@ -113,6 +119,7 @@ class ToolCallRun(AgentRun):
         sensitivity: str | None = None,
         is_approved: bool = False,
         is_resumed: bool = False,
+        answered: Answered | None = None,
         runs_here: bool = False,
     ) -> ToolCall | ToolResult:
         """Return the call that may run now, or the refusal for the model: run what is returned and nothing else.
@@ -125,12 +132,14 @@ class ToolCallRun(AgentRun):
         A call that waits, or that its tool has put off, may come again in a step that is done anew, or in another run.
         It has begun; while it is the one that was decided on, that stands until the person speaks again. One with other
         arguments is decided anew. `is_resumed` says so of one that another process has begun. `is_approved` says that
-        the person has agreed, to this call as it is known here: gates may still deny.
+        the person has agreed, to this call as it is known here: gates may still deny. `answered` says what the person
+        has answered to the question about the call with its final arguments, where a framework brings that along.
 
         Raises CallDeferred for a question that is to wait (`can_defer`), HostError for a call whose id is open.
         Cancelling ends the call as interrupted, and it must not run.
         """
-        begun = await self._begin(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+        how: Any = {"is_approved": is_approved, "is_resumed": is_resumed, "answered": answered}
+        begun = await self._begin(call, check, sensitivity, **how)
         if isinstance(begun, ToolResult):
             # Kept, since some frameworks report a result for it all the same: the model is to see this one.
             self.open_calls.refuse(call.call_id or call.tool_name, begun)
@@ -174,6 +183,7 @@ class ToolCallRun(AgentRun):
         *,
         is_approved: bool,
         is_resumed: bool,
+        answered: Answered | None = None,
     ) -> ToolCall | ToolResult:
         """Return the call that may run, which is in `open_calls` then, or the refusal."""
         if isinstance(given, UnshownCall):
@@ -188,8 +198,13 @@ class ToolCallRun(AgentRun):
             call = known.call if known is not None else await self.transform_input(given)
             if check is not None:
                 check(call.arguments)
+            answer = answered(call) if answered is not None else None
         except (GateRefused, ArgumentsError) as refusal:
             return not_run(str(refusal))
+        if answer is False:
+            self.refused_elsewhere(call, _NOT_AGREED)
+            return not_run(_NOT_AGREED)
+        is_approved, is_resumed = is_approved or answer is True, is_resumed or answer is True
         standing = known.outcome if known is not None and not is_approved else None
         if standing is not None and standing.is_deferred and self.can_defer and self.approve is None:
             raise CallDeferred(call, standing.reason)

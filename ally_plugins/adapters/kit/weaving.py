@@ -6,8 +6,8 @@ What a framework's messages are made of is left to its adapter.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import evolve
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
 __all__ = ["Weaver", "WovenItem", "refuse_cut_call"]
+
+T = TypeVar("T")
 
 WovenItem: TypeAlias = "tuple[Any, Message | None, Any]"
 """The framework's item, what plugins were shown of it and what they left; an item that is no message has neither, and a
@@ -70,6 +72,22 @@ class Weaver:
         # There was no message at all.
         for message in added.pop("", ()):
             yield None, None, message
+
+    def rebuilt(
+        self, after: Iterable[Message], changed: Callable[[T, Message], T], added: Callable[[Message], T]
+    ) -> Iterator[T]:
+        """Yield the framework's items as the messages have them now; those that are the same stay as they are.
+
+        `changed(item, message)` returns an item of the framework's own with another text. `added(message)` returns an
+        item for a plugin's message: one that is new, or whose text was changed.
+        """
+        for item, before, now in self.woven(after):
+            if now is None or (before is not None and before.content == now.content):
+                yield item
+            elif before is None or before.source_plugin is not None:
+                yield added(now)
+            else:
+                yield changed(item, now)
 
 
 def refuse_cut_call(tool_name: str, arguments: Mapping[str, Any] | str | None) -> None:

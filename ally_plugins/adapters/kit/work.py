@@ -33,6 +33,7 @@ from ally_plugins.contract.values.events import (
 from .answers import AnswerRun
 from .compaction import shorten
 from .questions import RunQuestions
+from .run import Interrupted
 
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -60,7 +61,7 @@ class AgentWork(AnswerRun):
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
-    _requested_at: float | None = field(init=False, default=None)
+    _requested_at: dict[str, float] = field(init=False, factory=dict)
     _began: float = field(init=False, factory=perf_counter)
     _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
 
@@ -205,21 +206,24 @@ class AgentWork(AnswerRun):
 
     # --- what happens ---
 
-    def requested(self, model: str | None, count: int) -> None:
-        """Emit MODEL_REQUEST: the model is about to be sent this many messages."""
+    def requested(self, model: str | None, count: int, *, by: str = "") -> None:
+        """Emit MODEL_REQUEST: the model is about to be sent this many messages.
+
+        `by` tells requests apart that are made at once in one run; give the same to what ends this one.
+        """
         self.emit(ModelRequest(model=model, message_count=count, **self.about))
         # After the event: what its listeners take is not the model's time.
-        self._requested_at = perf_counter()
+        self._requested_at[by] = perf_counter()
 
     def model_answered(
-        self, text: str, /, *, thoughts: Iterable[str] = (), window: int | None = None, **response: Any
+        self, text: str, /, *, thoughts: Iterable[str] = (), window: int | None = None, by: str = "", **response: Any
     ) -> None:
         """Emit what the model has answered: MODEL_RESPONSE, its thoughts, its text for the person, the usage.
 
         `response` are the fields of MODEL_RESPONSE, as far as they are known; the time since `requested` is added.
         `window` is the model's in tokens; the host author's word comes first.
         """
-        self._respond(**response)
+        self._respond(by, **response)
         for thought in filter(None, thoughts):
             self.thought(thought)
         if text:
@@ -227,12 +231,13 @@ class AgentWork(AnswerRun):
         tokens = (response.get("input_tokens") or 0) + (response.get("output_tokens") or 0)
         self.used(tokens, self.kit.context_window or window)
 
-    def model_failed(self, error: BaseException) -> None:
+    def model_failed(self, error: BaseException, *, by: str = "") -> None:
         """Emit the end of a request that brought no answer; nothing for one whose start was not emitted."""
-        self._respond(stop_reason="interrupted" if isinstance(error, GeneratorExit) else type(error).__name__)
+        was_stopped = isinstance(error, (GeneratorExit, Interrupted))
+        self._respond(by, stop_reason="interrupted" if was_stopped else type(error).__name__)
 
-    def _respond(self, **fields: Any) -> None:
-        began, self._requested_at = self._requested_at, None
+    def _respond(self, by: str, **fields: Any) -> None:
+        began = self._requested_at.pop(by, None)
         if began is not None:
             took = round((perf_counter() - began) * 1000, 3)
             self.responded(ModelResponse(duration_ms=took, **fields, **self.about))

@@ -2,21 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from ally_plugins.contract.serves import Serves
+from ally_plugins.adapters.kit.serves import SERVES
 
 __all__ = ["SERVES"]
-
-SERVES: Final = Serves(
-    gates=("tool_call", "message", "permission", "user_message", "answer", "stop"),
-    transforms=(
-        "tool_input",
-        "tool_output",
-        "user_message",
-        "answer",
-        "plugin_message",
-        "system_prompt",
-        "model_request",
-    ),
-)

@@ -175,9 +175,8 @@ class Woven:
         What follows each other with one role is one message.
         """
         found: list[Any] = []
-        for piece, before, now in self._weaver.woven(after):
-            head: Any = copy.copy(self._history[piece[0]]) if piece is not None else {"role": "user"}
-            blocks = _changed(piece[1], before, now) if piece is not None else [{"text": now.text_for_model}]
+        for index, blocks in self._weaver.rebuilt(after, _changed, lambda new: (None, [{"text": new.text_for_model}])):
+            head: Any = copy.copy(self._history[index]) if index is not None else {"role": "user"}
             if found and found[-1]["role"] == head["role"]:
                 found[-1]["content"] += blocks
             elif blocks:
@@ -196,12 +195,9 @@ def _pieces(history: Sequence[Any]) -> Iterator[tuple[tuple[int, list[Any]], Mes
             yield (index, blocks), message
 
 
-def _changed(blocks: list[Any], before: Message | None, after: Message | None) -> list[Any]:
-    if before is None or after is None or after.content == before.content:
-        return blocks
-    if before.role == "tool":
+def _changed(piece: Any, after: Message) -> Any:
+    index, blocks = piece
+    if after.role == "tool":
         result = {**blocks[0]["toolResult"], "content": [{"text": after.content}]}
-        return [{"toolResult": result}, *blocks[1:]]
-    if before.source_plugin is not None:
-        return [{"text": after.text_for_model}, *blocks[1:]]
-    return with_text(blocks, after.content)
+        return index, [{"toolResult": result}, *blocks[1:]]
+    return index, with_text(blocks, after.content)

@@ -153,11 +153,12 @@ class AllyPlugins(BetweenRuns, Plugin):
             async for event in next_fn(context):  # there is no such tool, or it is the answer
                 yield event
         elif run is not None and not is_background and "event_loop_cycle_id" in context.invocation_state:
-            async for event in run_call(run, context, next_fn):
+            async for event in run_call(run.work, context, next_fn):
                 yield event
         else:  # or the host author calls agent.tool.NAME(...): no turn begins, and nothing could wait for the person
             async with self.kit.work(agent.session_id, new_id("r"), agent.name) as work:
-                async for event in run_call(PluginRun(work, agent), context, next_fn):
+                work.stop = agent.cancel
+                async for event in run_call(work, context, next_fn):
                     yield event
 
     async def _after_tools(self, event: AfterToolsEvent) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from strands.types.events import ModelStopReason, TypedEvent
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
-from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
+from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
+from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import PromptSection
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.contract.values.events import ModelResponse
-from ally_plugins.contract.values.inert import for_model
 
 from .messages import Woven, add_messages, convert, prompt_of, text_of, with_tail, with_text
 
@@ -30,7 +25,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["Interrupted", "PluginRun", "model_name", "ungated_tools"]
+__all__ = ["PluginRun", "model_name", "passing", "spec_of", "ungated_tools"]
 
 _WITHHELD = "guardrail_intervened"
 """The framework's stop reason for an answer that a guard has taken: it asks the model no more."""
@@ -69,8 +64,21 @@ def _names(tool: Any) -> list[str]:
     return list(dump(exclude_none=True)) if dump is not None else [type(tool).__name__]
 
 
-class Interrupted(Exception):
-    """Raised in place of a cancellation that was this run's interruption."""
+def spec_of(offered: AgentTool) -> Any:
+    """Return what the model is shown of a plugin's tool."""
+    schema = {"json": thaw(offered.schema)}
+    return {"name": offered.name, "description": offered.description, "inputSchema": schema}
+
+
+async def passing(work: AgentWork, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Pass events on. Raises Interrupted when the run is interrupted while one is waited for."""
+    while True:
+        # Not around the `yield`: what reads the events is the framework, which ends by itself.
+        with work.stoppable():
+            event = await anext(events, None)
+        if event is None:
+            return
+        yield event
 
 
 class PluginRun:
@@ -83,9 +91,7 @@ class PluginRun:
         """Plugins' tools that the model was offered, by name."""
         self.goes_on = False
         """Whether the run has not ended although the framework says so: plugins have added messages."""
-        self._waiting: dict[asyncio.Task[Any], asyncio.AbstractEventLoop] = {}
-        self._stopped: set[asyncio.Task[Any]] = set()
-        work.stop = self._stop
+        work.stop = agent.cancel  # between its steps; what it waits for meanwhile is `stoppable`
 
     # --- the run ---
 
@@ -166,19 +172,13 @@ class PluginRun:
         work, taken = self.work, {spec["name"] for spec in context.tool_specs}
         tools = work.offered(taken=taken)
         self.offered.update((tool.name, tool) for tool in tools)
-        specs: Any = [
-            {"name": tool.name, "description": tool.description, "inputSchema": {"json": thaw(tool.schema)}}
-            for tool in tools
-        ]
-        context = await self._transformed(context.replace(tool_specs=[*context.tool_specs, *specs]))
+        context = await self._transformed(context.replace(tool_specs=[*context.tool_specs, *map(spec_of, tools)]))
         await work.admit_ungated(ungated_tools(context.model))
-        name = model_name(context.model)
-        work.requested(name, len(context.messages))
-        began, reason = perf_counter(), "interrupted"
+        work.requested(model_name(context.model), len(context.messages))
         answer: ModelStopReason | None = None
         held: list[Any] | None = [] if work.answer_hold is not None else None
         try:
-            async for event in self.stoppable(next_fn(context)):
+            async for event in passing(work, next_fn(context)):
                 answer = event if isinstance(event, ModelStopReason) else answer
                 if event is answer:
                     continue
@@ -192,20 +192,14 @@ class PluginRun:
             for event in held or ():
                 yield event
         except Interrupted:  # as the framework says it, where it notices between two chunks
-            reason = "cancelled"
             message: Any = {"role": "assistant", "content": [{"text": "Cancelled by user"}]}
             usage: Any = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
-            yield ModelStopReason("cancelled", message, usage, {"latencyMs": 0})
+            answer = ModelStopReason("cancelled", message, usage, {"latencyMs": 0})
         except BaseException as error:
-            reason = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
+            work.model_failed(error)
             raise
-        finally:
-            took = round((perf_counter() - began) * 1000, 3)
-            if answer is None:
-                work.responded(ModelResponse(duration_ms=took, stop_reason=reason, **work.about))
-            else:
-                self._responded(name, answer, took, getattr(context.model, "context_window_limit", None))
         if answer is not None:
+            self._responded(context.model, answer)
             yield answer
 
     async def _answered(self, answer: ModelStopReason) -> ModelStopReason:
@@ -233,98 +227,39 @@ class PluginRun:
         after = await self.work.answered(given, is_structured=True)
         return block if after == given else {"toolUse": {**use, "input": json.loads(after)}}
 
-    def _responded(self, model: str | None, answer: ModelStopReason, took: float, window: int | None) -> None:
-        work, usage, blocks = self.work, answer.usage, answer.message["content"]
-        work.responded(
-            ModelResponse(
-                model=model,
-                input_tokens=usage.get("inputTokens"),
-                output_tokens=usage.get("outputTokens"),
-                cache_read_tokens=usage.get("cacheReadInputTokens"),
-                cache_creation_tokens=usage.get("cacheWriteInputTokens"),
-                stop_reason=answer.stop_reason,
-                duration_ms=took,
-                **work.about,
-            )
+    def _responded(self, model: Any, answer: ModelStopReason) -> None:
+        usage, window = answer.usage, getattr(model, "context_window_limit", None)
+        # Its text is no model's then.
+        blocks = answer.message["content"] if answer.stop_reason not in {"cancelled", _WITHHELD} else []
+        self.work.model_answered(
+            text_of(blocks),
+            thoughts=[each.get("reasoningContent", {}).get("reasoningText", {}).get("text", "") for each in blocks],
+            window=window if isinstance(window, int) else None,
+            model=model_name(model),
+            input_tokens=usage.get("inputTokens") or None,  # 0 where it was cancelled
+            output_tokens=usage.get("outputTokens") or None,
+            cache_read_tokens=usage.get("cacheReadInputTokens"),
+            cache_creation_tokens=usage.get("cacheWriteInputTokens"),
+            stop_reason=answer.stop_reason,
         )
-        if answer.stop_reason in {"cancelled", _WITHHELD}:  # its text is no model's
-            return
-        for block in blocks:
-            thought = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
-            if thought:
-                work.thought(thought)
-        if text := text_of(blocks):
-            work.said(text)
-        work.used(usage.get("totalTokens"), work.kit.context_window or (window if isinstance(window, int) else None))
 
     async def _transformed(self, context: InvokeModelContext) -> InvokeModelContext:
         """Return the request as transforms leave it. Raises GateRefused when one blocks."""
-        session = self.work.live.session
-        tail: tuple[Message, ...] = ()
-        if session.wants("system_prompt"):
-            given = context.system_prompt
-            blocks: list[Any] = [{"text": given}] if isinstance(given, str) else list(given or ())
-            own = {f"prompt-{number}": block for number, block in enumerate(blocks, 1) if "text" in block}
-            before = tuple(PromptSection(name, block["text"]) for name, block in own.items())
-            sections, tail = await changed_prompt(self.work, before)
-            if sections != before:
-                context = context.replace(system_prompt=_prompt(blocks, own, sections))
-        if session.wants("model_request"):
+        given: Any = context.system_prompt
+        blocks = [{"text": given}] if isinstance(given, str) else list(given or ())
+        prompt: Any
+        prompt, tail = await changed_blocks(self.work, blocks)
+        if prompt is not blocks:
+            context = context.replace(system_prompt=prompt)
+        if self.work.wants("model_request"):
             woven = Woven(context.messages, self.work.live.id)
             messages, _ = await changed_request(self.work, model_name(context.model), woven.messages, None)
             if messages is not None:
                 context = context.replace(messages=woven.with_messages(messages))
-        if tail:
-            context = context.replace(messages=with_tail(context.messages, tail))
-        return context
-
-    # --- interruption ---
-
-    def _stop(self) -> None:
-        """Stop the run, from any thread: the framework between its steps, and here what it waits for meanwhile."""
-        self.agent.cancel()
-        for task, loop in list(self._waiting.items()):
-            with suppress(RuntimeError):  # its loop has ended
-                loop.call_soon_threadsafe(self._cancel, task)
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if task in self._waiting:  # else it is not in here any more
-            self._stopped.add(task)
-            task.cancel()
-
-    async def stoppable(self, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        """Pass events on; raises Interrupted when the run is interrupted while one is waited for.
-
-        A cancellation by others is raised as it is.
-        """
-        while True:
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - the framework runs on asyncio
-            self._waiting[task] = asyncio.get_running_loop()
-            try:
-                event = await anext(events)
-            except StopAsyncIteration:
-                return
-            except asyncio.CancelledError:
-                if task in self._stopped and not task.uncancel():
-                    raise Interrupted from None
-                raise
-            finally:
-                self._waiting.pop(task, None)
-                self._stopped.discard(task)
-            yield event
+        return context.replace(messages=with_tail(context.messages, tail)) if tail else context
 
 
 def _entry(messages: Sequence[Message]) -> Any:
     entry: dict[str, Any] = {"role": "user", "content": []}
     add_messages(entry, messages)
     return entry
-
-
-def _prompt(blocks: list[Any], own: dict[str, Any], sections: Sequence[PromptSection]) -> list[Any]:
-    """Return the prompt's blocks as the sections have them; one that a plugin added stands behind them."""
-    texts = {section.name: section.text for section in sections}
-    names = {id(block): name for name, block in own.items()}
-    kept = [block for block in blocks if id(block) not in names or names[id(block)] in texts]
-    changed = [{**block, "text": texts[names[id(block)]]} if id(block) in names else block for block in kept]
-    return [*changed, *({"text": for_model(section.text)} for section in sections if section.name not in own)]
