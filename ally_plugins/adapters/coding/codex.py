@@ -1,0 +1,158 @@
+"""Codex.
+
+One field that it does not know voids a whole answer, and what it was to deny runs. `ask` runs the call, and so does
+`updatedInput` without `allow`. No hook says whether a command failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+
+from ally_plugins.contract.serves import Serves
+from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import EventError
+
+from .claude import CLAUDE
+from .command_hooks import base_of, block, block_reply, call_of, context_reply, prompt_reply, read_plain, specific
+from .dialect import Dialect, Write, no_names
+from .payloads import AgentHook, HookKind, Payload
+from .replies import UnsayableError
+
+if TYPE_CHECKING:
+    from .replies import Answer, Reply
+
+__all__ = ["CODEX"]
+
+_KINDS: Final = {
+    "SessionStart": HookKind.SESSION_START,
+    "SessionEnd": HookKind.SESSION_END,
+    "UserPromptSubmit": HookKind.PROMPT,
+    "PreToolUse": HookKind.BEFORE_TOOL,
+    "PostToolUse": HookKind.AFTER_TOOL,
+    "Stop": HookKind.STOP,
+    "SubagentStart": HookKind.AGENT_START,
+    "SubagentStop": HookKind.AGENT_STOP,
+    "PreCompact": HookKind.COMPACTION_START,
+    "PostCompact": HookKind.COMPACTION_END,
+}
+
+_TOOLS: Final = {
+    "Bash": ("bash", no_names),
+    "apply_patch": ("edit", no_names),
+    "spawn_agent": ("agent", {"message": "prompt"}),
+    "update_plan": ("todo", no_names),
+    "view_image": ("read", no_names),
+    "web_search": ("web", no_names),
+}
+
+_UNASKED: Final = "bypassPermissions"
+"""The `permission_mode` in which Codex asks nothing, so that `allow` waives no question of its own."""
+
+
+def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
+    hook = base_of(dialect, event, payload)
+    if hook.kind is HookKind.PROMPT:
+        # A sub-agent's task comes as a prompt too.
+        return evolve(read_plain(hook, payload), is_person=hook.agent_id is None)
+    if hook.kind not in {HookKind.BEFORE_TOOL, HookKind.AFTER_TOOL}:
+        return read_plain(hook, payload)
+    call = call_of(dialect, hook, payload)
+    if hook.kind is HookKind.BEFORE_TOOL:
+        return evolve(hook, tool=call, may_ask=payload.maybe_text("permission_mode") != _UNASKED)
+    raw = payload.anything("tool_response")
+    try:
+        result = ToolResult(
+            success=not _is_error(raw), output=_text_of(raw), data=None if isinstance(raw, str) else raw
+        )
+    except EventError as error:
+        result = ToolResult(success=not _is_error(raw), output=_text_of(raw), unshown=str(error))
+    return evolve(hook, tool=evolve(call, result=result, raw=raw))
+
+
+def _is_error(raw: Any) -> bool:
+    return isinstance(raw, dict) and raw.get("isError") is True
+
+
+def _text_of(raw: Any) -> str:
+    if isinstance(raw, str):
+        return raw
+    parts = raw.get("content") if isinstance(raw, dict) else raw
+    if isinstance(parts, list) and all(isinstance(each, dict) and isinstance(each.get("text"), str) for each in parts):
+        return "\n".join(each["text"] for each in parts)
+    return encode(raw).decode()
+
+
+def _before_tool(hook: AgentHook, answer: Answer) -> Reply:
+    # A question that Codex does not put to the person is a deny.
+    refusal = answer.refusal if answer.refusal is not None else answer.question
+    if refusal is None and answer.arguments is not None and hook.may_ask:
+        changed = encode(thaw(answer.arguments)).decode()
+        raise UnsayableError(
+            f"plugins have changed the arguments, which Codex takes only with its own question waived; use {changed}"
+        )
+    if refusal is not None:
+        return specific(hook, permissionDecision="deny", permissionDecisionReason=refusal)
+    if answer.arguments is not None:
+        return specific(hook, permissionDecision="allow", updatedInput=thaw(answer.arguments))
+    return context_reply(hook, answer.context)
+
+
+def _after_tool(hook: AgentHook, answer: Answer) -> Reply:
+    if answer.refusal is None and answer.result is None:
+        return context_reply(hook, answer.context)
+    return block(_output(answer))
+
+
+def _output(answer: Answer) -> str:
+    """Return the text that stands in the output's place, with what plugins say below it."""
+    result = answer.result
+    text = answer.refusal
+    if text is None and result is not None:
+        text = (
+            result.output
+            if result.success or not result.error
+            else "\n".join(filter(None, (result.output, result.error)))
+        )
+    # An empty reason may be none to it.
+    return "\n".join(filter(None, (text or "(no output)", answer.context)))
+
+
+_WRITERS: Final[Mapping[HookKind, Write]] = {
+    HookKind.SESSION_START: lambda hook, answer: context_reply(hook, answer.context),
+    HookKind.PROMPT: partial(prompt_reply, "Codex"),
+    HookKind.BEFORE_TOOL: _before_tool,
+    HookKind.AFTER_TOOL: _after_tool,
+    HookKind.STOP: block_reply,
+}
+
+
+CODEX: Final = Dialect(
+    name="codex",
+    versions=("0.171.0",),
+    kinds=_KINDS,
+    tools=_TOOLS,
+    serves=Serves(
+        events=CLAUDE.serves.events - {"PERMISSION_REQUEST"},
+        gates=CLAUDE.serves.gates - {"permission"},
+        transforms=CLAUDE.serves.transforms,
+    ),
+    takes_context=CLAUDE.takes_context,
+    read_event=_read,
+    writers=_WRITERS,
+    asks_person=False,
+    limits={
+        "gate:tool_call": (
+            "typing into a running command (`write_stdin`) fires no hook; a question to the person is a deny; no hook "
+            "says whether a command failed"
+        ),
+        "transform:tool_input": "changed arguments run only where Codex asks for no approval; else the call is denied",
+        "transform:tool_output": "a patch that is applied from the shell has no output hook",
+        "transform:user_message": "a message that a plugin changes is blocked, with the changed one as the reason",
+    },
+)

@@ -1,0 +1,94 @@
+"""One coding agent as the host knows it: its events, its names of tools, what it serves, and how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve, frozen
+
+from ally_plugins.contract.serves import Serves
+from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.frozen import EMPTY
+
+from .hook_client import CLOSED, PASSES
+from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError, read_payload
+from .replies import Answer, Reply, UnsayableError, close
+
+__all__ = ["Dialect", "ToolNames", "Write", "no_names"]
+
+ToolNames = Mapping[str, tuple[str, Mapping[str, str]]]
+"""By an agent's name of a tool, the common one, and the common names of arguments that go by others."""
+
+no_names: Mapping[str, str] = {}
+"""For a tool whose arguments have the common names."""
+
+Read = Callable[["Dialect", str, Payload], AgentHook]
+Write = Callable[[AgentHook, Answer], Reply]
+
+
+@frozen(kw_only=True)
+class Dialect:
+    """What one agent's hooks say and understand. Pure: bytes in, values out, and back.
+
+    `versions` are those that were seen. `kinds` are the events that are asked for. `takes_context` are the kinds of
+    hooks where text beside the answer reaches the model; plugins' messages enter there only.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    kinds: Mapping[str, HookKind]
+    tools: ToolNames
+    serves: Serves
+    takes_context: frozenset[HookKind]
+    read_event: Read
+    writers: Mapping[HookKind, Write]
+    """How the kinds of hooks are answered that take an answer."""
+    asks_person: bool
+    """Whether it asks the person where a gate wants that, or denies where nobody is there."""
+    limits: Mapping[str, str]
+    """What it does not serve, or not wholly: the grant, and why, in a sentence for the operator."""
+
+    def is_guard(self, event: str) -> bool:
+        """Say whether an event is closed where nobody can answer; one that is not known is."""
+        return CLOSED[self.name].get(event) != PASSES
+
+    def read(self, event: str, raw: bytes) -> AgentHook:
+        """Return what a hook says. Raises PayloadError for what is not known, which has to be answered by `close`."""
+        if event not in self.kinds:
+            raise PayloadError(f"{self.name} has no event {event!r:.80} that is known; expected one of its own")
+        return self.read_event(self, event, read_payload(raw))
+
+    def answer(self, hook: AgentHook, answer: Answer) -> Reply:
+        """Return the answer in the agent's own form.
+
+        What the agent cannot do is never passed over: it is a refusal, with the reason. Raises nothing.
+        """
+        try:
+            return self.say(hook, answer)
+        except UnsayableError as error:
+            return self.say(hook, Answer(refusal=str(error)))
+
+    def say(self, hook: AgentHook, answer: Answer) -> Reply:
+        """Return the answer in the agent's own form. Raises UnsayableError for what the agent cannot do."""
+        write = self.writers.get(hook.kind)
+        return write(hook, answer) if write is not None else Reply()
+
+    def close(self, event: str, reason: str) -> Reply:
+        """Return what closes a guard event, with a reason, and lets an observing one pass."""
+        return close(self.name, event, reason)
+
+    def call(self, tool_name: str, arguments: Any, call_id: str | None, agent_id: str | None, at: str) -> EndedCall:
+        """Return a call under both names of its tool; with `unshown` where its arguments can be shown to nobody.
+
+        Raises PayloadError where they are no object.
+        """
+        if not isinstance(arguments, Mapping):
+            raise PayloadError(f"{at!r} is {type(arguments).__name__}; expected an object")
+        common, names = self.tools.get(tool_name, (None, no_names))
+        bare = ToolCall(tool_name, EMPTY, call_id, agent_id, common, names)
+        try:
+            return EndedCall(evolve(bare, arguments=arguments))
+        except EventError as error:
+            return EndedCall(bare, unshown=str(error))

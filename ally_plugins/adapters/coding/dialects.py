@@ -1,0 +1,17 @@
+"""The coding agents that there is a dialect for, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .claude import CLAUDE
+from .codex import CODEX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .dialect import Dialect
+
+__all__ = ["DIALECTS"]
+
+DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (CLAUDE, CODEX)}

@@ -1,0 +1,280 @@
+"""The program that a coding agent runs for each hook: hands the payload to the host, prints the host's answer.
+
+It stands alone: it is copied out of the package, runs as `python -I -S FILE AGENT EVENT`, and imports the standard
+library only, of which it takes C modules where it can, since each hook pays for its start. Whatever goes wrong (no
+host, a slow one, an answer that is none, a fault of its own), a guard event is closed in the agent's own way and an
+observing one passes; `CLOSED` is that table, and the dialects use it too.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # what is imported under it is never imported here; `typing` itself would be
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+__all__ = ["CLOSED", "closed", "main"]
+
+PASSES = ""
+"""An observing event: the agent goes on."""
+
+EXITS = "exit 2"
+"""A guard event that exit code 2 closes; the reason stands on standard error."""
+
+CLOSED: dict[str, dict[str, str]] = {
+    "claude": {
+        "SessionStart": PASSES,
+        "SessionEnd": PASSES,
+        "UserPromptSubmit": EXITS,
+        "PreToolUse": EXITS,
+        # Exit code 2 lets the raw output through; this ends the turn before the next request.
+        "PostToolUse": '{"continue":false,"stopReason":%s}',
+        # Nothing closes it: the output stands, and PostToolBatch, which follows, ends the turn.
+        "PostToolUseFailure": EXITS,
+        "PostToolBatch": EXITS,
+        "PermissionRequest": (
+            '{"hookSpecificOutput":{"hookEventName":"PermissionRequest","decision":{"behavior":"deny","message":%s}}}'
+        ),
+        "Stop": PASSES,
+        "SubagentStart": PASSES,
+        "SubagentStop": PASSES,
+        "PreCompact": PASSES,
+        "PostCompact": PASSES,
+    },
+    "codex": {
+        "SessionStart": PASSES,
+        "SessionEnd": PASSES,
+        "UserPromptSubmit": EXITS,
+        "PreToolUse": EXITS,
+        "PostToolUse": EXITS,
+        "Stop": PASSES,
+        "SubagentStart": PASSES,
+        "SubagentStop": PASSES,
+        "PreCompact": PASSES,
+        "PostCompact": PASSES,
+    },
+}
+"""What an agent takes for a no, by its name and the event's: `PASSES`, `EXITS`, or an answer, the reason at `%s`."""
+
+
+def closed(agent: str, event: str, reason: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error that close a guard event, or let an observing one pass.
+
+    An event that is not known is closed as most agents take it.
+    """
+    way = CLOSED.get(agent, {}).get(event, EXITS)
+    if way == PASSES:
+        return 0, "", ""
+    if way == EXITS:
+        return 2, "", reason
+    return 0, way.replace("%s", _quoted(reason)), ""
+
+
+def _quoted(text: str) -> str:
+    from _json import encode_basestring_ascii  # of `json`, without the 5 ms that importing it takes
+
+    return encode_basestring_ascii(text)
+
+
+# --- the program ---
+
+SECONDS = 50.0
+"""Within which a hook is answered: below the 60 s that our hook entries give each command, after which agents go on."""
+
+HOST_SECONDS = 45.0
+"""What the host is given of these; the rest is for starting Python and printing."""
+
+MAX_BYTES = 16 * 1024 * 1024
+"""The longest payload that is sent on, and the longest answer that is taken."""
+
+MAGIC = b"ally1"
+SOCKET = "coding.sock"
+STARTER = "serve"
+"""Beside this file: the command that starts the host, an argument a line."""
+
+_POLL = 0.02  # seconds between two looks at whether a host that was started listens
+_KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
+"""What the host gets of the agent's environment, which holds the agent's keys."""
+
+
+class _NoAnswerError(Exception):
+    """Why there is no answer, in a sentence for the person and the model."""
+
+
+def main() -> None:
+    """Answer one hook and end the process: `FILE AGENT EVENT`, with the payload on standard input."""
+    agent, event = (*sys.argv[1:3], "", "")[:2]
+
+    def close(reason: str) -> None:
+        code, out, err = closed(agent, event, f"ally-plugins: {reason}")
+        _end(code, out.encode(), err.encode("utf-8", "replace"))
+
+    try:
+        _watch(close)
+        code, out, err = _ask(agent, event, _read_all())
+    except _NoAnswerError as error:
+        close(str(error))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the answer is what closes
+        close(f"the hook failed: {type(error).__name__}: {error}")
+    else:
+        _end(code, out, err)
+
+
+_ending: list[bool] = []
+"""Not empty once the answer is being printed."""
+
+
+def _watch(close: Callable[[str], None]) -> None:
+    """Close the event when the time is over, wherever the program is then."""
+    import _signal  # type: ignore[import-not-found] # of `signal`, without the enumerations
+
+    def too_late(*_: object) -> None:
+        if _ending:
+            _exit(2)  # the agent does not take the answer
+        close(f"no answer came within {SECONDS:g} s")
+
+    _signal.signal(_signal.SIGALRM, too_late)
+    _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
+
+
+def _end(code: int, out: bytes, err: bytes) -> None:
+    import posix
+
+    _ending.append(True)
+    try:
+        for descriptor, text in ((2, err), (1, out)):
+            done = 0
+            while done < len(text):
+                done += posix.write(descriptor, text[done:])
+    except OSError:
+        code = 2  # half an answer is none
+    _exit(code)
+
+
+def _exit(code: int) -> None:
+    import posix
+
+    posix._exit(code)  # noqa: SLF001 - nothing of ours is to be cleaned up, and nothing may keep it
+
+
+def _read_all() -> bytes:
+    import posix
+
+    found, size = [], 0
+    while part := posix.read(0, 1 << 20):
+        found.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            raise _NoAnswerError(f"the payload has more than {MAX_BYTES:,} bytes")
+    return b"".join(found)
+
+
+def _ask(agent: str, event: str, payload: bytes) -> tuple[int, bytes, bytes]:
+    """Return what the host answers. Raises _NoAnswerError, and OSError where it is gone amid the answer."""
+    import time
+
+    end = time.monotonic() + HOST_SECONDS
+    here = sys.argv[0].rpartition("/")[0] or "."
+    connection = _connect(f"{here}/../run", here, end)
+    left = max(1, int((end - time.monotonic()) * 1000))
+    head = f"{agent} {event} {len(payload)} {left}\n".encode()
+    connection.settimeout(left / 1000 + 1)
+    connection.sendall(MAGIC + b" " + head + payload)
+    parts, size = [], 0
+    while part := connection.recv(1 << 20):
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            break
+    return _read_answer(b"".join(parts))
+
+
+def _read_answer(data: bytes) -> tuple[int, bytes, bytes]:
+    """Return the host's answer: `ally1 CODE BYTES BYTES`, a line feed, standard output and standard error."""
+    head, _, body = data.partition(b"\n")
+    fields = head.split(b" ")
+    if len(fields) != 4 or fields[0] != MAGIC or not all(each.isdigit() and len(each) < 10 for each in fields[1:]):  # noqa: PLR2004 - a magic word and three numbers
+        raise _NoAnswerError("the host gave no answer" if not data else "the host answered nonsense")
+    code, out, err = map(int, fields[1:])
+    # No other code means the same to all agents.
+    if code not in (0, 2) or len(body) != out + err:
+        raise _NoAnswerError("the host answered nonsense")
+    return code, body[:out], body[out:]
+
+
+def _connect(run: str, here: str, end: float) -> Any:
+    """Return a connection to the host, which is started where there is none. Raises _NoAnswerError."""
+    import _socket
+    import posix
+    import time
+
+    try:
+        posix.chdir(run)  # a path may be longer than a socket's address can be
+    except OSError:
+        raise _NoAnswerError(f"its folder {run!r} is gone; disconnect the agent, or connect it anew") from None
+    child = 0
+    while True:
+        connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        connection.settimeout(max(0.1, end - time.monotonic()))
+        try:
+            connection.connect(SOCKET)
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        else:
+            if not _is_own(connection):
+                raise _NoAnswerError("another user listens in the place of the host")
+            return connection
+        child = child or _start(here)
+        if time.monotonic() > end:
+            raise _NoAnswerError("the host did not start in time; see what it says: ally-plugins serve")
+        ended, status = posix.waitpid(child, posix.WNOHANG) if child > 0 else (0, 0)
+        if ended:
+            # Another hook's host may have been first, which ends ours with 0.
+            child = -1
+            if status:
+                raise _NoAnswerError("the host cannot be started; see what it says: ally-plugins serve")
+        time.sleep(_POLL)
+
+
+def _is_own(connection: Any) -> bool:
+    """Say whether a process of this user listens; where the system does not report it, the private folder counts."""
+    import _socket
+    import posix
+
+    if not hasattr(_socket, "SO_PEERCRED"):
+        return True
+    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    return int.from_bytes(found[4:8], sys.byteorder) == posix.geteuid()
+
+
+def _start(here: str) -> int:
+    """Start the host in a session of its own, and return its process id. Raises _NoAnswerError."""
+    import posix
+
+    try:
+        descriptor = posix.open(f"{here}/{STARTER}", posix.O_RDONLY)
+        command = posix.read(descriptor, 1 << 16).decode().split("\n")
+        posix.close(descriptor)
+        posix.stat(command[0])
+    except (OSError, ValueError):
+        text = "it is not installed any more; install it again, or disconnect the agent: python3"
+        raise _NoAnswerError(f"{text} {here}/hook.py disconnect {sys.argv[1]}") from None
+    kept = {name.encode(): value for name in _KEPT if (value := posix.environ.get(name.encode())) is not None}
+    child = posix.fork()
+    if child:
+        return child
+    try:
+        posix.setsid()  # the agent may end its hooks with all that is in their group
+        nowhere = posix.open("/dev/null", posix.O_RDWR)
+        log = posix.open("serve.log", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        for number, descriptor in enumerate((nowhere, nowhere, log)):
+            posix.dup2(descriptor, number)
+        posix.execve(command[0], command, kept)
+    finally:
+        _exit(3)  # never back into the hook, of which this is a copy
+
+
+if __name__ == "__main__":
+    main()

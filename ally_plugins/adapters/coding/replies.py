@@ -1,0 +1,62 @@
+"""What the host says to an agent's hook, and the form in which the agent reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.conversation import ToolResult
+
+from .hook_client import closed
+
+__all__ = ["Answer", "Reply", "UnsayableError", "close", "say"]
+
+
+class UnsayableError(Exception):
+    """The agent has no way to do what plugins want; the text is the reason of the refusal that takes its place."""
+
+
+def _worded(reason: str | None) -> str | None:
+    # An empty one may be none to an agent.
+    return "a plugin refuses it, without a reason" if reason == "" else reason
+
+
+@frozen(kw_only=True)
+class Answer:
+    """What plugins have made of one hook; without anything the agent goes on as it would.
+
+    `refusal` denies a call, blocks a prompt, withholds an output, refuses a permission, or sends the agent on at a
+    stop, with this reason. `question` has the agent ask the person. `arguments`, `result` and `prompt` stand for what
+    was given, where plugins changed it. `waives` answers a permission question with yes. `context` is what plugins say
+    beside it.
+    """
+
+    refusal: str | None = field(default=None, converter=_worded)
+    question: str | None = None
+    arguments: Mapping[str, Any] | None = None
+    result: ToolResult | None = None
+    prompt: str | None = None
+    waives: bool = False
+    context: str = ""
+
+
+@frozen
+class Reply:
+    """What a hook's command ends with: its exit code and what it prints."""
+
+    exit_code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+
+
+def say(answer: Mapping[str, Any]) -> Reply:
+    """Return the reply that prints one JSON object."""
+    return Reply(stdout=encode(answer).decode())
+
+
+def close(agent: str, event: str, reason: str) -> Reply:
+    """Return what closes an event of an agent, or lets it pass where it is an observing one."""
+    return Reply(*closed(agent, event, reason or "refused"))

@@ -1,0 +1,178 @@
+"""Coding agents as they were seen to behave: what each does with the answer of a hook, and which fields it lists.
+
+Written from recorded runs of the real programs and not from the dialects, so that the two can disagree. What was never
+tried is taken for the worst: the call runs, the output is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+
+RECORDED = Path(__file__).with_name("recorded")
+
+
+@frozen
+class Reaction:
+    """What becomes of what the hook was about.
+
+    `stopped` says that the call does not run, the prompt does not reach the model, or the model never sees the raw
+    output. `value` is what runs, or is shown, in its place: None for what the agent had itself. `asks` says that the
+    person is asked, `goes_on` that an agent that wanted to stop does not. `context` reaches the model.
+    """
+
+    stopped: bool = False
+    value: Any = None
+    asks: bool = False
+    waived: bool = False
+    goes_on: bool = False
+    context: str = ""
+
+
+def recorded(agent: str) -> list[dict[str, Any]]:
+    """Return the payloads that were recorded of an agent, each with its event and the case."""
+    return [json.loads(line) for line in (RECORDED / f"{agent}.jsonl").read_text().splitlines()]
+
+
+_SPECIFIC = "hookSpecificOutput"
+
+LISTED: dict[str, dict[str, set[str]]] = {
+    "claude": {
+        "SessionStart": {f"{_SPECIFIC}.additionalContext"},
+        "UserPromptSubmit": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "PreToolUse": {
+            "decision",
+            "reason",
+            f"{_SPECIFIC}.permissionDecision",
+            f"{_SPECIFIC}.permissionDecisionReason",
+            f"{_SPECIFIC}.updatedInput",
+            f"{_SPECIFIC}.additionalContext",
+        },
+        "PostToolUse": {
+            "decision",
+            "reason",
+            "continue",
+            "stopReason",
+            f"{_SPECIFIC}.updatedToolOutput",
+            f"{_SPECIFIC}.additionalContext",
+        },
+        "PostToolUseFailure": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "PostToolBatch": {"decision", "reason", "continue", "stopReason"},
+        "PermissionRequest": {f"{_SPECIFIC}.decision"},
+        "Stop": {"decision", "reason"},
+    },
+    "codex": {
+        "SessionStart": {f"{_SPECIFIC}.additionalContext"},
+        "UserPromptSubmit": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "PreToolUse": {
+            "decision",
+            "reason",
+            f"{_SPECIFIC}.permissionDecision",
+            f"{_SPECIFIC}.permissionDecisionReason",
+            f"{_SPECIFIC}.updatedInput",
+            f"{_SPECIFIC}.additionalContext",
+        },
+        "PostToolUse": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "Stop": {"decision", "reason"},
+    },
+}
+"""The fields that an agent reads in the answer to each event, beside `hookSpecificOutput.hookEventName`."""
+
+
+def fields_of(stdout: str) -> set[str]:
+    """Return the fields of an answer, those within `hookSpecificOutput` with their path."""
+    said = json.loads(stdout) if stdout else {}
+    inner = said.pop(_SPECIFIC, {})
+    return {*said, *(f"{_SPECIFIC}.{name}" for name in inner if name != "hookEventName")}
+
+
+def react(agent: str, event: str, payload: dict[str, Any], reply: tuple[int, str, str]) -> Reaction:
+    """Return what an agent does when a hook's command ends with this code, and has printed this."""
+    return _REACT[agent](event, payload, *reply)
+
+
+def _parsed(stdout: str) -> dict[str, Any]:
+    try:
+        said = json.loads(stdout)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _same_shape(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return (
+            isinstance(other, dict) and one.keys() == other.keys() and all(_same_shape(one[k], other[k]) for k in one)
+        )
+    if isinstance(one, list):
+        return isinstance(other, list)
+    return type(one) is type(other)
+
+
+def _claude(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) -> Reaction:  # noqa: C901, PLR0911 - a table
+    said = _parsed(stdout) if code == 0 else {}
+    inner = said.get(_SPECIFIC, {})
+    if inner and inner.get("hookEventName") != event:
+        inner = {}
+    context = inner.get("additionalContext", "")
+    blocks = said.get("decision") == "block" or code == 2
+    match event:
+        case "PreToolUse":
+            how = inner.get("permissionDecision")
+            stopped = blocks or how == "deny"
+            changed = None if stopped else inner.get("updatedInput")
+            return Reaction(stopped, changed, asks=how == "ask", waived=how == "allow", context=context)
+        case "UserPromptSubmit":
+            return Reaction(blocks, context=context)
+        case "PostToolUse":
+            if said.get("continue") is False:
+                return Reaction(stopped=True)
+            new = inner.get("updatedToolOutput")
+            if new is not None and _same_shape(payload.get("tool_response"), new):
+                return Reaction(stopped=True, value=new, context=context)
+            return Reaction(context=context)
+        case "PostToolUseFailure":
+            return Reaction(context=context)
+        case "PostToolBatch":
+            return Reaction(blocks or said.get("continue") is False)
+        case "PermissionRequest":
+            behavior = inner.get("decision", {}).get("behavior")
+            return Reaction(behavior == "deny", waived=behavior == "allow")
+        case "Stop":
+            return Reaction(goes_on=blocks)
+        case "SessionStart":
+            return Reaction(context=context)
+        case _:
+            return Reaction(stopped=code == 2)
+
+
+def _codex(event: str, payload: dict[str, Any], code: int, stdout: str, stderr: str) -> Reaction:  # noqa: ARG001
+    said = _parsed(stdout) if code == 0 else {}
+    if said and not fields_of(stdout) <= LISTED["codex"].get(event, set()):
+        said = {}  # one field that it does not know voids the whole answer
+    inner = said.get(_SPECIFIC, {})
+    context = inner.get("additionalContext", "")
+    reason = said.get("reason") or stderr
+    blocks = bool((said.get("decision") == "block" or code == 2) and reason)
+    match event:
+        case "PreToolUse":
+            how = inner.get("permissionDecision")
+            stopped = blocks or (how == "deny" and bool(inner.get("permissionDecisionReason")))
+            changed = inner.get("updatedInput") if how == "allow" and not stopped else None
+            return Reaction(stopped, changed, waived=how == "allow", context=context)
+        case "UserPromptSubmit":
+            return Reaction(blocks, context=context)
+        case "PostToolUse":
+            return Reaction(blocks, reason if blocks else None, context=context)
+        case "Stop":
+            return Reaction(goes_on=blocks)
+        case "SessionStart":
+            return Reaction(context=context)
+        case _:
+            return Reaction(stopped=code == 2)
+
+
+_REACT = {"claude": _claude, "codex": _codex}
