@@ -23,6 +23,7 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.runtime.lanes.clock import SystemClock
 from ally_plugins.runtime.lanes.marks_file import Marks
 from ally_plugins.runtime.lanes.teardown import finished
+from ally_plugins.runtime.processes.protection import forbid_inspection
 
 from .bus.bus import PluginMessageBus
 from .bus.capabilities import Capabilities, HostAction
@@ -71,6 +72,9 @@ class Host:
     (an adapter asks its approver, while an agent is at work). `implementation` implements the capability hooks.
     `consent` is called at start for each installed plugin that waits for consent, with what it would get; true agrees
     to exactly that, on the host author's responsibility, and is recorded so. Without it, the answer is no.
+    `protect` keeps other processes of the same user, a plugin's among them, from reading this one's memory, environment
+    and descriptors (Linux): from the start to the end of the process, which then leaves no core dump and takes no
+    profiler or debugger from outside. `ally-plugins chat` does so.
 
     A host belongs to the process and the event loop that it was started on: its coroutines, and those of its sessions,
     raise HostError at once when they are awaited on another loop, and every call does in a fork of the process.
@@ -92,6 +96,7 @@ class Host:
         serves: Serves | None = None,
         actions: Iterable[str] = (),
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
+        protect: bool = False,
     ) -> None:
         self.home = _home(app, home)
         self.stream = HostStream(self._forward)
@@ -112,6 +117,7 @@ class Host:
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
+        self._is_protected = protect
         self._given_journal = journal
         self._plugin_set: PluginSet | None = None
         self._marks: Marks | None = None
@@ -147,6 +153,8 @@ class Host:
         """
         if self.services.loop is not None:
             raise HostError("this host runs already; make another one")
+        if self._is_protected:
+            forbid_inspection()  # before a process is started that could look
         self.services.loop, self.services.host_id = OwnLoop(), new_id("h")
         try:
             await self._start()

@@ -242,3 +242,34 @@ files = {{ read = ["{root}"], write = ["{root}/loop_warner"], reason = "to look"
     shown = operator.run("enable", "loop-warner", "--yes").stdout
     assert f"files:write:{root}/loop_warner cannot be granted: " in shown
     assert granted(operator) == [f"files:read:{root}"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("enable", "loop-warner", "--only", "tools", "--yes"),
+        ("disable", "loop-warner"),
+        ("grant", "loop-warner", "tools"),
+        ("revoke", "loop-warner", "gate"),
+        ("shadow", "loop-warner"),
+        ("release", "loop-warner"),
+        ("config", "loop-warner", "limit=9"),
+        ("place", "loop-warner", "inline"),
+        ("env", "loop-warner", "--remove", "--yes"),
+        ("install", "./other"),
+        ("uninstall", "loop-warner", "--yes"),
+        ("restart", "loop-warner"),
+        ("tasks", "--cancel", "t1"),
+        ("prune", "--older-than", "0d", "--yes"),
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_a_command_that_a_plugins_process_runs_changes_nothing(
+    enabled: Operator, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    files = (enabled.home.config_file, enabled.home.consent_file)
+    before = [file.read_bytes() for file in files], enabled.records()
+    monkeypatch.setenv("ALLY_DAEMON_ID", "f00d.1")
+    assert "this command was started by a plugin's process" in enabled.run(*words, code=1).stderr
+    assert ([file.read_bytes() for file in files], enabled.records()) == before
+    assert enabled.ask("list")["plugins"][0]["state"] == "enabled"

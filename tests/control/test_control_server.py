@@ -20,7 +20,7 @@ from ally_plugins.host.control.server import CONNECTIONS, FRAME_BYTES, ControlSe
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from ally_plugins.catalog.home.folder import Home
 
@@ -43,6 +43,10 @@ class Side:
         self.failure: Exception | None = None
         self.is_cancelled = False
         self.described: dict[str, Any] = {"app": "test", "pid": os.getpid(), "plugins": []}
+
+    def refuse(self, method: str, processes: Sequence[int]) -> str:
+        self.asked.append(("refuse", method))
+        return f"{method} is refused to {processes}"
 
     def describe(self) -> Mapping[str, Any]:
         return self.described

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ally_plugins.cli.shell.journal_rows import reading_of
+from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
@@ -96,6 +97,7 @@ def prune(state: State, age: str, yes: bool) -> None:  # noqa: FBT001 - click's 
     Example:
       ally-plugins prune --older-than 90d
     """
+    require_operator()
     now = now_ms()
     before = parse_since(age, now)
     if before > now:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.exits import DONE, REFUSED
+from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, preview, print_json, table, when
@@ -75,6 +76,7 @@ def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _cancel(state: State, task_id: str) -> None:
+    require_operator()
     hosts = hosts_of(state.home)
     # All of them, since an id does not name its host; no two hosts have a task of one id.
     answers = call_all(hosts, "cancel_task", {"task": task_id}, ANSWER_TIMEOUT)

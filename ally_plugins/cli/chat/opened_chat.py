@@ -86,7 +86,7 @@ async def open_chat(
     # First: a missing key is the most frequent error, and costs no start of a host and its plugins.
     model = build_model(options.choice, options.environ)
     keys = Secrets(keys_of(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ()))
-    host = Host(options.home.app, home=options.home, has_person=approve is not None)
+    host = Host(options.home.app, home=options.home, has_person=approve is not None, protect=True)
     on_host(host)
     session_id = options.resume or new_id("s")
     # Before the host, and released after it: two writers of one history would replace each other's.

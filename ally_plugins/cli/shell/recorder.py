@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ally_plugins.contract.values.errors import ConfigError, JournalError
 
+from .operators import require_operator
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
@@ -34,7 +36,11 @@ def now_ms() -> int:
 
 @contextmanager
 def recorder(registry: Registry) -> Generator[Recorder]:
-    """Open the journal for changes, and close it. Raises JournalError, before anything is changed."""
+    """Open the journal for changes, and close it.
+
+    Raises JournalError, and ConsentError in a plugin's process, before anything is changed.
+    """
+    require_operator()
     from ally_plugins.journal.journal import Journal
 
     home = registry.home

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 __all__ = ["Controls"]
@@ -13,6 +13,13 @@ class Controls(Protocol):
 
     The text of an `AllyError` that is raised goes to the operator. Requests are cancelled only when the host stops.
     """
+
+    def refuse(self, method: str, processes: Sequence[int]) -> str:
+        """Record that a plugin's process asked for a change, and return why it is refused.
+
+        `processes` are those from it up to the guardian, none where it has ended already.
+        """
+        ...
 
     def describe(self) -> Mapping[str, Any]:
         """Return who the host is and the state of its plugins."""

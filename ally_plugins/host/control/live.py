@@ -7,10 +7,11 @@ configuration calls for.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import platform
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveControls"]
 
+_log: Final = logging.getLogger(__name__)
+
 PATIENCE: Final = 0.5
 """Seconds after which a start or stop that takes longer is answered as under way: a command waits a second."""
 
 _LONGEST_REASON: Final = 500
 """Characters of a reason in an answer; the journal has all of it."""
+
+_OWN_TERMINAL: Final = "run the command in a terminal of your own"
 
 _BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml says"
 
@@ -87,6 +92,21 @@ class LiveControls:
             await self._changes.close()
 
     # --- the requests ---
+
+    def refuse(self, method: str, processes: Sequence[int]) -> str:
+        """Record that a plugin's process asked for a change, and return why it is refused."""
+        members = self._plugin_set.members.values() if self._plugin_set is not None else ()
+        plugin = next((each.plugin.name for each in members if _process(each.plugin).get("pid") in processes), None)
+        if processes:
+            who = f"the plugin {plugin!r}" if plugin is not None else f"the process {processes[0]} of a plugin"
+            text = f"{method} was asked for by {who}, and plugins change nothing here; {_OWN_TERMINAL}"
+        else:
+            text = f"{method} was asked for by a process that has ended, or hides; {_OWN_TERMINAL}"
+        _log.warning("refused through the control socket: %s", text)
+        data = {"call": f"control:{method}", "reason": "permission", "permission": None, "text": text}
+        # Folded, since it may be asked for a thousand times in a second.
+        self.services.records.write_soon("refusal", plugin, None, None, data, fold=("control", method, plugin))
+        return text
 
     def describe(self) -> dict[str, Any]:
         """Return who the host is and the state of its plugins; times are Unix ms."""

@@ -18,6 +18,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
 from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
 from ally_plugins.runtime.lanes.teardown import finished
+from ally_plugins.runtime.processes.ancestry import chain_to_guardian_of_peer
 from ally_plugins.runtime.processes.unixsocket import is_own
 from ally_plugins.wire import codes
 from ally_plugins.wire.connection import Connection
@@ -48,6 +49,9 @@ ANSWER_BYTES: Final = 1024 * 1024
 
 IDLE: Final = 30.0
 """Seconds after which a connection is closed that sends nothing, or does not read its answers."""
+
+_LOOKS: Final = frozenset({"ping", "status", "offers", "tasks"})
+"""Requests that change nothing: all that a plugin's process may make. What else there is might loosen what holds it."""
 
 _TURNS: Final = 5  # of the loop; asyncio takes two to make a connection, and two to close one
 _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
@@ -178,6 +182,7 @@ class _Peer(asyncio.Protocol):
             "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
         }
+        self._refuse = controls.refuse
         self._connection = Connection(limits=_LIMITS, methods=self._methods)
         self._connection.send_limit = ANSWER_BYTES
         self._requests: deque[Request] = deque()
@@ -237,6 +242,9 @@ class _Peer(asyncio.Protocol):
             names = ", ".join(self._methods)
             self._fail(request, codes.METHOD_NOT_FOUND, f"no method {request.method!r:.80}; expected one of {names}")
             return
+        if request.method not in _LOOKS and (text := self._plugins_own(request)):
+            self._fail(request, codes.PERMISSION, text)
+            return
         try:
             task = self._server.work(partial(method, request.params))
             await asyncio.wait([task])
@@ -253,6 +261,13 @@ class _Peer(asyncio.Protocol):
         except Exception:  # noqa: BLE001 - a fault of ours, and no command may end the host
             _log.exception("the control request %r failed", request.method)
             self._fail(request, codes.INTERNAL_ERROR, "internal error")
+
+    def _plugins_own(self, request: Request) -> str:
+        """Return why the process at the other end may change nothing, empty when it may."""
+        # For each request: it may have been forked, or have ended, since the one before.
+        connection = self._transport.get_extra_info("socket") if self._transport is not None else None
+        chain = chain_to_guardian_of_peer(connection) if connection is not None else None
+        return "" if chain == () else self._refuse(request.method, chain or ())
 
     def _fail(self, request: Request, code: int, text: str) -> None:
         self._connection.fail(request.id, code, text, {"reason": codes.REASONS[code]})

@@ -28,6 +28,10 @@ START_TIMEOUT: Final = 10.0
 
 SCRIPT: Final = Path(__file__).with_name("guardian") / "__main__.py"
 
+_BARE: Final = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
+"""The guardian's environment: nothing of the host's, whose keys would stand in it for all to read. The one variable is
+what a Python that was built with a shared library, and installed elsewhere, may need to start at all."""
+
 _Message = dict[str, Any]
 
 
@@ -81,6 +85,7 @@ class LifeLine:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    env=_BARE,
                     start_new_session=True,  # Ctrl-C at the terminal is the host's to handle
                 )
             self._pidfd = os.pidfd_open(self._process.pid)

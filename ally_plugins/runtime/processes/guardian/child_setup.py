@@ -14,10 +14,19 @@ from typing import Any, Final, NoReturn
 from ...sandbox.box import Box  # noqa: TID252
 from ...sandbox.enter import enter  # noqa: TID252
 
-__all__ = ["IGNORED", "PR_SET_CHILD_SUBREAPER", "PR_SET_PDEATHSIG", "PYTHON_IGNORES", "exec_program", "prctl"]
+__all__ = [
+    "IGNORED",
+    "PR_SET_CHILD_SUBREAPER",
+    "PR_SET_DUMPABLE",
+    "PR_SET_PDEATHSIG",
+    "PYTHON_IGNORES",
+    "exec_program",
+    "prctl",
+]
 
 OOM_RAISE: Final = 100  # of 1000: when memory runs out, a daemon goes before the host
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+PR_SET_DUMPABLE: Final = 4
 PR_SET_CHILD_SUBREAPER: Final = 36
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # the interpreter does, and a child would inherit it
@@ -41,6 +50,8 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the guardian's end still kills the rest
         if os.getppid() != keeper:
             os._exit(127)  # it died before that could be noticed
+        # As `exec` would: until then, files of its own in /proc would be root's.
+        prctl(PR_SET_DUMPABLE, 1)
         _take(descriptors, has_stdio=request["stdio"])
         # A signal that is ignored stays so over `exec`; only handlers do not.
         for number in (*IGNORED, *PYTHON_IGNORES):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PYTHON_IGNORES, prctl
+from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PYTHON_IGNORES, prctl
 from .keeper import keep
 from .line import receive
 from .process_tree import ME, children, close, descendants, has_children, is_ours, kill, reap, send_signal
@@ -295,7 +295,11 @@ def _drain(descriptor: int) -> None:
 
 def main() -> None:
     """Take the life line's descriptor and the host's process id from the command line, and serve."""
+    # First: a plugin of an earlier guardian may be there already, and must not take the life line out of this one.
+    prctl(PR_SET_DUMPABLE, 0)
     line = socket.socket(fileno=int(sys.argv[1]))
+    # It was handed over by inheriting it, and no program below may have it.
+    line.set_inheritable(False)
     line.setblocking(False)  # noqa: FBT003
     # The mask of the host's thread was inherited, and each daemon would inherit it in its turn.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,142 @@
+"""Whether a process lies below a guardian, and so is a plugin's: its own, or one that it started (Linux).
+
+The kernel's word, since every orphan below a guardian stays below it. A plugin in no sandbox can leave its tree with
+the help of another program of the user (a service manager, a terminal); one in a sandbox reaches none.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from .guardian.process_tree import MARKER
+
+__all__ = ["chain_to_guardian", "chain_to_guardian_of_peer", "is_plugins_own"]
+
+_PARENT: Final = 1  # field 4 of /proc/PID/stat, counted from the state, which follows the name
+_STARTED: Final = 19  # field 22
+_SCRIPT: Final = "/".join(("", *Path(__file__).with_name("guardian").parts[-3:], "__main__.py")).encode()
+"""The end of the path of what a guardian runs, in whatever environment this package is installed."""
+_OPTIONS: Final = [b"-I", b"-S"]
+_TRIES: Final = 20
+"""Walks up a tree that changes meanwhile. What is still not known then counts as below a guardian."""
+_HIGHEST: Final = 4096
+"""Processes above one another; a walk that finds more goes round in a circle of recycled numbers."""
+
+_SO_PEERPIDFD: Final = 77  # asm-generic/socket.h, Linux 6.5; the socket module has no name for it
+
+
+Chain = tuple[int, ...] | None
+"""The processes from one of them up to the guardian that it lies below: empty where it lies below none, None where it
+has ended or the system does not tell, which is to be taken for a plugin's."""
+
+
+def is_plugins_own() -> bool:
+    """Return whether this process is a plugin's, or was started by one."""
+    # The marker alone is enough, though not needed: what has killed its guardian may still carry it.
+    return MARKER in os.environ or chain_to_guardian(os.getpid()) != ()
+
+
+def chain_to_guardian(pid: int) -> Chain:
+    """Return what lies between a process and its guardian; see `Chain`. Empty on systems without guardians."""
+    if sys.platform != "linux":
+        return ()
+    for _ in range(_TRIES):
+        found = _look_above(pid)
+        if found is not None:
+            return found
+    return None
+
+
+def chain_to_guardian_of_peer(connection: Any) -> Chain:
+    """Return the same of the process at the other end of a connected Unix socket."""
+    if sys.platform != "linux":
+        return ()
+    try:
+        pid = _peer_pid(connection)
+        pidfd = _peer_pidfd(connection, pid)
+    except OSError:
+        return None
+    try:
+        found = chain_to_guardian(pid)
+        # After the walk: while it has not ended, its number was nobody else's.
+        return found if found or not _has_ended(pidfd) else None
+    finally:
+        os.close(pidfd)
+
+
+def _look_above(pid: int) -> Chain:
+    """Walk up to the first process; None when one on the way has ended or got another parent meanwhile."""
+    chain: list[int] = []
+    started = None
+    while len(chain) < _HIGHEST:
+        fields = _stat(pid)
+        if fields is None:
+            # Where /proc hides the processes of others, those above are the system's, which no plugin has started.
+            return () if chain and _is_hidden(pid) else None
+        # A parent is older than its child: a younger one got the number of one that has ended.
+        if started is not None and fields[1] > started:
+            return None
+        chain.append(pid)
+        if _is_guardian(pid):
+            return tuple(chain)
+        pid, started = fields
+        if pid == 0:  # above it is nothing, or what stands outside of this PID namespace
+            return ()
+    return None
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Return the parent and the time of the start, in clock ticks since boot; None for what cannot be seen."""
+    try:
+        # `replace`: a program's name may be any bytes, brackets and blanks among them.
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+        fields = text.rpartition(")")[2].split()
+        return int(fields[_PARENT]), int(fields[_STARTED])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_guardian(pid: int) -> bool:
+    with suppress(OSError):
+        _, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return arguments[:2] == _OPTIONS and len(arguments) > len(_OPTIONS) and arguments[2].endswith(_SCRIPT)
+    return False
+
+
+def _is_hidden(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _peer_pid(connection: Any) -> int:
+    pid = int.from_bytes(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
+    if pid <= 0:
+        raise ProcessLookupError("it stands outside of this PID namespace")
+    return pid
+
+
+def _peer_pidfd(connection: Any, pid: int) -> int:
+    try:
+        return int(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+    except OSError:  # an older kernel: who has ended already may have another one's number
+        return os.pidfd_open(pid)
+
+
+def _has_ended(pidfd: int) -> bool:
+    try:
+        # Signal 0 does nothing but ask.
+        signal.pidfd_send_signal(pidfd, 0)
+    except OSError:
+        return True
+    return False
