@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary, ref
 
 from attrs import define, field
 
+from ally_plugins.contract.values.inert import inert
+
 from .compaction_requests import COMPACT, CompactionRequest, PendingCompactions
 from .host_lifetime import HostLifetime
 from .mirror import Mirror
@@ -154,15 +156,18 @@ class HostSessions:
 
     def _compact(self, session: Session, request: ActionRequest) -> Any:
         """Keep the request until the next safe point, where the framework's history can be changed."""
-        reason = str(request.arguments.get("reason") or f"{request.requested_by} asked for it")
+        reason = _reason(request)
         self.session(session.id).compactions.pending = CompactionRequest(request.requested_by, reason)
         return {"scheduled": True}
 
     def _interrupt(self, session: Session, request: ActionRequest) -> Any:
         live = self.sessions.get(session.id)
-        by = request.requested_by
-        cause = str(request.arguments.get("reason") or f"{by} asked for it")
-        return {"interrupted": live.interrupt(cause) if live is not None else False}
+        return {"interrupted": live.interrupt(_reason(request)) if live is not None else False}
+
+
+def _reason(request: ActionRequest) -> str:
+    """Return why an action is requested, in one line: the model reads it, and no line of it may pass for another's."""
+    return inert(request.arguments.get("reason") or f"{request.requested_by} asked for it")
 
 
 _LIVE: Final[WeakKeyDictionary[Host, HostSessions]] = WeakKeyDictionary()
