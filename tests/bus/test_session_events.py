@@ -24,6 +24,7 @@ from ally_plugins import (
     ToolCallStart,
 )
 from ally_plugins.contract.manifest import Manifest
+from ally_plugins.host.sessions.memory import Conversation
 from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
@@ -222,6 +223,59 @@ def test_agents_may_begin_and_end_in_many_threads_at_once() -> None:
             await asyncio.gather(*(asyncio.to_thread(emit, *each) for each in parents.items()))
             assert len(session.conversation.agents) == 1000
 
+    go(main())
+
+
+def test_an_event_that_no_state_can_be_made_of_is_heard_by_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+    listened: list[Any] = []
+
+    async def hear(self: Any, event: TodoUpdate) -> None:
+        heard.append(event.todos[0]["id"])
+
+    def listen(event: Any) -> None:
+        listened.append(event.todos[0]["id"])
+
+    async def main() -> None:
+        async with new_host({"p": make_plugin(ally_todo_update=hear)}) as host:
+            session = host.session("s")
+            host.stream.subscribe("TODO_UPDATE", listen)
+            session.emit(TodoUpdate(todos=[{"id": "1", "task": 10**5000}]))  # Python makes no text of it
+            session.emit(TodoUpdate(todos=[{"id": "2", "task": "b"}]))
+            await session.drained()
+            assert [todo.id for todo in session.conversation.todos] == ["2"]
+
+    go(main())
+    assert heard == listened == ["1", "2"]
+    assert "session 's': its state does not follow TODO_UPDATE" in caplog.text
+
+
+def test_of_two_threads_the_later_event_says_what_the_todos_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    overtaken = threading.Event()
+    follow = Conversation.follow
+    session: Any = None
+
+    def slow(self: Conversation, event: Event) -> None:
+        if isinstance(event, TodoUpdate) and event.todos[0]["id"] == "1":
+            other.start()
+            overtaken.wait(0.2)  # the other thread cannot get ahead; where it could, it would be done at once
+        follow(self, event)
+
+    def emit_another() -> None:
+        session.emit(TodoUpdate(todos=[{"id": "2"}]))
+        overtaken.set()
+
+    async def main() -> None:
+        nonlocal session
+        async with new_host() as host:
+            session = host.session("s")
+            monkeypatch.setattr(Conversation, "follow", slow)
+            await asyncio.to_thread(session.emit, TodoUpdate(todos=[{"id": "1"}]))
+            await asyncio.to_thread(other.join)
+            last = session.ring.items[-1]
+            assert [todo.id for todo in session.conversation.todos] == [last.todos[0]["id"]] == ["2"]
+
+    other = threading.Thread(target=emit_another)
     go(main())
 
 

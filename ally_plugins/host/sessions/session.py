@@ -161,6 +161,8 @@ class SessionServices(Protocol):
 _NOTED_FIRST: Final = frozenset({UserMessage, SessionEnd, ToolCallStart})
 """Events that change the session before they are emitted; the end of a call does so only where one is undecided,
 or gates have sent the agent on."""
+_NOTED_LAST: Final = frozenset({ContextUsageUpdate, ModelResponse, CompactionComplete})
+"""Events that further events, or the session's counts, follow from."""
 
 
 class Session:
@@ -309,21 +311,33 @@ class Session:
             ring.items.append(event)
             if len(ring.items) > ring.capacity:
                 self._keep_unwritten(ring.trim())
-        # Outside the lock, which is not reentrant: listeners may emit.
+            unfollowed = None
+            try:
+                # In the order of the numbers, whichever thread is the faster one then.
+                self.conversation.follow(event)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the event goes its way
+                unfollowed = error
+        # Outside the lock, which is not reentrant: listeners may emit, and handlers of a log too.
+        if unfollowed is not None:
+            _log.error("session %r: its state does not follow %s", self.id, event.type, exc_info=unfollowed)
         if kind is UserMessage:
             self._host.receive_person_message(self.id, event.content, seq)  # type: ignore[attr-defined]
-        self.conversation.follow(event)
         self._stream.notify_listeners(event)
         # Without the lock: the fan-out clears the mark before it reads, so the worst is to wake it for nothing.
         if not self._is_wake_pending:
             self._is_wake_pending = True
             self._host.wake(self)
-        if kind is ContextUsageUpdate:
-            self._check_thresholds(event)  # type: ignore[arg-type]
-        elif kind is ModelResponse:
-            self.prefixes.responded(event)  # type: ignore[arg-type]
-        elif kind is CompactionComplete:
-            self._forget_thresholds(event)  # type: ignore[arg-type]
+        if kind in _NOTED_LAST:
+            self._note_last(event)
+
+    def _note_last(self, event: Event) -> None:
+        """Note what follows from an event once it is emitted."""
+        if isinstance(event, ContextUsageUpdate):
+            self._check_thresholds(event)
+        elif isinstance(event, ModelResponse):
+            self.prefixes.responded(event)
+        elif isinstance(event, CompactionComplete):
+            self._forget_thresholds(event)
 
     def _note(self, event: Event) -> None:
         """Note what an event says of the session before it is emitted."""
