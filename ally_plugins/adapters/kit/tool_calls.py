@@ -7,7 +7,7 @@ The order is that of `host.sessions.toolcalls`: around a function (`run_tool_cal
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, field, frozen
@@ -47,6 +47,9 @@ Answered: TypeAlias = Callable[[ToolCall], bool | None]
 """What the person has answered to the question about a call with these arguments, None where they have not been asked.
 
 Raises ArgumentsError for a yes that was given to other arguments."""
+
+Sensitivity: TypeAlias = "str | Callable[[ToolCall], Awaitable[str | None]] | None"
+"""How sensitive a call is, beside what the host author says of its tool, or what tells it of the final arguments."""
 
 
 @frozen
@@ -108,7 +111,7 @@ class ToolCallRun(AgentRun):
         step (it has a question of its own): so does this, and the call stays open. Cancelling cancels `run`, and ends
         the call as interrupted. Raises CallDeferred as `begin_call` does.
         """
-        begun = await self._begin(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+        begun = await self.admitted(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
         return begun if isinstance(begun, ToolResult) else await self.carry_out(begun, run)
 
     async def begin_call(
@@ -139,7 +142,7 @@ class ToolCallRun(AgentRun):
         Cancelling ends the call as interrupted, and it must not run.
         """
         how: Any = {"is_approved": is_approved, "is_resumed": is_resumed, "answered": answered}
-        begun = await self._begin(call, check, sensitivity, **how)
+        begun = await self.admitted(call, check, sensitivity, **how)
         if isinstance(begun, ToolResult):
             # Kept, since some frameworks report a result for it all the same: the model is to see this one.
             self.open_calls.refuse(call.call_id or call.tool_name, begun)
@@ -175,17 +178,17 @@ class ToolCallRun(AgentRun):
         """End a call that `begin_call` has let run and whose tool was cut off."""
         self.open_calls.take(call).interrupt(error)
 
-    async def _begin(
+    async def admitted(
         self,
         given: ToolCall | UnshownCall,
-        check: Check | None,
-        sensitivity: str | None,
+        check: Check | None = None,
+        sensitivity: Sensitivity = None,
         *,
-        is_approved: bool,
-        is_resumed: bool,
+        is_approved: bool = False,
+        is_resumed: bool = False,
         answered: Answered | None = None,
     ) -> ToolCall | ToolResult:
-        """Return the call that may run, which is in `open_calls` then, or the refusal."""
+        """Return the call that `carry_out` may run later on, or the refusal for the model; all else as `begin_call`."""
         if isinstance(given, UnshownCall):
             return ToolResult(success=False, error=await self.refuse(given.tool_name, given.why, given.call_id))
         if self.interruption_cause is not None:
@@ -212,6 +215,7 @@ class ToolCallRun(AgentRun):
         # Set afterwards, so that `given` stays what the model made: by it, the call is known when it comes again.
         opened.call = call
         is_standing = standing is not None and standing.is_allowed
+        sensitivity = await sensitivity(call) if callable(sensitivity) else sensitivity
         sensitivity = sensitivity or self.kit.sensitivity(call.tool_name)
         outcome = await self._authorize(opened, sensitivity, is_approved=is_approved, is_standing=is_standing)
         if outcome.is_deferred:

@@ -9,6 +9,6 @@ from typing import Final
 
 from ally_plugins import lazy_exports
 
-_HOMES: Final = {"runner": "AllyPlugins", "interruption": "RunInterrupted", "tools": "ungated_tools"}
+_HOMES: Final = {"runner": "AllyPlugins", "plugin_run": "RunInterrupted", "tools": "ungated_tools"}
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__, _HOMES)

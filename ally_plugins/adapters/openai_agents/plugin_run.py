@@ -7,7 +7,6 @@ import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -22,26 +21,22 @@ from agents import (
     Tool,
     UserError,
 )
+from agents.exceptions import AgentsException
 from agents.run_config import CallModelData, ModelInputData
 from attrs import define, field
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK
-from ally_plugins.adapters.kit.model_requests import changed_prompt
+from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
+from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.under_way import UnderWay
-from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.conversation import ModelInput, PromptSection
 from ally_plugins.contract.values.errors import HostError
-from ally_plugins.contract.values.events import ModelResponse as Responded
-from ally_plugins.contract.values.frozen import freeze
-from ally_plugins.contract.values.inert import for_model
 from ally_plugins.contract.values.shown import shown_text
 
-from .calls import Calls
+from .calls import RUN, Calls, Guard, GuardedAgents, original
 from .insertions import Insertions
-from .interruption import RunInterrupted
 from .items import (
     Group,
     Item,
@@ -55,18 +50,21 @@ from .items import (
     text_of,
     with_text,
 )
-from .tools import RUN, Guard, GuardedAgents, guarded, may_wait, original, plugin_tool, ungated
+from .tools import ungated
 
 if TYPE_CHECKING:
     from agents import Agent, AgentHookContext, ModelResponse, RunContextWrapper, Session
     from agents.run import AgentRunner
-    from agents.tool_context import ToolContext
 
     from ally_plugins.adapters.kit.live_sessions import LiveSession  # noqa: TC004 - nobody reads it at run time
     from ally_plugins.adapters.kit.work import AgentWork
-    from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["Once", "PluginRun", "Shared"]
+__all__ = ["Once", "PluginRun", "RunInterrupted", "Shared"]
+
+
+class RunInterrupted(AgentsException):
+    """Raised by a run that was stopped; its text is the cause. The session holds the steps that were finished."""
+
 
 Hold: TypeAlias = "asyncio.Future[str] | None"
 """How a streamed response may be shown: `as it is`, `changed`, `withheld`, once plugins have seen it; None where it is
@@ -96,10 +94,11 @@ class PluginRun(RunHooks[Any]):
     """
 
     def __init__(self, runner: AgentRunner, shared: Shared, work: AgentWork, options: dict[str, Any]) -> None:
-        self.runner, self.work, self.calls = runner, work, Calls(work)
+        self.work = work
         self._shared = shared
-        self.parent = RUN.get()
+        self._parent = RUN.get()
         self._under_way = UnderWay(self._end)
+        self.calls = Calls(work, runner, self._under_way, may_defer=shared.defer is None)
         self._outcome: Callable[[], Awaitable[None]] = work.close
         self._agents = GuardedAgents()
         self._session: Session | None = options.get("session")
@@ -116,7 +115,6 @@ class PluginRun(RunHooks[Any]):
         self._insertions = shared.insertions.pop(work.live, Insertions())
         self._groups: list[Group] = shared.followed.get(work.live, [])
         self._items: list[Item] = []
-        self._requested_at: float | None = None
         self.holds: list[Hold] = []
         """How the stream of each response may be shown, in order."""
 
@@ -124,25 +122,24 @@ class PluginRun(RunHooks[Any]):
 
     async def drive(self, agent: Agent[Any], given: Any, once: Once) -> Any:
         """Follow the run from its turn's start to its end, which comes behind that of each call that it made."""
-        token = RUN.set(self)
+        token = RUN.set(self.calls)
         try:
             async with self._under_way:
                 try:
                     return await self._turn(agent, given, once)
                 except BaseException as error:
-                    self._responded(stop_reason=type(error).__name__)
+                    self.work.model_failed(error)
                     if isinstance(error, AnswerRefused):
                         await self._withhold(error)
                     self._outcome = partial(self.work.close, error=error)
-                    cause = self.work.interruption_cause
-                    if cause is None or not isinstance(error, asyncio.CancelledError):
-                        raise
-                    raise RunInterrupted(cause) from None
+                    if isinstance(error, Interrupted):
+                        raise RunInterrupted(str(error)) from None
+                    raise
         finally:
             RUN.reset(token)
 
     async def _end(self) -> None:
-        if self.parent is None:
+        if self._parent is None:
             self._shared.followed[self.work.live] = self._groups
         self._agents.release()
         await self._outcome()
@@ -151,7 +148,7 @@ class PluginRun(RunHooks[Any]):
 
     async def _turn(self, agent: Agent[Any], given: Any, once: Once) -> Any:
         given = await self._begin(given)
-        self._reach(getattr(given, "_current_agent", None) or agent)
+        self._agents.add(getattr(given, "_current_agent", None) or agent)
         options, before = self._options, None
         while True:
             result = _joined(before, await once(agent, given, options))
@@ -188,8 +185,8 @@ class PluginRun(RunHooks[Any]):
             return
         self._outcome = self.work.close
         self._shared.insertions[self.work.live] = self._insertions
-        if isinstance(self.parent, PluginRun) and self.work.call_id is not None:
-            self.parent.calls.waiting.add(self.work.call_id)
+        if self._parent is not None and self.work.call_id is not None:
+            self._parent.waiting.add(self.work.call_id)
 
     async def _begin(self, given: Any) -> Any:
         """Begin the turn, and return what it is given as transforms left it."""
@@ -207,7 +204,7 @@ class PluginRun(RunHooks[Any]):
 
     def _follow(self, items: Sequence[Item]) -> None:
         """Copy what is new in the history; of one that the provider keeps there is only that."""
-        if self.parent is None:
+        if self._parent is None:
             groups = grouped(items) if self._is_served else grouped(items, self._groups)
             self._groups = [*self._groups, *groups] if self._is_served else groups
             self.work.follow(self._groups, convert)
@@ -243,7 +240,6 @@ class PluginRun(RunHooks[Any]):
         asked = await self._transformed(asked, data.agent)
         self.holds.append(asyncio.get_running_loop().create_future() if work.answer_hold is not None else None)
         work.requested(self._model_name(data.agent), len(asked.input))
-        self._requested_at = perf_counter()
         return ModelInputData(input=sent(asked.input), instructions=asked.instructions)  # type: ignore[arg-type]
 
     async def _keep(self, raw: list[Any], items: list[Item], new: list[Item]) -> None:
@@ -269,31 +265,19 @@ class PluginRun(RunHooks[Any]):
         return list(shorter)
 
     async def _transformed(self, asked: ModelInputData, agent: Agent[Any]) -> ModelInputData:
-        session, instructions = self.work.live.session, asked.instructions
-        items: list[Any] = asked.input
-        tail: tuple[Message, ...] = ()
+        work, items = self.work, items_of(asked.input)
+        instructions, tail = await changed_instructions(work, asked.instructions)
         self._config.model_settings = self._settings
-        if session.is_closed:
-            return asked
-        if session.wants("system_prompt"):
-            before = (PromptSection("instructions", instructions),) if instructions else ()
-            after, tail = await changed_prompt(self.work, before)
-            if after != before:
-                texts = (each.text if each.name == "instructions" else for_model(each.text) for each in after)
-                instructions = "\n\n".join(texts) or None
-        if session.wants("model_request"):
-            view, settings = request_view(items_of(items), self.work.live.id), self._shown_settings(agent)
-            request = ModelInput(self._model_name(agent), view.messages, freeze(settings))
-            made = await session.own_loop.run(session.transform_model_request(request))
-            if made.messages != request.messages:
-                items = items_with(view, made.messages)
-            if made.settings != request.settings:
-                self._config.model_settings = (self._settings or ModelSettings()).resolve(
-                    _settings(thaw(made.settings))
-                )
-        if tail:
-            items = [*items, *({"role": "user", "content": message.text_for_model} for message in tail)]
-        return ModelInputData(input=items, instructions=instructions)
+        if work.wants("model_request"):
+            view, given = request_view(items, work.live.id), vars(agent.model_settings.resolve(self._settings))
+            plain = {name: value for name, value in given.items() if value is not None}
+            messages, settings = await changed_request(work, self._model_name(agent), view.messages, plain)
+            if messages is not None:
+                items = items_with(view, messages)
+            if settings is not None:
+                self._config.model_settings = (self._settings or ModelSettings()).resolve(_settings(settings))
+        items += [{"role": "user", "content": message.text_for_model} for message in tail]
+        return ModelInputData(input=items, instructions=instructions)  # type: ignore[arg-type]
 
     async def _settle(self, response: ModelResponse, agent: Agent[Any]) -> None:
         """Let plugins decide about the answer, before it is kept, shown or acted on. Raises AnswerRefused."""
@@ -317,48 +301,9 @@ class PluginRun(RunHooks[Any]):
         if hold is not None and not hold.done():
             hold.set_result(how)
 
-    def _shown_settings(self, agent: Agent[Any]) -> dict[str, Any]:
-        settings = vars(agent.model_settings.resolve(self._settings))
-        plain = (str, int, float, bool, list, dict)
-        return {name: value for name, value in settings.items() if isinstance(value, plain)}
-
     def _model_name(self, agent: Agent[Any]) -> str | None:
         model = self._config.model or agent.model
         return model if model is None or isinstance(model, str) else getattr(model, "model", type(model).__name__)
-
-    def _responded(self, **fields: Any) -> None:
-        """Emit the end of a request, with the time it took; nothing for one whose start was not emitted."""
-        if self._requested_at is not None:
-            took = round((perf_counter() - self._requested_at) * 1000, 3)
-            self._requested_at = None
-            self.work.responded(Responded(duration_ms=took, **fields, **self.work.about))
-
-    # --- tools ---
-
-    def tools(self, agent: Agent[Any], tools: list[Tool]) -> list[Tool]:
-        """Return the tools of an agent with their guards, and what plugins offer now; its own keep their names."""
-        if self._shared.defer is None and self.work.approve is None and any(map(may_wait, tools)):
-            self.work.can_defer = True
-        taken = [tool.name for tool in tools]
-        taken += [getattr(handoff, "tool_name", "") for handoff in agent.handoffs]
-        plugins = [plugin_tool(offered) for offered in self.work.offered(taken=taken)]
-        made = [guarded(tool) if isinstance(tool, FunctionTool) else tool for tool in tools]
-        functions = [tool for tool in (*made, *plugins) if isinstance(tool, FunctionTool)]
-        self.calls.offered = {tool.name: tool for tool in functions}
-        return [*made, *plugins]
-
-    async def needs_approval(self, guard: Guard, context: Any, arguments: dict[str, Any], call_id: str) -> bool:
-        """Decide about a call, and say whether it waits for another run."""
-        async with self._under_way:
-            return await self.calls.needs_approval(guard, context, arguments, call_id)
-
-    async def call(self, guard: Guard, context: ToolContext[Any], arguments: str) -> Any:
-        """Run a call if gates and the person allow it, and emit its events."""
-        async with self._under_way:
-            return await self.calls.carry_out(guard, context, arguments)
-
-    def _reach(self, agent: Agent[Any]) -> None:
-        self._agents.add(agent)
 
     # --- the framework's hooks, which are the host author's too ---
 
@@ -374,29 +319,22 @@ class PluginRun(RunHooks[Any]):
         items, usage = items_of(response.to_input_items()), response.usage
         self._follow([*self._items, *items])
         self.calls.made.update(item["call_id"] for item in items if item.get("call_id"))
+        thoughts = [each.get("summary") or each.get("content") for each in items if each.get("type") == "reasoning"]
         details: Any = usage.input_tokens_details
-        cached = getattr(details, "cached_tokens", None) or None
-        self._responded(
+        self.work.model_answered(
+            "".join(text_of(item) for item in items if item.get("role") == "assistant"),
+            thoughts=[text_of({"content": thought}) for thought in thoughts],
             model=self._model_name(agent),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cache_read_tokens=cached,
+            cache_read_tokens=getattr(details, "cached_tokens", None) or None,
         )
-        for item in items:
-            if item.get("type") == "reasoning" and (
-                text := text_of({"content": item.get("summary") or item.get("content")})
-            ):
-                self.work.thought(text)
-        if text := "".join(text_of(item) for item in items if item.get("role") == "assistant"):
-            self.work.said(text)
-        self.work.used(usage.input_tokens + usage.output_tokens, self.work.kit.context_window)
-        await self.calls.decide_unread(context, items)
         await self._hooks.on_llm_end(context, agent, response)
 
     @override
     async def on_agent_start(self, context: AgentHookContext[Any], agent: Agent[Any]) -> None:
         """Guard the tools of an agent that the run has reached, before they are offered."""
-        self._reach(agent)
+        self._agents.add(agent)
         await self._hooks.on_agent_start(context, agent)
 
     @override
@@ -407,7 +345,7 @@ class PluginRun(RunHooks[Any]):
     @override
     async def on_handoff(self, context: RunContextWrapper[Any], from_agent: Agent[Any], to_agent: Agent[Any]) -> None:
         """Guard the tools of the agent that goes on."""
-        self._reach(to_agent)
+        self._agents.add(to_agent)
         await self._hooks.on_handoff(context, from_agent, to_agent)
 
     @override

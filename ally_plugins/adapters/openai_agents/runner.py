@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -18,10 +17,11 @@ from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.ids import new_id
 
+from .calls import RUN
 from .plugin_run import PluginRun, Shared
 from .serves import SERVES
 from .streamed import StreamedRun
-from .tools import RUN, may_interrupt
+from .tools import may_interrupt
 
 if TYPE_CHECKING:
     from agents import RunResult
@@ -64,10 +64,8 @@ class AllyPlugins(BetweenRuns, AgentRunner):
         """
 
         async def once(agent: Agent[Any], given: Any, options: dict[str, Any]) -> Any:
-            task = asyncio.ensure_future(super(AllyPlugins, self).run(agent, given, **options))
-            loop = asyncio.get_running_loop()
-            run.work.stop = lambda: loop.call_soon_threadsafe(task.cancel)
-            return await task
+            with run.work.stoppable():
+                return await super(AllyPlugins, self).run(agent, given, **options)
 
         validate_run_hooks(options.get("hooks"))
         run = await self._open(starting_agent, input, options)

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from .interruption import RunInterrupted
+from ally_plugins.adapters.kit.run import Interrupted
+
+from .plugin_run import RunInterrupted
 
 if TYPE_CHECKING:
     from agents import Agent, RunResultStreaming, StreamEvent
@@ -64,7 +66,7 @@ class StreamedRun:
         work.stop = lambda: loop.call_soon_threadsafe(result.cancel)
         await self._show(result, self._run)
         if work.interruption_cause is not None:
-            raise asyncio.CancelledError
+            raise Interrupted(work.interruption_cause)
         return result
 
     async def _show(self, result: RunResultStreaming, run: PluginRun) -> None:
