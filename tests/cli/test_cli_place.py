@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ally_plugins.cli.shell.processes import sandbox_gaps
+from ally_plugins.runtime.sandbox.support import Support
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -58,6 +61,33 @@ def test_a_plugin_moves_into_a_process_and_back_and_both_are_recorded(enabled: O
     ]
 
 
+def test_a_plugin_moves_into_a_sandbox_and_is_shown_there(enabled: Operator) -> None:
+    moved = enabled.ask("place", "loop-warner", "sandbox")
+    assert (moved["placement"], moved["daemon"]["command"][0]) == ("sandbox", sys.executable)
+    assert moved["trust"].startswith("it runs in a sandbox: ")
+    assert moved["not_kept"] == list(sandbox_gaps())
+    assert enabled.ask("list")["plugins"][0]["placement"] == "sandbox"
+    assert "reaches no other process" in enabled.run("list").stdout
+    assert "sandbox" in enabled.run("info", "loop-warner").stdout
+    assert 'placement = "sandbox"' in enabled.home.config_file.read_text()
+
+
+def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(
+    enabled: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = Support(has_filter=True, landlock=2, system="linux x86_64")
+    monkeypatch.setattr("ally_plugins.runtime.sandbox.support.support", lambda: old)
+    moved = enabled.run("place", "loop-warner", "sandbox").stdout
+    assert "not kept on this machine: files that it may not read can be emptied" in moved
+    assert "not kept on this machine: files that" in enabled.run("list").stdout
+    assert "not kept on this machine: files that" in enabled.run("info", "loop-warner").stdout
+    checks = [check for check in enabled.ask("doctor")["findings"] if check["topic"] == "sandbox"]
+    assert [check["level"] for check in checks] == ["warning", "warning"]
+    assert "not kept for loop-warner: it may end your other programs" in checks[1]["text"]
+    enabled.home.config_file.write_text('sandbox = "require"\n' + enabled.home.config_file.read_text())
+    assert "it does not start" in enabled.run("doctor", code=1).stdout
+
+
 def test_a_named_python_is_shown_and_used(enabled: Operator) -> None:
     enabled.run("place", "loop-warner", "process", "--interpreter", sys.executable)
     assert f'interpreter = "{sys.executable}"' in enabled.home.config_file.read_text()
@@ -80,7 +110,7 @@ def test_a_python_that_lacks_what_is_to_be_run_is_warned_of(enabled: Operator, t
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("loop-warner", "sandbox"), 2, "'sandbox' is not one of"),
+        (("loop-warner", "cellar"), 2, "'cellar' is not one of"),
         (("loop-warnr", "process"), 2, "did you mean 'loop-warner'?"),
         (("loop-warner", "inline", "--env", "x"), 2, "are for a process"),
         (("loop-warner", "process", "--env", "x", "--interpreter", "y"), 2, "exclude each other"),

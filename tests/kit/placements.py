@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ally_plugins import Host, PluginRecord
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon, Timing
+from ally_plugins.runtime.sandbox.support import support
 from tests.kit.hosts import make_record, new_host
 from tests.kit.waiting import PATIENCE
 
@@ -71,6 +72,25 @@ def _process(target: str, record: PluginRecord) -> Any:
     return Daemon.python(target, env={"PYTHONPATH": FOLDER}, timing=Timing(startup_timeout=PATIENCE)), record
 
 
+def _sandbox(target: str, record: PluginRecord) -> Any:
+    daemon, _ = _process(target, record)
+    return daemon, evolve(record, config=evolve(record.config, placement="sandbox"))
+
+
+_IN_PROCESS = Placement(
+    name="process",
+    plugin=_process,
+    tells_what_was_raised=False,
+    starts_again=True,
+    keeps_python_values=False,
+    sends_anything=False,
+    imports_late=True,
+    bounds_what_is_said=True,
+    makes_logs_one_line=True,
+    remembers_each_event=True,
+    shares_the_hosts_loop=False,
+)
+
 PLACEMENTS = (
     Placement(
         name="inline",
@@ -85,19 +105,9 @@ PLACEMENTS = (
         remembers_each_event=False,
         shares_the_hosts_loop=True,
     ),
-    Placement(
-        name="process",
-        plugin=_process,
-        tells_what_was_raised=False,
-        starts_again=True,
-        keeps_python_values=False,
-        sends_anything=False,
-        imports_late=True,
-        bounds_what_is_said=True,
-        makes_logs_one_line=True,
-        remembers_each_event=True,
-        shares_the_hosts_loop=False,
-    ),
+    _IN_PROCESS,
+    # Where there is no sandbox it runs as in a process, and its tests are worth no more.
+    *([evolve(_IN_PROCESS, name="sandbox", plugin=_sandbox)] if support().has_filter else ()),
 )
 
 

@@ -607,7 +607,8 @@ def test_granted_variables_are_those_that_are_passed_on(folders: Folders) -> Non
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ('placement = "sandbox"', "placement: found 'sandbox'"),
+        ('placement = "cellar"', "placement: found 'cellar'"),
+        ('sandbox = "maybe"', "sandbox: found 'maybe'"),
         ('interpreter = "python3"', "expected the absolute path of a Python"),
         ('environment = "../x"', "expected the name of an environment"),
         ('interpreter = "/p"\nenvironment = "e"', "expected one of the two"),

@@ -63,7 +63,7 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
         return _class(name, found, config, interpreter)
     if found.plugin is not None:
         problem = f"its source builds it inside the agent's process, where alone it runs: {_command(name, 'inline')}"
-        return Placed(problem=problem if config.placement == "process" else "")
+        return Placed(problem=problem if config.placement in {"process", "sandbox"} else "")
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
     if found.daemon is None:
@@ -77,6 +77,9 @@ def _without_daemon(config: PluginConfig) -> tuple[str, ...]:
 
 
 def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: Interpreter) -> Placed:
+    if daemon.transport == "socket" and config.placement == "sandbox":
+        text = f"it listens on a Unix socket, which there is none of in a sandbox: {_command(found.name)}"
+        return Placed(daemon=daemon, problem=text, python=interpreter.path)
     program, *arguments = daemon.command
     warnings: tuple[str, ...] = ()
     if interpreter.path and not _PYTHON.match(program.rpartition("/")[2]):
@@ -99,7 +102,7 @@ def _no_python(name: str) -> str:
 
 
 def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
-    if config.placement != "process":
+    if config.placement not in {"process", "sandbox"}:
         without_use = [key for key in ("interpreter", "environment", "process") if getattr(config, key)]
         use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
         return Placed(warnings=(use,) if without_use else ())

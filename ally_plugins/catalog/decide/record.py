@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from attrs import Factory, evolve, field, frozen
 
 from ally_plugins.catalog.discovery.found import Found
-from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.config import Placement, PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
 from ally_plugins.catalog.home.files import drop_bytecode
 from ally_plugins.catalog.home.setting_values import resolve_settings
@@ -41,6 +41,9 @@ State = Literal[
     "left out",
 ]
 """Only an `enabled` plugin is loaded."""
+
+_OUTSIDE: Final = ("process", "sandbox")
+"""Placements of what runs outside of the host's process."""
 
 _NO_GRANTS: Final = GrantSet()
 _NO_CONFIG: Final = PluginConfig()
@@ -84,13 +87,15 @@ class PluginRecord:
     """Whether another one of its name is the one that counts; such a plugin is never loaded."""
 
     @property
-    def placement(self) -> Literal["inline", "process"]:
+    def placement(self) -> Placement:
         """Where it runs, or would run."""
         found = self.found
         if found is not None and found.plugin is not None:
             return "inline"
         is_shipped = found is not None and not found.is_class
-        return "process" if self.daemon or is_shipped or self.config.placement == "process" else "inline"
+        if not (self.daemon or is_shipped or self.config.placement in _OUTSIDE):
+            return "inline"
+        return "sandbox" if self.config.placement == "sandbox" else "process"
 
     @property
     def origin(self) -> str | None:

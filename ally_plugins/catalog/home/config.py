@@ -69,7 +69,7 @@ _NOTHING: Final = GrantSet()
 _DEFAULT_LIMITS: Final = Limits()
 _DEFAULT_CHAT: Final = ChatSettings()
 
-Placement = Literal["inline", "process"]
+Placement = Literal["inline", "process", "sandbox"]
 
 
 @frozen(kw_only=True)
@@ -84,6 +84,8 @@ class PluginConfig:
     """
     placement: Placement | None = None
     """None leaves it to the plugin: a class runs inline, a daemon in its process."""
+    sandbox: Literal["best", "require"] = "best"
+    """What to do on a machine that does not keep all of a sandbox: start it with what is kept, or not at all."""
     interpreter: str = ""
     """The Python that runs it in its process, an absolute path."""
     environment: str = ""
@@ -171,7 +173,11 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
     # Our sources are not among them by name: their plugins are those of packages and folders.
     origins = (*_ORIGINS, *(name for name in sources if name not in DEFAULT_SOURCES))
     # First, since a plugin's own limits and deadlines replace single ones of those for all.
-    default = PluginConfig(limits=_limits(given, _DEFAULT_LIMITS), deadlines=_deadlines(given, FrozenDict()))
+    default = PluginConfig(
+        limits=_limits(given, _DEFAULT_LIMITS),
+        deadlines=_deadlines(given, FrozenDict()),
+        sandbox=given.get("sandbox", "best"),
+    )
     plugins = {name: _plugin(table, default) for name, table in given.get("plugins", {}).items()}
     # Checked here, since the shape of one plugin does not see `sources`.
     for name, plugin in plugins.items():
@@ -207,6 +213,7 @@ def _plugin(given: Mapping[str, Any], default: PluginConfig) -> PluginConfig:
         transform_on_error=on_error.get("transform", "drop"),
         limits=_limits(given, default.limits),
         deadlines=_deadlines(given, default.deadlines),
+        sandbox=given.get("sandbox", default.sandbox),
     )
 
 
@@ -285,11 +292,12 @@ _SHARED: Final = {
     "deadlines": table(
         "a table such as { gate = 15 }, in seconds", **dict.fromkeys((*_DEADLINE_KINDS, *_HOOKS), SECONDS)
     ),
+    "sandbox": one_of("best", "require"),
 }
 _PLUGIN: Final = table(
     "a table",
     enabled=FLAG,
-    placement=one_of("inline", "process"),
+    placement=one_of("inline", "process", "sandbox"),
     interpreter=line(_interpreter_problem),
     environment=line(_environment_problem),
     process=PROCESS,

@@ -31,18 +31,19 @@ __all__ = ["env", "place"]
 
 @command("place")
 @click.argument("name", shell_complete=plugin_names)
-@click.argument("placement", type=click.Choice(["process", "inline"]))
+@click.argument("placement", type=click.Choice(["sandbox", "process", "inline"]))
 @click.option("--interpreter", metavar="PYTHON", help="Run it with this Python, which has ally-plugins installed.")
 @click.option("--env", "environment", metavar="NAME", help="Run it with this environment, which `env` builds.")
 def place(state: State, name: str, placement: Placement, interpreter: str | None, environment: str | None) -> None:
-    """Run the plugin NAME in a process of its own, or inline, inside the agent's process.
+    """Run the plugin NAME in a sandbox, in a process of its own, or inline, inside the agent's process.
 
-    A class runs in both without being changed; what ships a program runs in a process only. Without --interpreter and
-    --env it is the host's own Python. Hosts that run move it at once, by a new instance; where that cannot start there,
-    it goes on where it was.
+    A class runs in all of them without being changed; what ships a program runs in a process or a sandbox. Without
+    --interpreter and --env it is the host's own Python. Hosts that run move it at once, by a new instance; where that
+    cannot start there, it goes on where it was.
 
     \b
     Example:
+      ally-plugins place loop-warner sandbox
       ally-plugins place loop-warner process
       ally-plugins place loop-warner process --env loop-warner
       ally-plugins place loop-warner inline

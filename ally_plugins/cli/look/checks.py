@@ -13,7 +13,7 @@ from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
-from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE
+from ally_plugins.cli.shell.processes import IN_PROCESS, IN_SANDBOX, INLINE
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.text import when
@@ -22,7 +22,7 @@ from ally_plugins.contract.values.errors import AllyError, OrderError
 from ally_plugins.journal.owned_files import acting_as, check_folder
 from ally_plugins.policy.owned_files import fault_of, shared_with
 
-from .process_checks import check_environments, check_process, platform_weaknesses
+from .process_checks import check_environments, check_process, check_sandbox, platform_weaknesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,6 +118,7 @@ def _check_python(_: State) -> Iterator[CheckResult]:
 def _check_platform(_: State) -> Iterator[CheckResult]:
     yield CheckResult("note", "platform", f"a plugin with the placement inline {INLINE}")
     yield CheckResult("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
+    yield CheckResult("note", "platform", f"a plugin with the placement sandbox {IN_SANDBOX}")
     weaker = [text for platform, text in _LINUX_ONLY if sys.platform == platform]
     if sys.platform == "linux":
         yield CheckResult("ok", "platform", "Linux, where everything is tested")
@@ -195,6 +196,7 @@ def _check_plugins(state: State) -> Iterator[CheckResult]:
     findings += _conflicts([record for record in records if record.is_enabled])
     findings += [finding for record in records for finding in check_process(record)]
     yield from findings
+    yield from check_sandbox([record for record in records if record.is_enabled and record.placement == "sandbox"])
     yield from check_environments(state.home, records)
     if not findings:
         enabled = sum(record.is_enabled for record in records)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.cli.shell.check_results import CheckResult
+from ally_plugins.cli.shell.processes import sandbox_gaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
 
-__all__ = ["check_environments", "check_process", "platform_weaknesses"]
+__all__ = ["check_environments", "check_process", "check_sandbox", "platform_weaknesses"]
 
 _NO_GUARDIAN: Final = (
     "no guardian outlives the host here: what a daemon has started may go on after the host was killed"
@@ -53,6 +54,27 @@ def check_process(record: PluginRecord) -> Iterator[CheckResult]:
         yield CheckResult("problem", topic, f"its program {str(path)!r} may not be run", f"chmod u+x {path}")
     if daemon.transport == "socket" and sys.platform == "win32":
         yield CheckResult("problem", topic, "it listens on a Unix socket, which Windows has none of")
+
+
+def check_sandbox(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
+    """Report what this machine keeps of a sandbox, and what not, for the enabled plugins that are placed in one."""
+    from ally_plugins.runtime.sandbox.support import support
+
+    names = ", ".join(record.name for record in records)
+    missing = sandbox_gaps()
+    for text in missing:
+        if names:
+            remedy = 'use a newer kernel, or have such plugins refused: sandbox = "require" in config.toml'
+            yield CheckResult("warning", "sandbox", f"not kept for {names}: {text}", remedy)
+        else:
+            yield CheckResult("note", "sandbox", f"not kept: {text}")
+    for record in records:
+        if missing and record.config.sandbox == "require":
+            text = 'it does not start: config.toml says sandbox = "require", and this machine does not keep all'
+            yield CheckResult("problem", f"plugin {record.name}", text, f"ally-plugins place {record.name} process")
+    if not missing:
+        found = f"{support().system}, Landlock {support().landlock}"
+        yield CheckResult("ok", "sandbox", f"all that a sandbox is to keep is kept here ({found})")
 
 
 def check_environments(home: Home, records: Sequence[PluginRecord]) -> Iterator[CheckResult]:

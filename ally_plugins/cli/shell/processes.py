@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.process_spec import Daemon, ProcessLimits
     from ally_plugins.policy.permissions import GrantSet
 
-__all__ = ["INLINE", "IN_PROCESS", "process_data", "process_rows", "trust"]
+__all__ = ["INLINE", "IN_PROCESS", "IN_SANDBOX", "process_data", "process_rows", "sandbox_gaps", "trust"]
 
 INLINE: Final = (
     "runs inside your agent's process: grants keep it honest, they do not contain it, and it sees every environment"
@@ -27,17 +27,33 @@ IN_PROCESS: Final = (
     "runs in a process of its own: a crash, a hang or a flood stays there, and what it asks of the host passes its"
     " grants; it is no sandbox, and may do to your files and network what you may"
 )
+IN_SANDBOX: Final = (
+    "runs in a sandbox: a crash, a hang or a flood stays there, and it reads no file but the system's libraries, its"
+    " own code and its data folder, writes to that alone, has no network and reaches no other process, but for what you"
+    " grant it; it sees whether a file is there and how large it is, and may take processor and disk as any program"
+)
+_NOT_KEPT: Final = "not kept on this machine: {}"
 _BRIDGED: Final = "its source {!r} brings it into your agent, and does so inside your agent's process"
 _MEGA: Final = "MiB"
 
 
 def trust(record: PluginRecord) -> str:
     """Return what a plugin's placement protects from and what not, as a phrase that follows the word 'it'."""
-    if record.placement != "process":
+    if record.placement == "inline":
         return INLINE
+    text = IN_SANDBOX if record.placement == "sandbox" else IN_PROCESS
+    if record.placement == "sandbox" and (missing := sandbox_gaps()):
+        text = f"{text}; {_NOT_KEPT.format('; '.join(missing))}"
     # A bridge of a default source is this package's own code; that of another source is a stranger's, in the agent.
     is_strangers = record.bridge is not None and record.found_by not in DEFAULT_SOURCES
-    return f"{IN_PROCESS}; {_BRIDGED.format(record.found_by)}" if is_strangers else IN_PROCESS
+    return f"{text}; {_BRIDGED.format(record.found_by)}" if is_strangers else text
+
+
+def sandbox_gaps() -> tuple[str, ...]:
+    """Return what a sandbox does not keep on this machine, in sentences; empty where it keeps all."""
+    from ally_plugins.runtime.sandbox.support import gaps, support
+
+    return gaps(support())
 
 
 def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
@@ -54,7 +70,7 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
             ("speaks over", _transport(daemon)),
             ("waits", _timing(daemon)),
         ]
-    if record.placement == "process":
+    if record.placement != "inline":
         rows.append(("limits", _limits(record.limits)))
         rows.append(("variables", _variables(record, record.granted if grants is None else grants)))
     bridge = record.bridge
@@ -109,8 +125,9 @@ def process_data(record: PluginRecord) -> dict[str, Any]:
         "found_by": record.found_by,
         "label": record.label,
         "trust": f"it {trust(record)}",
+        "not_kept": sandbox_gaps() if record.placement == "sandbox" else (),
         "variables": record.variables,
-        "limits": asdict(record.limits) if record.placement == "process" else None,
+        "limits": asdict(record.limits) if record.placement != "inline" else None,
         "daemon": None if daemon is None else _daemon_data(daemon),
         "bridge": None if record.bridge is None else dict(record.bridge.data()),
     }

@@ -235,7 +235,7 @@ class LiveControls:
         if record is None or member is None:
             return self._answer(name, "nothing")
         running = member.record
-        if record.is_enabled and (record.daemon, record.python) == (running.daemon, running.python):
+        if record.is_enabled and _place_of(record) == _place_of(running):
             return self._answer(name, "nothing")
         return await self._renew(member, f"moved by the operator: {record.placement}", "moved")
 
@@ -384,7 +384,7 @@ def _not_taken_up(record: PluginRecord, running: PluginRecord) -> dict[str, Any]
     if not record.is_enabled:
         return {}
     parts = {
-        "placement": (record.daemon, record.python) != (running.daemon, running.python),
+        "placement": _place_of(record) != _place_of(running),
         "settings": record.settings != running.settings,
         "code": _code(record) != _code(running),
     }
@@ -392,6 +392,10 @@ def _not_taken_up(record: PluginRecord, running: PluginRecord) -> dict[str, Any]
     if not found:
         return {}
     return {"not_taken_up": found, "needs_new_host": "code" in found and running.placement == "inline"}
+
+
+def _place_of(record: PluginRecord) -> tuple[Any, ...]:
+    return record.placement, record.daemon, record.python
 
 
 def _code(record: PluginRecord) -> tuple[str, str]:

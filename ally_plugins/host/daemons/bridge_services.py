@@ -21,6 +21,7 @@ from ally_plugins.runtime.lanes.observers import Implementation
 from ally_plugins.runtime.processes.process import ProcessSpec
 from ally_plugins.runtime.processes.programs import GRACE, run_program
 
+from .boxes import box_for
 from .remote_plugin import RemotePlugin
 
 if TYPE_CHECKING:
@@ -129,12 +130,14 @@ class BridgeServices:
         if problem := await asyncio.to_thread(remote.record.make_ready):
             text = f"{program.name!r} is not run: {problem}"
             raise CannotExecute(text, plugin=self.name, program=program.command[0])
+        env = remote.environment(program.variables)
         spec = ProcessSpec(
             name=program.name,
             argv=program.command,
             cwd=program.cwd,
-            env=remote.environment(program.variables),
+            env=env,
             limits=remote.record.limits,
+            box=await asyncio.to_thread(box_for, remote, program.command, program.cwd, env),
         )
         grace = remote.record.config.process.get("shutdown_grace", GRACE)
         try:

@@ -55,6 +55,10 @@ class DaemonServices(Protocol):
         """Return the plugin's own directory, None for a host without a home."""
         ...
 
+    def temporary_dir_of(self, plugin: str) -> str:
+        """Return a folder for the plugin's temporary files, which is removed when the host stops. Raises OSError."""
+        ...
+
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log of the plugin's stderr."""
         ...

@@ -57,6 +57,8 @@ class SocketOpener:
         daemon = await prepare(remote, self.daemon)
         path = self._path()
         # That of the process before: each process has a mark of its own.
+        if remote.record.placement == "sandbox":
+            raise StartFailed("it listens on a Unix socket, which there is none of in a sandbox", is_final=True)
         self._release_claim()
         try:
             self._claim = claim = await claim_in_thread(path, remote.plugin.name)

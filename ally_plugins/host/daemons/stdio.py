@@ -22,6 +22,7 @@ from ally_plugins.wire.handshake import PROTOCOLS, check_protocol
 from ally_plugins.wire.limits import DEFAULT_LIMITS
 from ally_plugins.wire.methods import read_initialize_result
 
+from .boxes import box_for
 from .calls import REQUESTS
 from .stream_link import FIRST_BYTES, StreamLink
 from .supervisor import StartFailed
@@ -63,12 +64,15 @@ class StdioOpener:
         remote = self.remote
         daemon = await prepare(remote, self.daemon)
         link = self._link = new_link(remote, self._is_lost)
+        env = remote.environment(daemon.env)
+        box = await asyncio.to_thread(box_for, remote, daemon.command, daemon.cwd, env)
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,
-            cwd=daemon.cwd or remote.services.working_dir(),
-            env=remote.environment(daemon.env),
+            cwd=daemon.cwd or (box.home if box is not None else remote.services.working_dir()),
+            env=env,
             limits=daemon.limits,
+            box=box,
         )
         return await remote.services.launcher.launch(spec, lambda: link, remote.log.write)
 

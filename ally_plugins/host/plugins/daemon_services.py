@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.host.sockets.leftovers import temporary_folder
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
@@ -40,6 +42,8 @@ class HostDaemonServices:
         self._talk_back_starting = asyncio.Lock()
         self._launcher: Launcher | None = None
         self._logs: dict[str, StderrLog] = {}
+        self._closing = ExitStack()
+        self._temporary: Path | None = None
 
     @property
     def launcher(self) -> Launcher:
@@ -91,6 +95,14 @@ class HostDaemonServices:
         if self.home is not None:
             return str(self.home.work_dir)
         return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
+
+    def temporary_dir_of(self, plugin: str) -> str:
+        """Return a folder for a sandboxed plugin's temporary files, removed when the host stops. Raises OSError."""
+        if self._temporary is None:
+            self._temporary = self._closing.enter_context(temporary_folder("box-"))
+        folder = self._temporary / plugin
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return str(folder)
 
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
@@ -166,6 +178,8 @@ class HostDaemonServices:
         server, self._talk_back = self._talk_back, None
         if server is not None:
             await server.close()
+        self._temporary = None
+        self._closing.close()
         # Last: processes write to them until they have ended.
         logs, self._logs = self._logs, {}
         for log in logs.values():

@@ -1,0 +1,126 @@
+"""The sandbox of one plugin's process: what it needs to run at all, what is its own, and what was granted.
+
+What of it the kernel keeps is `runtime.sandbox`'s. Blocks on files: not for the event loop's thread.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import ally_plugins
+from ally_plugins.contract.process_spec import running_python
+from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.runtime.sandbox.box import Box
+from ally_plugins.runtime.sandbox.readable import (
+    KERNEL,
+    NETWORK_FILES,
+    SYSTEM,
+    SYSTEM_FILES,
+    Program,
+    code_folders,
+    programs,
+)
+from ally_plugins.runtime.sandbox.support import Support, gaps, support
+
+if TYPE_CHECKING:
+    from .remote_plugin import RemotePlugin
+
+__all__ = ["box_for"]
+
+_SDK: Final = str(Path(ally_plugins.__file__).parent)
+_XDG: Final = {
+    "XDG_CONFIG_HOME": ".config",
+    "XDG_CACHE_HOME": ".cache",
+    "XDG_DATA_HOME": ".local/share",
+    "XDG_STATE_HOME": ".local/state",
+}
+_TEMPORARY: Final = ("TMPDIR", "TMP", "TEMP")
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@cache
+def _machine() -> Support:
+    return support()
+
+
+def box_for(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str]) -> Box | None:
+    """Return the sandbox for a command of a plugin, None for a plugin that is not placed in one.
+
+    `folder` is where the command begins, empty for its own data folder. None too on a machine that has no sandbox at
+    all: `list` and `doctor` say so. Raises CannotExecute where the operator has said `sandbox = "require"` and the
+    machine does not keep all.
+    """
+    record = remote.record
+    if record.placement != "sandbox":
+        return None
+    missing = gaps(_machine())
+    if missing and record.config.sandbox == "require":
+        text = (
+            f"{command[0]!r} is not started: config.toml says sandbox = 'require', and on this machine {missing[0]};"
+            ' run ally-plugins doctor, or say sandbox = "best"'
+        )
+        raise CannotExecute(text, plugin=remote.plugin.name, program=command[0])
+    if not _machine().has_filter:
+        return None
+    tmp = remote.services.temporary_dir_of(remote.plugin.name)
+    home = remote.services.data_dir_of(remote.plugin.name) or tmp
+    grants = record.granted.grants
+    network = any(grant.kind == "network" for grant in grants)
+    named = [command[0], *(grant.target or grant.topic for grant in grants if grant.kind == "run")]
+    path = env.get("PATH", os.defpath)
+    found = [programs(name, folder or home, path) for name in named]
+    read = [*SYSTEM_FILES, *KERNEL]
+    if network:
+        read += [*NETWORK_FILES, *(env[name] for name in _CERTIFICATES if name in env)]
+    return Box(
+        home=home,
+        tmp=tmp,
+        read=_absolute(read),
+        # What it writes may be executed too: it could do itself whatever that does.
+        run=_absolute([home, tmp, *SYSTEM, *_code(remote, command, folder, env), *_parts(found)]),
+        network=network,
+        env={"HOME": home, **{name: f"{home}/{at}" for name, at in _XDG.items()}, **dict.fromkeys(_TEMPORARY, tmp),
+             **_user_base(command[0])},
+    )  # fmt: skip
+
+
+def _parts(found: Sequence[Program]) -> Iterator[str]:
+    for each in found:
+        yield from (*each.files, *each.folders)
+
+
+def _code(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str]) -> Iterator[str]:
+    """Yield where the plugin's own code lies, and what that imports."""
+    found = remote.record.found
+    if found is not None and found.root:
+        yield found.root
+    if folder:
+        yield folder
+    # A script, a file of settings: what the command names, and not the folders that they lie in.
+    yield from (argument for argument in command[1:] if _is_absolute(argument) and Path(argument).is_file())
+    yield from (entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if _is_absolute(entry))
+    if command[0] == running_python():
+        yield _SDK
+        sites = site.getsitepackages()
+        if site.ENABLE_USER_SITE:
+            sites.append(site.getusersitepackages())
+        yield from (*sites, *code_folders(sites))
+
+
+def _user_base(program: str) -> dict[str, str]:
+    """Return what leads the host's own Python to the packages of its user, which HOME does no longer."""
+    is_used = site.ENABLE_USER_SITE and program == running_python()
+    return {"PYTHONUSERBASE": site.getuserbase()} if is_used else {}
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith("/")
+
+
+def _absolute(paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(path for path in paths if _is_absolute(path)))
