@@ -16,6 +16,8 @@ from .sessions.session import Session
 from .signals import SIGNALS, exit_thread
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ally_plugins.contract.values.conversation import ToolCall, ToolResult
     from ally_plugins.contract.values.events import DiffPreview
 
@@ -91,9 +93,11 @@ class BlockingHost(BlockingOwner):
         finally:
             SIGNALS.end(self)
 
-    def session(self, session_id: str | None = None, *, focus: str | None = None) -> BlockingSession:
+    def session(
+        self, session_id: str | None = None, *, focus: str | None = None, project: Path | str | None = None
+    ) -> BlockingSession:
         """Return a session, as `Host.session` does."""
-        return BlockingSession(self, self._session(session_id, focus=focus))
+        return BlockingSession(self, self._session(session_id, focus=focus, project=project))
 
     _session = on_loop(Host.session)
     health = on_loop(Host.health)

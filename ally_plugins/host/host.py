@@ -34,6 +34,7 @@ from .plugins.audit import PluginAudit
 from .plugins.daemon_services import HostDaemonServices
 from .plugins.plugin_set import PluginSet
 from .sessions.fanout import FanOut
+from .sessions.project import project_root
 from .sessions.session import Session
 from .sessions.stream import HostStream
 from .signals import SIGNALS, cancel_task
@@ -387,10 +388,17 @@ class Host:
     # --- sessions ---
 
     def session(
-        self, session_id: str | None = None, *, focus: str | None = None, serves: Serves | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        focus: str | None = None,
+        serves: Serves | None = None,
+        project: Path | str | None = None,
     ) -> Session:
         """Return the session with this id, opened or found again; without an id, a new one.
 
+        `project` is the folder that the conversation is about, of which sandboxed plugins see what they were granted;
+        without it that is the `focus`, where this is a folder. It stays the same while the session is open.
         `serves` is what plugins are served in it, where that is not all that this host serves elsewhere.
 
         A session found again in the journal goes on counting where it was, its pending messages wait again, and its
@@ -399,17 +407,19 @@ class Host:
         SessionError. Waits for the disk, some ms.
 
         Raises SessionError when another host has it, HostError when this host does not run, or runs in another process,
-        or a mandatory plugin was granted a gate or transform that is not served in it, and JournalError when the
-        journal cannot be read or written.
+        or a mandatory plugin was granted a gate or transform that is not served in it, or the project is no folder, or
+        the open session is about another one, and JournalError when the journal cannot be read or written.
         """
         self.services.check_process("session", self)
         self.check_served(serves if serves is not None else self.services.serves)
-        session = self._open_session(session_id, focus)
+        session = self._open_session(session_id, focus, project_root(project, focus))
+        if project is not None and session.project != (root := project_root(project, None)):
+            raise HostError(f"session {session.id!r} is open for the project {session.project!r}, and not for {root!r}")
         if serves is not None:
             session.serves = self.services.serves & serves
         return session
 
-    def _open_session(self, session_id: str | None, focus: str | None) -> Session:
+    def _open_session(self, session_id: str | None, focus: str | None, project: str | None) -> Session:
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
             # Another host may have taken it while this one was silent.
             self.journal.check_lease(open_session.lease)
@@ -422,7 +432,7 @@ class Host:
         lease = self._claim(name, is_new=session_id is None)
         try:
             last = self.journal.last_seq(name) if session_id is not None else 0
-            session = Session(name, self.services, lease, first_seq=last)
+            session = Session(name, self.services, lease, first_seq=last, project=project)
             if session_id is not None:
                 # A session whose id was just made has none.
                 session.load_pending()

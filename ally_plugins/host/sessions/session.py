@@ -171,8 +171,12 @@ class Session:
     `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
     """
 
-    def __init__(self, session_id: str, host: SessionServices, lease: Lease, *, first_seq: int = 0) -> None:
+    def __init__(
+        self, session_id: str, host: SessionServices, lease: Lease, *, first_seq: int = 0, project: str | None = None
+    ) -> None:
         self.id: Final = session_id
+        self.project: Final = project
+        """The real path of the folder that it is about, None for a session without one."""
         self.lease: Final = lease
         self.conversation = Conversation()
         self.inbox = Inbox()
