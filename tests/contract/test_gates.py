@@ -515,6 +515,11 @@ def test_gates_that_were_called_are_taken_back_when_another_cannot_be_called() -
 
     async def gate(self: Any, call: ToolCall) -> None:  # noqa: ARG001
         seen.append(call.tool_name)
+        try:
+            await asyncio.sleep(3600 if call.tool_name == "first" else 0)
+        except asyncio.CancelledError:
+            seen.append(f"{call.tool_name} was taken back")
+            raise
 
     def arguments(plugin: Plugin) -> tuple[ToolCall]:
         if plugin.name == "q":
@@ -528,8 +533,8 @@ def test_gates_that_were_called_are_taken_back_when_another_cannot_be_called() -
             p, q = dispatcher.participants(hook)
             with pytest.raises(ValueError, match="no arguments for q"):
                 await dispatcher.ask(hook, [p, q], arguments)
-            # Its lane calls in order: when this one has answered, the first would have been called.
+            # Its lane calls in order: when this one has answered, the first has ended.
             await dispatcher.ask(hook, [p], lambda _: (ToolCall("second"),))
-            assert seen == ["second"]
+            assert seen == ["first", "first was taken back", "second"]
 
     go(main())

@@ -102,6 +102,7 @@ def _of_task(names: Mapping[str, Any]) -> tuple[str, str]:
 _CALLERS: Final[Mapping[CodeType, Callable[[Mapping[str, Any]], tuple[str, str]]]] = {
     Runner.observe.__code__: _of_runner,
     Runner.serve.__code__: _of_runner,
+    Runner._take_first_step.__code__: _of_runner,  # noqa: SLF001
     Lane._deliver_fast.__code__: _of_lane,  # noqa: SLF001 - as above; it has no frame of the runner's below it
     Contribution._call.__code__: _of_handler,  # noqa: SLF001
     Tasks._run.__code__: _of_task,  # noqa: SLF001

@@ -176,7 +176,7 @@ class Dispatcher:
                 if plugin.why_unavailable(call.hook) is None:
                     future = _submit(plugin, call, arguments(plugin), "gate")
                     poll.add(plugin.name, future)
-                    if held:
+                    if held and not future.done():
                         self._waits.begin(held, plugin.name)
                         future.add_done_callback(partial(self._has_answered, held, plugin.name))
             await poll.wait()
@@ -233,7 +233,7 @@ class Dispatcher:
         held = self._refuse_reentry(call, [plugin])  # it may have begun to wait meanwhile
         try:
             future = _submit(plugin, call, arguments(value), "transform")
-            if held:
+            if held and not future.done():
                 self._waits.begin(held, plugin.name)
                 future.add_done_callback(partial(self._has_answered, held, plugin.name))
             answer = await future
@@ -301,7 +301,10 @@ class _Poll:
     def add(self, name: str, future: asyncio.Future[Any]) -> None:
         """Add a gate's future."""
         self.waiting[name] = future
-        call_when_done(future, partial(self._note, name))
+        if future.done():  # it answered at once; a callback would come a turn of the loop later
+            self._note(name, future)
+        else:
+            call_when_done(future, partial(self._note, name))
 
     async def wait(self) -> None:
         """Wait until all are done; cancelling it leaves them as they are, for `cancel`."""

@@ -166,11 +166,22 @@ class Lane:
         if not self.is_open:
             request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
             return request.future
+        if is_async and function is not None and self._is_next(cursor):
+            if cursor is not None:
+                cursor.remember_origin(request.scope.origin)
+            if self._runner.begin(request):
+                return request.future
         if deadline is not None:
             self._runner.expect(request, deadline)
         self._requests.append(request)
         self._runner.wake()
         return request.future
+
+    def _is_next(self, cursor: Cursor | None) -> bool:
+        """Return whether a request has nothing to wait for: no hook, no other request, and no event of its session."""
+        if self._requests or not self._runner.is_asleep:
+            return False
+        return cursor is None or cursor.position >= cursor.ring.head or self._passes_over(cursor)
 
     def _taken_back(self, future: Answer) -> None:
         request = self._runner.request

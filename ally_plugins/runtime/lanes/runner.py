@@ -12,11 +12,14 @@ import asyncio
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import PluginError, TimedOut
 from ally_plugins.contract.values.scope import SCOPE, Scope
 
+from .first_step import Begun, run_as
 from .marks import HOOK, OBSERVING, UNMARKED, Slot, hook_number
 from .requests import Crash, HookCancelled, HookRequest, TakenBack
 from .teardown import is_at_work, is_torn_down, kill_task
@@ -33,6 +36,7 @@ GRACE: Final = 1.0
 Hooks = tuple[tuple[str, Callable[..., Any], bool], ...]
 """The hooks for an event, in the order in which they are called: name, function, is it asynchronous."""
 
+_CANCELLED_ITSELF: Final = "the hook cancelled the task that it runs in"
 _NO_NAMES: Final[Mapping[type[Event], str]] = {}
 
 
@@ -79,6 +83,8 @@ class Runner:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._worker = Worker(f"ally-{plugin}")
+        self._context = copy_context()
+        """The context of the task."""
         self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._seen: tuple[Event | None, str] = (None, "")
@@ -89,7 +95,8 @@ class Runner:
     def start(self) -> None:
         """Begin to work; must be called on the loop that the runner belongs to."""
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name=f"ally-lane-{self.plugin}")
+        self._context = copy_context()
+        self._task = self._loop.create_task(self._run(), name=f"ally-lane-{self.plugin}", context=self._context)
         self.is_open = not self.is_abandoned
 
     @property
@@ -97,6 +104,11 @@ class Runner:
         """Whether there is, or may be, something to do."""
         # One that was woken sleeps until its next turn; a watchdog that looks in between must not stop watching.
         return self._sleeper is None or self._sleeper.done()
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether nothing runs and nothing has woken the task, so that a hook may begin at once."""
+        return self.scope is None and not self.is_busy
 
     def wake(self) -> None:
         """Say that there is work."""
@@ -222,19 +234,59 @@ class Runner:
         finally:
             self._is_in_thread = False
 
+    def begin(self, request: HookRequest) -> bool:
+        """Call the asynchronous hook of a request at once, while the task is asleep, and settle it if it has a result.
+
+        Returns whether nothing is left to do; if not, `serve` goes on where the hook waits, or takes what it raised.
+        """
+        task = self._task
+        assert task is not None  # noqa: S101 - it is asleep
+        self.request = request
+        try:
+            run_as(task, self._context, self._take_first_step, request)
+            if task.cancelling() and not self.is_abandoned:
+                self._give_up(request.hook, HookCancelled(_CANCELLED_ITSELF), None)
+        finally:
+            self.request = None
+            self.leave()
+        return request.is_over
+
+    def _take_first_step(self, request: HookRequest) -> None:
+        self._enter_hook(request)
+        function: Callable[..., Any] = request.function  # type: ignore[assignment] # `begin` is for one that has some
+        try:
+            work = function(*request.arguments)
+            if type(work) is not CoroutineType:  # one of another kind: the task awaits it from its beginning
+                request.function, request.arguments = lambda: work, ()
+                return
+            left = Begun(work, work.send(None))
+        except StopIteration as end:
+            request.settle(end.value)
+            return
+        except BaseException as error:  # noqa: BLE001 - `serve` sorts it, as what is raised later
+            left = Begun(None, error=error)
+        request.function, request.arguments = left, ()
+
+    def _enter_hook(self, request: HookRequest) -> None:
+        self.enter(request.scope)
+        self._hook = request.hook
+        self._slot.marks[HOOK] = hook_number(request.hook)
+
     async def serve(self, request: HookRequest) -> None:
-        """Call the hook of a request and settle it, unless it is over.
+        """Call the hook of a request, or go on with it, and settle it, unless it is over.
 
         Cancelling the task cancels the hook. Raises what is meant for the task itself.
         """
-        if request.is_over or request.function is None:
+        has_begun = type(request.function) is Begun
+        if request.function is None or (request.is_over and not has_begun):
             self._expected.pop(request, None)
             request.settle()
             return
+        hook = request.hook
         self.request = request
-        self.enter(request.scope)
-        self._hook = hook = request.hook
-        self._slot.marks[HOOK] = hook_number(hook)
+        self._enter_hook(request)
+        if request.is_over:  # taken back since it has begun
+            self._interrupt(TakenBack(f"{hook} was taken back"), None)
         try:
             if request.is_async:
                 result = await request.function(*request.arguments)
@@ -361,7 +413,7 @@ class Runner:
             if self.is_abandoned or is_torn_down():
                 raise error
             if not was_interrupted:
-                own = HookCancelled("the hook cancelled the task that it runs in").with_traceback(error.__traceback__)
+                own = HookCancelled(_CANCELLED_ITSELF).with_traceback(error.__traceback__)
                 self._give_up(self._name(event), own, event)
                 raise error
         return None if was_interrupted else _fault(error)  # whatever the hook made of its interruption
