@@ -7,7 +7,7 @@ and closing them is left to SQLite: a descriptor of our own that is closed would
 from __future__ import annotations
 
 # Strings and `os`, no pathlib: it runs twice a batch, and Path.stat takes twice as long.
-# ruff: noqa: PTH116
+# ruff: noqa: PTH116, PTH123
 import os
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 __all__ = ["OpenFiles"]
 
 _COMPANIONS: Final = ("-wal", "-shm")
+
+# A commit that makes the log longer has its new length and blocks written by the file system as well: 400 µs where one
+# that writes over what is there takes 310 (ext4). So the log is made longer ahead of the commits, by zeros, which
+# SQLite takes for no frame; not by `fallocate`, whose blocks the first write of each changes too.
+_FILL_FROM: Final = 64 * 1024  # bytes: whoever writes a few records and leaves needs no more
+_FILL_STEP: Final = 256 * 1024  # a dozen decisions, in a tenth of a millisecond
+_FILL_UNTIL: Final = 1000 * (4096 + 24)  # as long as a log becomes: then SQLite folds it in, and begins it anew
 
 
 class OpenFiles:
@@ -34,6 +41,7 @@ class OpenFiles:
         self._identities: Final = [(each.st_dev, each.st_ino) for each in found]
         self._size = found[0].st_size
         self._wal_size = found[1].st_size
+        self._is_growing = False
 
     def check(self) -> bool:
         """Raise JournalError when one was removed, replaced or cut off.
@@ -46,8 +54,29 @@ class OpenFiles:
             raise JournalError(f"the journal {self._given!r} was cut off while it was in use; restore it")
         self._size = database.st_size
         is_whole = wal.st_size >= self._wal_size
+        self._is_growing |= wal.st_size > self._wal_size
         self._wal_size = wal.st_size
         return is_whole
+
+    @property
+    def needs_room(self) -> bool:
+        """Whether commits have made the write-ahead log longer, and are going to."""
+        return self._is_growing and _FILL_FROM <= self._wal_size < _FILL_UNTIL
+
+    def make_room(self) -> None:
+        """Make the write-ahead log longer by zeros. Whoever calls holds SQLite's lock for writing.
+
+        Raises OSError where that cannot be done, as on a full disk; nothing is lost by that.
+        """
+        self._is_growing = False
+        # Of a log SQLite locks nothing, so that closing it lets go of nothing.
+        with open(self._paths[1], "r+b", buffering=0) as log:
+            found = os.fstat(log.fileno())
+            if self._is_known(1, found) and found.st_size < _FILL_UNTIL:
+                log.seek(found.st_size)
+                log.write(bytes(min(_FILL_STEP, _FILL_UNTIL - found.st_size)))
+                os.fsync(log.fileno())
+                self._wal_size = os.fstat(log.fileno()).st_size
 
     def _found(self, position: int) -> os.stat_result:
         path = self._paths[position]

@@ -39,7 +39,9 @@ _log: Final = logging.getLogger("ally_plugins.journal")
 
 # What nobody waits for is written this long after it came, in seconds: 20 commits a second at most for a slow trickle.
 _SOON_S: Final = 0.05
-_HEAD_S: Final = 0.05  # between two writes of audit.head while busy, and how long without work counts as idle
+_HEAD_S: Final = 0.05  # without a batch before audit.head is written, synced: nobody is likely to wait for it then
+# Between two writes of audit.head amid the work, which are not synced. One takes 0.3 ms, most of it the file system's.
+_HEAD_BUSY_S: Final = 0.25
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
 _BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (`store`), less some blocks of events
 _BATCH_BYTES: Final = 8 * 1024 * 1024  # in one transaction, which others who share the file wait for
@@ -98,6 +100,7 @@ class Writer:
         self._soon_bytes = 0
         self._soon_since: float | None = None
         self._head_written_at = 0.0
+        self._written_at = 0.0
         self._head_is_dirty = True
         self._head_fails = False
         self._has_ended = False
@@ -252,7 +255,7 @@ class Writer:
             return self._soon_since + _SOON_S - now
         due = (
             self._folds.due_at,
-            self._head_written_at + _HEAD_S if self._head_is_dirty else None,
+            self._head_due_at if self._head_is_dirty else None,
             self.beaten_at + BEAT_S if self._held else None,
         )
         return min((at - now for at in due if at is not None), default=None)
@@ -278,7 +281,9 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - who waits would wait for ever
             self._give_up(entries, error)
             return
-        self._write_head(store, is_idle=not entries)
+        self._write_head(store)
+        if not self._urgent:
+            store.make_room()
         if self._held and time.monotonic() - self.beaten_at >= BEAT_S:
             self._beat(store)
         if self._chores:
@@ -352,6 +357,7 @@ class Writer:
     def _succeed(self, entries: Iterable[Entry], lost: int) -> None:
         self._release(entries)
         self._head_is_dirty = True
+        self._written_at = time.monotonic()
         self._reported_lost = lost
         if self.reason is not None:
             _log.warning("the journal is written again; %d records were lost", self.lost)
@@ -385,17 +391,23 @@ class Writer:
         # Size 0: it is kept no more.
         self._fail([(item, waiter, 0) for item, waiter, _ in entries], error)
 
-    def _write_head(self, store: Store, *, is_idle: bool) -> None:
-        now = time.monotonic()
+    @property
+    def _head_due_at(self) -> float:
+        """When audit.head is to be written: when there was no batch for a while, or has been one for long enough."""
+        idle_at, busy_at = self._written_at + _HEAD_S, self._head_written_at + _HEAD_BUSY_S
+        # Not at once after the last time, which may have failed.
+        return max(self._head_written_at + _HEAD_S, min(idle_at, busy_at))
+
+    def _write_head(self, store: Store, *, is_last: bool = False) -> None:
         if store.head_path is None:
             self._head_is_dirty = False
-        if store.head_path is None or not self._head_is_dirty or now < self._head_written_at + _HEAD_S:
+        now = time.monotonic()
+        if store.head_path is None or not self._head_is_dirty or (now < self._head_due_at and not is_last):
             return
         self._head_written_at = now
         try:
-            # Synced when idle only: amid the work another write follows in 50 ms, and a sync costs as much as a
-            # batch's.
-            write_head(store.head_path, store.head, sync=is_idle)
+            # Synced when idle only: amid the work another write follows soon, and a sync costs as much as a batch's.
+            write_head(store.head_path, store.head, sync=is_last or now >= self._written_at + _HEAD_S)
         except (OSError, JournalError) as error:
             # `audit.head` may lag behind the journal; the next cycle tries again, in 50 ms.
             if not self._head_fails:
@@ -427,8 +439,7 @@ class Writer:
     def _finish(self) -> None:
         """Write the head a last time, fail what was queued too late, and close the file."""
         if self._store is not None:
-            self._head_written_at = 0.0
-            self._write_head(self._store, is_idle=True)
+            self._write_head(self._store, is_last=True)
             with suppress(sqlite3.Error):  # they end by themselves, when nobody renews them
                 self._store.release_all()
         # In this order, against that of `put`: it looks at the reason, queues, then looks at `_has_ended`.
