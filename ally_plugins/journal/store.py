@@ -260,12 +260,15 @@ class Store:
             return
         # It only makes commits faster: whatever is wrong, the next one finds out.
         with suppress(sqlite3.Error, OSError):
-            # Under the lock, or another host's commit might be written over.
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._files.make_room()
-            finally:
-                self._db.execute("ROLLBACK")
+            self._files.make_room(self._write_lock())
+
+    @contextmanager
+    def _write_lock(self) -> Generator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
 
     def beat(self) -> None:
         """Renew the leases that are held."""

@@ -282,8 +282,6 @@ class Writer:
             self._give_up(entries, error)
             return
         self._write_head(store)
-        if not self._urgent:
-            store.make_room()
         if self._held and time.monotonic() - self.beaten_at >= BEAT_S:
             self._beat(store)
         if self._chores:
@@ -415,6 +413,10 @@ class Writer:
             self._head_fails = True
         else:
             self._head_is_dirty = self._head_fails = False
+        # Here, and not behind each batch: a host is likely to be stopped just when it was answered, and others would wait
+        # for the lock that this takes.
+        if not is_last:
+            store.make_room()
 
     def _beat(self, store: Store) -> None:
         began = time.monotonic()  # from before it, since the time that others go by may begin at once

@@ -23,12 +23,14 @@ from ally_plugins.journal.values import Record
 
 RECORDS = 60
 KILLED = f"""
-import os, signal, sys
+import os, signal, sys, time
 from pathlib import Path
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.values import Record
-journal = Journal.open(Path(sys.argv[1]))
+journal, log = Journal.open(Path(sys.argv[1])), Path(sys.argv[1] + "-wal")
 for i in range({RECORDS}):
+    while i == 40 and not log.read_bytes().endswith(bytes(16 * 1024)):
+        time.sleep(0.01)  # there is room soon after it was idle
     print(journal.append_blocking(Record("x", i, data={{"text": "a" * 2000}})), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -117,7 +119,9 @@ def test_two_hosts_that_make_room_by_turns_find_one_anothers_records(store: Stor
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_what_was_accepted_is_found_behind_a_log_with_room_whose_host_was_killed(path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True, check=False, timeout=60
+    )
     assert done.returncode == -signal.SIGKILL
     assert log_of(path).read_bytes().endswith(bytes(16 * 1024)), "no room at its end"
     with JournalReader(path) as reading:
