@@ -413,8 +413,8 @@ class Writer:
             self._head_fails = True
         else:
             self._head_is_dirty = self._head_fails = False
-        # Here, and not behind each batch: a host is likely to be stopped just when it was answered, and others would wait
-        # for the lock that this takes.
+        # Here, and not behind each batch: a host is likely to be stopped just when it was answered, and others would
+        # wait for the lock that this takes.
         if not is_last:
             store.make_room()
 
