@@ -6,6 +6,7 @@ an answer that was refused ends the run is the framework's own.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.errors import GateRefused, SessionError
 from ally_plugins.contract.values.inert import inert
 
+from .results import json_text
 from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ class AnswerRefused(GateRefused):
 
 @define(eq=False)
 class AnswerRun(ToolCallRun):
-    """One run of an agent, with what its model answers."""
+    """One run of an agent, with what its model answers. `refusal` is set once an answer is withheld."""
+
+    refusal: AnswerRefused | None = field(init=False, default=None)
 
     @property
     def answer_hold(self) -> AnswerHold | None:
@@ -58,22 +62,45 @@ class AnswerRun(ToolCallRun):
 
         An answer is text of the model, beside tool calls too, or the JSON of a structured output (`is_structured`).
         `shown` is the part of it that the person has seen. Raises AnswerRefused when it must be withheld; then end the
-        turn, run none of the response's calls, and keep `error.kept` in its place. Cancelling takes the question back;
-        the answer must not be shown then.
+        turn, run none of the response's calls, and keep `error.kept` in its place; each later answer of the run is
+        refused with it. Cancelling takes the question back; the answer must not be shown then.
         """
         session = self.live.session
+        if self.refusal is not None:
+            raise self.refusal
         if not content or not session.wants("answer"):
             return content
         message = self._answer(content, {"isStructured": True} if is_structured else {})
         try:
             message = await session.own_loop.run(session.transform_answer(message))
         except GateRefused as refusal:
-            raise AnswerRefused(str(refusal), shown=shown, plugin=refusal.plugin) from None
+            raise self.withheld(str(refusal), shown=shown, plugin=refusal.plugin) from None
         # The host was stopped meanwhile: what nobody can allow is withheld.
         except SessionError as error:
-            raise AnswerRefused(str(error), shown=shown) from error
+            raise self.withheld(str(error), shown=shown) from error
         await self._gate(message, shown)
         return message.content
+
+    async def answered_data(self, data: Any) -> Any:
+        """Return a structured output as transforms left its JSON, the same object where they left it. See `answered`.
+
+        What JSON cannot say, and what a transform has left that is none, is withheld.
+        """
+        if self.refusal is None and not self.live.session.wants("answer"):
+            return data
+        try:
+            given = json_text(data)
+            after = await self.answered(given, is_structured=True)
+            return data if after == given else json.loads(after)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise self.withheld(f"it cannot be shown as JSON: {error}") from error
+
+    def withheld(
+        self, why: str, *, shown: str = "", plugin: str | None = None, decision_id: str | None = None
+    ) -> AnswerRefused:
+        """Return the refusal of an answer, with which the run must end; raise it."""
+        self.refusal = AnswerRefused(why, shown=shown, plugin=plugin, decision_id=decision_id)
+        return self.refusal
 
     async def answered_so_far(self, content: str, *, shown: str = "") -> None:
         """Ask gates about the text so far of an answer that is held by sentences. Raises AnswerRefused.
@@ -93,10 +120,10 @@ class AnswerRun(ToolCallRun):
         try:
             ruling: Ruling = await session.own_loop.run(session.gate_answer(message))
         except SessionError as error:
-            raise AnswerRefused(str(error), shown=shown) from error
+            raise self.withheld(str(error), shown=shown) from error
         if ruling.is_denied:
             plugin = next(iter(ruling.decided_by), None)
-            raise AnswerRefused(ruling.reason, shown=shown, plugin=plugin, decision_id=ruling.decision_id)
+            raise self.withheld(ruling.reason, shown=shown, plugin=plugin, decision_id=ruling.decision_id)
 
 
 @define(eq=False)
@@ -132,7 +159,7 @@ class HeldText:
         Raises AnswerRefused where that is not what was shown.
         """
         if not whole.startswith(self.shown):
-            raise AnswerRefused("a transform has changed what was shown already", shown=self.shown)
+            raise self.work.withheld("a transform has changed what was shown already", shown=self.shown)
         self.text = whole
         return self._show(len(whole))
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ally_plugins.contract.values.conversation import ToolCall
+from ally_plugins.contract.values.errors import error_text
 from ally_plugins.contract.values.events import CompactionComplete, CompactionStart
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.inert import inert
@@ -69,8 +70,7 @@ async def shorten(
         shorter = list(await made if inspect.isawaitable(made) else made)
     # A cancellation too: COMPACTION_START has been emitted, and interfaces wait for its end.
     except BaseException as error:
-        problem = f"{type(error).__name__}: {error}".removesuffix(": ")
-        run.emit(CompactionComplete(error=True, error_message=problem, **details, **run.about))
+        run.emit(CompactionComplete(error=True, error_message=error_text(error), **details, **run.about))
         if not isinstance(error, Exception):
             raise
         _log.exception("session %r could not be compacted; it goes on as it is", run.live.id)

@@ -17,7 +17,14 @@ from ally_plugins.contract.tools.agent_tool import MAIN_AGENT
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todo_data, todos_of, todos_of_call, todos_with_task
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message, Stop, ToolResult
-from ally_plugins.contract.values.errors import ArgumentsError, GateRefused, HostError, RefusedError, ToolCallError
+from ally_plugins.contract.values.errors import (
+    ArgumentsError,
+    GateRefused,
+    HostError,
+    RefusedError,
+    ToolCallError,
+    error_text,
+)
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -162,7 +169,7 @@ class AgentWork(AnswerRun):
         if cause is None and error is not None:
             failure, text = self._failure
             # A tool's own error has the text that transforms left: the exception's may hold what they have redacted.
-            cause = text if error is failure else f"{type(error).__name__}: {error}".removesuffix(": ")
+            cause = text if error is failure else str(error) if error is self.refusal else error_text(error)
         self.emit(
             AgentEnd(
                 agent_name=self.name,

@@ -15,7 +15,7 @@ from langgraph.types import Command, interrupt
 from ally_plugins.adapters.kit.tool_calls import CallDeferred, UnshownCall
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError
+from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError, error_text
 from ally_plugins.contract.values.shown import shown_text
 from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call
 
@@ -179,7 +179,7 @@ class GraphCall:
         except Exception as error:  # noqa: BLE001 - raised again, once its end is emitted
             self._failure = error
             is_handover = isinstance(error, ParentCommand)  # the graph above goes on
-            text = "" if is_handover else shown_text(f"{type(error).__name__}: {error}".removesuffix(": "))
+            text = "" if is_handover else shown_text(error_text(error))
             self._before = ToolResult(success=is_handover, error=text or None)
         return self._before
 

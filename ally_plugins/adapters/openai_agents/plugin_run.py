@@ -174,7 +174,6 @@ class PluginRun(RunHooks[Any]):
         """Keep a line in the place of the answer that was withheld."""
         kept: Item = {"role": "assistant", "content": refusal.kept}
         self._follow([*self._items, kept])
-        self.work.failed(refusal, str(refusal))
         if self._session is not None and not self._is_served:
             await self._session.add_items(_stored(self._session, [kept]))
 

@@ -61,10 +61,9 @@ class _Piece:
 
 @define(eq=False)
 class Answers:
-    """The answers of one run. `refusal` is set once one is withheld, and the run must end with it."""
+    """The answers of one run, which must end with the `refusal` of its work once one is withheld."""
 
     work: AgentWork
-    refusal: AnswerRefused | None = field(init=False, default=None)
     response: ModelResponse | None = field(init=False, default=None)
     """The response of which an answer was withheld, as the model made it."""
     _parameters: ModelRequestParameters | None = field(init=False, default=None)
@@ -87,8 +86,8 @@ class Answers:
         `shown` is what the person has seen of its text. Raises AnswerRefused, now and for each later response.
         Cancelling cancels the hook that runs; nothing of the response may be shown or kept then.
         """
-        if self.refusal is not None:
-            raise self.refusal
+        if self.work.refusal is not None:
+            raise self.work.refusal
         if self._parameters is None or not self.is_wanted:
             return response
         pieces = list(_pieces(response, self._parameters))
@@ -98,8 +97,8 @@ class Answers:
         parts = list[Any](response.parts)
         try:
             contents = [await self._settle(piece, parts, shown) for piece in pieces]
-        except AnswerRefused as refusal:
-            self.refuse(refusal, response)
+        except AnswerRefused:
+            self.response = response
             raise
         self._settled = contents
         if all(content == piece.content for content, piece in zip(contents, pieces, strict=True)):
@@ -111,20 +110,24 @@ class Answers:
         if content != piece.content:
             # Plugins leave one text: it stands in the first part, and the others go.
             first, *others = piece.places
-            parts[first] = _changed(parts[first], content)
+            parts[first] = self._changed(parts[first], content)
             for place in others:
                 parts[place] = None
         return content
 
-    def refuse(self, refusal: AnswerRefused, response: ModelResponse) -> None:
-        """Have the run end with a refusal."""
-        self.refusal, self.response = refusal, response
+    def _changed(self, part: Any, content: str) -> Any:
+        """Return a part with another content. Raises AnswerRefused for what has none that could change."""
+        if isinstance(part, TextPart):
+            return dataclasses.replace(part, content=content)
+        if isinstance(part, ToolCallPart):
+            return dataclasses.replace(part, args=content if isinstance(part.args, str) else from_json(content))
+        raise self.work.withheld(f"a transform has changed a {part.part_kind}, which cannot be done")
 
     def withhold(self, history: list[ModelMessage]) -> None:
         """Put what is kept of a refused answer in its place in the history, so that the conversation can go on."""
-        if self.refusal is None or self.response is None:
+        refusal = self.work.refusal
+        if refusal is None or self.response is None:
             return
-        refusal = self.refusal
         about = {"answer": "cut" if refusal.shown else "withheld", "decision": refusal.decision_id}
         kept = dataclasses.replace(
             self.response, parts=[TextPart(refusal.kept)], state="complete", metadata={MARK: about}
@@ -167,15 +170,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _changed(part: Any, content: str) -> Any:
-    """Return a part with another content. Raises AnswerRefused for what has none that could change."""
-    if isinstance(part, TextPart):
-        return dataclasses.replace(part, content=content)
-    if isinstance(part, ToolCallPart):
-        return dataclasses.replace(part, args=content if isinstance(part.args, str) else from_json(content))
-    raise AnswerRefused(f"a transform has changed a {part.part_kind}, which cannot be done")
-
-
 class HeldResponse(StreamedResponse):
     """A streamed response of which nothing is shown that plugins have not allowed.
 
@@ -202,8 +196,8 @@ class HeldResponse(StreamedResponse):
             if self._inner.cancelled:
                 return
             self._whole = await self._settled()
-        except AnswerRefused as refusal:
-            self._answers.refuse(refusal, self._inner.get())
+        except AnswerRefused:
+            self._answers.response = self._inner.get()
             raise
         for event in self._rest(self._whole.parts):
             yield event

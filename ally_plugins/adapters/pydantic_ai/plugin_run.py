@@ -97,7 +97,7 @@ class PluginRun:
                     result = await handler()
             except BaseException as error:
                 give_up_calls(self._history)  # those that had begun are given up by the framework, before it comes here
-                self._withhold()
+                self.answers.withhold(self._history)
                 self._outcome = partial(work.end, error=error)
                 raise
             output = result.output
@@ -105,13 +105,6 @@ class PluginRun:
             content = None if isinstance(output, DeferredToolRequests) else output_text(output)
             self._outcome = partial(work.end, content)
             return result
-
-    def _withhold(self) -> None:
-        """Put a line into the history where an answer was withheld."""
-        if (refusal := self.answers.refusal) is not None:
-            self.answers.withhold(self._history)
-            # AGENT_END is to say it in these words, without the name of our exception.
-            self.work.failed(refusal, str(refusal))
 
     async def _end(self) -> None:
         # Once more: a run that fails may leave messages that no later hook has copied.
@@ -182,7 +175,6 @@ class PluginRun:
         self, ctx: RunContext[Any], request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
         """Emit what the model answered, and how full its window is."""
-        work = self.work
         self.answers.expect(request_context.model_request_parameters)
         async with self._under_way:
             try:
@@ -191,9 +183,9 @@ class PluginRun:
                 response = await self.answers.settled(response)
             except BaseException as error:
                 # The model has answered and is paid for, though the answer is withheld.
-                if self.answers.response is not None and self.answers.refusal is not None:
-                    self._responded(ctx, self.answers.response, shown=self.answers.refusal.shown)
-                work.model_failed(error)
+                if self.answers.response is not None and self.work.refusal is not None:
+                    self._responded(ctx, self.answers.response, shown=self.work.refusal.shown)
+                self.work.model_failed(error)
                 raise
             self._responded(ctx, response)
         return response

@@ -15,6 +15,7 @@ from pydantic_core import from_json
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.adapters.kit.results import changed_value, result_of_value, settled_value
 from ally_plugins.contract.values.conversation import ToolResult, evolve
+from ally_plugins.contract.values.errors import error_text
 from ally_plugins.contract.values.shown import shown_text
 
 from .history import item_text, media_of
@@ -140,7 +141,7 @@ def failure_text(error: BaseException) -> str:
         return error.message
     if isinstance(error, ValidationError):  # the framework tells the model of it, with what was found
         return error.json(include_url=False, include_context=False)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return error_text(error)
 
 
 def restore_failure(error: Exception, before: ToolResult, after: ToolResult) -> Exception:

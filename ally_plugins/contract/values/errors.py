@@ -80,7 +80,13 @@ __all__ = [
     "ValidationRefused",
     "VersionError",
     "WireError",
+    "error_text",
 ]
+
+
+def error_text(error: BaseException) -> str:
+    """Return what any error says, with its class before it: `ValueError: no such day`."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class AllyError(Exception):
