@@ -252,6 +252,7 @@ CLAUDE: Final = Dialect(
     read_event=_read,
     writers=_WRITERS,
     asks_person=True,
+    shown_events=frozenset({_FAILED}),
     limits={
         "transform:tool_output": (
             "the output of a call that failed cannot be changed: where a plugin changes it, the turn ends before the "

@@ -47,6 +47,10 @@ class Dialect:
     """How the kinds of hooks are answered that take an answer."""
     asks_person: bool
     """Whether it asks the person where a gate wants that, or denies where nobody is there."""
+    takes_prompts: bool = False
+    """Whether it takes a changed prompt in the place of the person's."""
+    shown_events: frozenset[str] = frozenset()
+    """Events after a tool whose output the agent shows whatever it is answered."""
     limits: Mapping[str, str]
     """What it does not serve, or not wholly: the grant, and why, in a sentence for the operator."""
 

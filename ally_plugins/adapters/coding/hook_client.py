@@ -1,8 +1,8 @@
 """The program that a coding agent runs for each hook: hands the payload to the host, prints the host's answer.
 
-It stands alone: it is copied out of the package, runs as `python -I -S FILE AGENT EVENT`, and imports the standard
-library only, of which it takes C modules where it can, since each hook pays for its start. Whatever goes wrong (no
-host, a slow one, an answer that is none, a fault of its own), a guard event is closed in the agent's own way and an
+It stands alone: it is copied out of the package, runs as `FILE AGENT EVENT` with `python -I -S`, and imports the
+standard library only, of which it takes C modules where it can, since each hook pays for its start. Whatever goes wrong
+(no host, a slow one, an answer that is none, a fault of its own), a guard event is closed in the agent's own way and an
 observing one passes; `CLOSED` is that table, and the dialects use it too.
 """
 
@@ -94,6 +94,7 @@ SOCKET = "coding.sock"
 STARTER = "serve"
 """Beside this file: the command that starts the host, an argument a line."""
 
+_LOG = "serve.log"
 _POLL = 0.02  # seconds between two looks at whether a host that was started listens
 _KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
 """What the host gets of the agent's environment, which holds the agent's keys."""
@@ -105,12 +106,14 @@ class _NoAnswerError(Exception):
 
 def main() -> None:
     """Answer one hook and end the process: `FILE AGENT EVENT`, with the payload on standard input."""
-    agent, event = (*sys.argv[1:3], "", "")[:2]
+    agent, event = (*sys.argv[1:], "", "")[:2]
 
     def close(reason: str) -> None:
         code, out, err = closed(agent, event, f"ally-plugins: {reason}")
         _end(code, out.encode(), err.encode("utf-8", "replace"))
 
+    if len(sys.argv) != 3:  # noqa: PLR2004 - its own name, an agent, an event
+        close("expected an agent and an event")
     try:
         _watch(close)
         code, out, err = _ask(agent, event, _read_all())
@@ -220,13 +223,15 @@ def _connect(run: str, here: str, end: float) -> Any:
         connection.settimeout(max(0.1, end - time.monotonic()))
         try:
             connection.connect(SOCKET)
+        except BlockingIOError:
+            connection.close()  # so many hooks wait that there is no room for another one
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
+            child = child or _start(here)
         else:
             if not _is_own(connection):
                 raise _NoAnswerError("another user listens in the place of the host")
             return connection
-        child = child or _start(here)
         if time.monotonic() > end:
             raise _NoAnswerError("the host did not start in time; see what it says: ally-plugins serve")
         ended, status = posix.waitpid(child, posix.WNOHANG) if child > 0 else (0, 0)
@@ -234,8 +239,20 @@ def _connect(run: str, here: str, end: float) -> Any:
             # Another hook's host may have been first, which ends ours with 0.
             child = -1
             if status:
-                raise _NoAnswerError("the host cannot be started; see what it says: ally-plugins serve")
+                raise _NoAnswerError(f"the host cannot be started: {_last_words()}")
         time.sleep(_POLL)
+
+
+def _last_words() -> str:
+    """Return the last line of what a host has written that did not start."""
+    import posix
+
+    try:
+        descriptor = posix.open(_LOG, posix.O_RDONLY)
+        posix.lseek(descriptor, max(0, posix.fstat(descriptor).st_size - 400), 0)
+        return posix.read(descriptor, 400).decode("utf-8", "replace").strip().rpartition("\n")[2]
+    except OSError:
+        return "it says nothing"
 
 
 def _is_own(connection: Any) -> bool:
@@ -259,8 +276,8 @@ def _start(here: str) -> int:
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):
-        text = "it is not installed any more; install it again, or disconnect the agent: python3"
-        raise _NoAnswerError(f"{text} {here}/hook.py disconnect {sys.argv[1]}") from None
+        why = "ally-plugins is not installed any more; install it again, or take the hooks out that name"
+        raise _NoAnswerError(f"{why} {sys.argv[0]}") from None
     kept = {name.encode(): value for name in _KEPT if (value := posix.environ.get(name.encode())) is not None}
     child = posix.fork()
     if child:
@@ -268,7 +285,7 @@ def _start(here: str) -> int:
     try:
         posix.setsid()  # the agent may end its hooks with all that is in their group
         nowhere = posix.open("/dev/null", posix.O_RDWR)
-        log = posix.open("serve.log", posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        log = posix.open(_LOG, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
         for number, descriptor in enumerate((nowhere, nowhere, log)):
             posix.dup2(descriptor, number)
         posix.execve(command[0], command, kept)

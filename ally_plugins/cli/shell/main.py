@@ -25,6 +25,9 @@ _SECTIONS: Final = {
         "run": (f"{_CHAT}:run", "Have the reference agent do one task without a person."),
         "sessions": (f"{_CHAT}:sessions", "Show the saved sessions of chat and run."),
     },
+    "Coding agents": {
+        "serve": (f"{_HERE}.coding.serve:serve", "Stand behind the hooks of your coding agents."),
+    },
     "Plugins": {
         "list": (f"{_HERE}.look.list:list_", "Show every plugin with its state."),
         "info": (f"{_HERE}.look.info:info", "Show all about one plugin."),

@@ -263,6 +263,11 @@ class OpenCalls:
     _open: dict[str, OpenCall] = field(init=False, factory=dict)
     _refused: dict[str, ToolResult] = field(init=False, factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call is being decided, may run, or runs."""
+        return not self._open
+
     def add(self, opened: OpenCall) -> None:
         """Take a call that is about to be decided. Raises HostError for one whose id is open already."""
         key = call_key(opened.call)

@@ -1,0 +1,320 @@
+"""One conversation of a coding agent: each hook in, what plugins made of it out, on the session that stands for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define, field
+
+from ally_plugins.contract.values.conversation import Message, Stop, ToolCall, ToolResult
+from ally_plugins.contract.values.errors import GateRefused, HostError
+from ally_plugins.contract.values.events import (
+    AgentEnd,
+    AgentStart,
+    AssistantMessage,
+    CompactionComplete,
+    CompactionStart,
+    PermissionRequest,
+    UserMessage,
+)
+from ally_plugins.contract.values.ids import new_id
+from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls, call_key
+from ally_plugins.host.sessions.session import Session
+from ally_plugins.host.sessions.toolcalls import begin_tool_call
+
+from .dialect import Dialect
+from .payloads import HookKind
+from .replies import Answer, Reply, UnsayableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ally_plugins.contract.values.conversation import SafePoint
+    from ally_plugins.host.sessions.gates import Ruling
+
+    from .payloads import AgentHook, EndedCall
+
+__all__ = ["Conversation"]
+
+_log: Final = logging.getLogger(__name__)
+
+WORD_SECONDS: Final = 2.0
+"""How long an agent waits for what plugins say about a call, so that it stands beside that call's result."""
+
+SENT_ON: Final = 3
+"""How often in a row, without a tool call between, messages of plugins may send the agent on; as for gates."""
+
+_KEPT_ENDS: Final = 1024
+"""Calls of which it is remembered that their output has passed the plugins, until the hook after all calls."""
+
+
+@define(eq=False)
+class Conversation:
+    """A conversation of an agent, from its first hook to its end or until it has been silent for long.
+
+    Belongs to the host's loop. The calls of each of its agents are kept apart: a sub-agent in the background goes on
+    when the turn of the main one ends.
+    """
+
+    dialect: Dialect
+    session: Session
+    last_hook: float
+    """When it was last heard of, by the loop's clock."""
+    _calls: dict[str | None, OpenCalls] = field(init=False, factory=dict)
+    _ended: OrderedDict[tuple[str | None, str | None], None] = field(init=False, factory=OrderedDict)
+    _ends_turn: dict[str | None, str] = field(init=False, factory=dict)
+    """Why an agent's turn has to end at the hook after all calls: plugins changed what it shows unchanged."""
+    _is_at_work: bool = field(init=False, default=False)
+    _sent_on: int = field(init=False, default=0)
+    _sent_text: str = field(init=False, default="")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call may run that has not ended."""
+        return any(not calls.is_empty for calls in self._calls.values())
+
+    async def reply(self, hook: AgentHook) -> Reply:
+        """Return what the agent is told. Raises what the host raises, and the hook is to be closed then.
+
+        Cancelling takes back what plugins are asked; the hook is to be closed then as well.
+        """
+        match hook.kind:
+            case HookKind.BEFORE_TOOL if hook.tool is not None:
+                return await self._before_tool(hook, hook.tool)
+            case HookKind.AFTER_TOOL if hook.tool is not None:
+                answer = await self._after_tool(hook, hook.tool)
+            case HookKind.AFTER_CALLS:
+                answer = await self._after_calls(hook)
+            case HookKind.PROMPT:
+                answer = await self._prompt(hook)
+            case HookKind.PERMISSION if hook.tool is not None:
+                answer = await self._permission(hook.tool)
+            case HookKind.STOP:
+                answer = await self._stop(hook)
+            case _:
+                answer = self._observe(hook)
+        return self.dialect.answer(hook, answer)
+
+    # --- calls ---
+
+    def _calls_of(self, agent_id: str | None) -> OpenCalls:
+        return self._calls.setdefault(agent_id, OpenCalls())
+
+    async def _before_tool(self, hook: AgentHook, tool: EndedCall) -> Reply:
+        session, given = self.session, tool.call
+        if tool.unshown is not None:
+            refused = await session.refuse_call(
+                given.tool_name, tool.unshown, call_id=given.call_id, agent_id=given.agent_id
+            )
+            return self.dialect.answer(hook, Answer(refusal=_reason(refused)))
+        questions: list[str] = []
+
+        async def ask(_: ToolCall, ruling: Ruling) -> bool:
+            # The agent puts the question: the call ends as one that never came back where the person says no.
+            questions.append(ruling.reason)
+            return True
+
+        calls, opened = self._calls_of(hook.agent_id), OpenCall(session.emit, given)
+        calls.add(opened)
+        try:
+            refused_or_none = await begin_tool_call(session.gates, opened, session.origin, ask=ask)
+        except BaseException:
+            calls.remove(opened)
+            raise
+        if refused_or_none is None:
+            changed = opened.call.arguments if opened.call.arguments != given.arguments else None
+            question = questions[0] if questions else None
+            try:
+                reply = self.dialect.say(hook, Answer(arguments=changed, question=question))
+            except UnsayableError as error:
+                refused_or_none = opened.deny(str(error))
+            else:
+                opened.let_run()
+                self._sent_on = 0
+                return reply
+        calls.remove(opened)
+        calls.refuse(call_key(given), refused_or_none)
+        self._note_ended(given)
+        return self.dialect.answer(hook, Answer(refusal=_reason(refused_or_none)))
+
+    async def _after_tool(self, hook: AgentHook, tool: EndedCall) -> Answer:
+        given, result = tool.call, tool.result
+        assert result is not None  # noqa: S101 - the dialect reads it for this kind
+        try:
+            found = self._calls_of(hook.agent_id).take_running(call_key(given))
+        except HostError as error:
+            return self._withheld(hook, f"the output is withheld: no gate has seen this call ({error})")
+        if isinstance(found, ToolResult):
+            return self._withheld(hook, f"the call ran though it was refused: {_reason(found)}")
+        after = await found.finish(result, self.session.transform_tool_output)
+        self._note_ended(given)
+        context = await self._words("step")
+        if after == result:
+            return Answer(context=context)
+        if result.success and not after.success:
+            return self._withheld(hook, after.error or "the output is withheld", context)
+        self._end_turn_if_shown(hook, "plugins have changed the output of a call that failed, which is shown as it was")
+        return Answer(result=after, context=context)
+
+    def _withheld(self, hook: AgentHook, why: str, context: str = "") -> Answer:
+        self._end_turn_if_shown(hook, why)
+        return Answer(refusal=why, context=context)
+
+    def _end_turn_if_shown(self, hook: AgentHook, why: str) -> None:
+        """Have the turn end after all calls where the agent shows an output whatever it is answered."""
+        if hook.event in self.dialect.shown_events:
+            self._ends_turn[hook.agent_id] = why
+
+    def _note_ended(self, call: ToolCall) -> None:
+        self._ended[call.agent_id, call.call_id] = None
+        if len(self._ended) > _KEPT_ENDS:
+            self._ended.popitem(last=False)
+
+    async def _after_calls(self, hook: AgentHook) -> Answer:
+        """End the turn where an output would reach the model that plugins have changed, or would have."""
+        why = self._ends_turn.pop(hook.agent_id, None)
+        for tool in hook.tools:
+            call, result = tool.call, tool.result
+            if self._ended.pop((call.agent_id, call.call_id), self) is None or result is None:
+                continue
+            # Its own hook never came, or could not be answered: the agent refused the call, or shows what it came to.
+            opened = self._calls_of(call.agent_id).find(call)
+            if opened is None:
+                opened = OpenCall(self.session.emit, call, is_started=True)
+                opened.is_ended = True  # it has no start, and gets no end
+            self._calls_of(call.agent_id).remove(opened)
+            after = await opened.finish(result, self.session.transform_tool_output)
+            if after != result:
+                why = why or f"the output of {call.tool_name}, which no hook told of, is withheld"
+        return Answer(refusal=why)
+
+    # --- turns ---
+
+    async def _prompt(self, hook: AgentHook) -> Answer:
+        if not hook.is_person or hook.agent_id is not None:
+            return await self._other_prompt(hook)
+        session, text = self.session, hook.text
+        if self._sent_text and text.strip() == self._sent_text.strip():
+            return Answer()  # what sent the agent on at its stop comes back as a prompt
+        message = Message(role="user", content=text, id=new_id("m"))
+        try:
+            message = await session.transform_user_message(message)
+        except GateRefused as error:
+            return Answer(refusal=str(error))
+        changed = message.content if message.content != text else None
+        if changed is not None and not self.dialect.takes_prompts:
+            return Answer(prompt=changed)  # which blocks it; the person sends the changed one
+        ruling = await session.gate_user_message(message)
+        if ruling.is_denied:
+            return Answer(refusal=ruling.reason)
+        self._end_turn("another prompt came")
+        session.emit(UserMessage(content=message.content, message_id=message.id))
+        self._begin_turn(hook, message.content)
+        return Answer(prompt=changed, context=await self._words("turn_start"))
+
+    async def _other_prompt(self, hook: AgentHook) -> Answer:
+        if hook.agent_id is not None:
+            return Answer()
+        self._end_turn("a task in the background has ended")
+        self._begin_turn(hook, None)
+        return Answer(context=await self._words("turn_start"))
+
+    def _begin_turn(self, hook: AgentHook, message: str | None) -> None:
+        self._is_at_work, self._sent_on, self._sent_text = True, 0, ""
+        self.session.emit(AgentStart(agent_name=self.dialect.name, message=message, model=hook.model))
+
+    def _end_turn(self, interruption: str | None = None, content: str | None = None) -> None:
+        """Emit the end of the turn, if there is one, after the ends of its calls."""
+        self._calls_of(None).close("the turn has ended")
+        if self._is_at_work:
+            self._is_at_work = False
+            cut = True if interruption is not None else None
+            about: dict[str, Any] = {"interrupted": cut, "interruption_cause": interruption}
+            self.session.emit(AgentEnd(agent_name=self.dialect.name, content=content, **about))
+
+    async def _stop(self, hook: AgentHook) -> Answer:
+        if hook.agent_id is not None:
+            return Answer()
+        session = self.session
+        if hook.text:
+            session.emit(AssistantMessage(content=hook.text))
+        if self._sent_on < SENT_ON:
+            said = await self._words("turn_end")
+            if not said and (await session.gate_stop(Stop(answer=hook.text))).is_denied:
+                said = await self._words("step")
+            if said:
+                self._sent_on += 1
+                self._sent_text = said
+                return Answer(refusal=said)
+        self._end_turn(content=hook.text or None)
+        return Answer()
+
+    async def _words(self, kind: SafePoint) -> str:
+        """Return what plugins say here, after those that were told of the last event had time to."""
+        try:
+            async with asyncio.timeout(WORD_SECONDS):
+                await self.session.drained()
+        except TimeoutError:
+            _log.info("session %r: a plugin is still at work; what it says comes later", self.session.id)
+        return _text_of(await self.session.safe_point(kind))
+
+    # --- the rest ---
+
+    async def _permission(self, tool: EndedCall) -> Answer:
+        if tool.unshown is not None:
+            return Answer(refusal=f"it cannot be shown to gates as it is: {tool.unshown}")
+        call = tool.call
+        request = PermissionRequest(
+            request_id=new_id("q"),
+            tool_name=call.tool_name,
+            arguments=call.arguments,
+            path=_text(call.common_arguments.get("path")),
+            command=_text(call.common_arguments.get("command")),
+            common_name=call.common_name,
+            agent_id=call.agent_id,
+        )
+        self.session.emit(request)
+        ruling = await self.session.gate_permission(request)
+        # Of an `Ask` nothing is said: the agent asks anyway.
+        return Answer(refusal=ruling.reason if ruling.is_denied else None, waives=ruling.waived)
+
+    def _observe(self, hook: AgentHook) -> Answer:
+        name = hook.agent_name or "sub-agent"
+        about: dict[str, Any] = {"agent_id": hook.agent_id, "is_specialized_agent": True, "instance_id": hook.agent_id}
+        match hook.kind:
+            case HookKind.AGENT_START:
+                self.session.emit(AgentStart(agent_name=name, model=hook.model, **about))
+            case HookKind.AGENT_STOP:
+                self._calls_of(hook.agent_id).close("the sub-agent has ended")
+                self._calls.pop(hook.agent_id, None)
+                self.session.emit(AgentEnd(agent_name=name, content=hook.text or None, **about))
+            case HookKind.COMPACTION_START:
+                self.session.emit(CompactionStart())
+            case HookKind.COMPACTION_END:
+                self.session.emit(CompactionComplete())
+            case _:
+                pass
+        return Answer()
+
+    async def close(self, why: str) -> None:
+        """End the turn and the session. Cancelling leaves the session open."""
+        for calls in self._calls.values():
+            calls.close(why)
+        self._end_turn(why)
+        self.session.end(why)
+        await self.session.close()
+
+
+def _reason(refused: ToolResult) -> str:
+    return (refused.error or "").removeprefix("not run: ")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _text_of(messages: Sequence[Message]) -> str:
+    return "\n".join(message.text_for_model for message in messages)

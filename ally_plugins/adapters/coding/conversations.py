@@ -1,0 +1,140 @@
+"""The conversations of all agents on one host: whose hook it is, and an answer whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.contract.values.errors import AllyError
+
+from .conversation import Conversation
+from .dialects import DIALECTS
+from .payloads import HookKind, PayloadError
+from .replies import Reply, close
+
+if TYPE_CHECKING:
+    from ally_plugins.host.host import Host
+
+    from .dialect import Dialect
+    from .payloads import AgentHook
+
+__all__ = ["Conversations", "NoConversations"]
+
+_log: Final = logging.getLogger(__name__)
+
+SILENT: Final = 6 * 3600.0
+"""Seconds without a hook after which a conversation is closed; one that goes on is found again by its id."""
+
+_KEPT_REPLIES: Final = 512
+"""Answers that are kept for a hook that comes twice: two configurations of one agent, the person's and a project's."""
+
+_TAKE_BACK: Final = 1.0
+"""Seconds that a call which nobody decided in time has to be ended; longer than that its agent does not wait."""
+
+
+class NoConversations:
+    """Answers hooks where no host could be started: each is closed, with the reason."""
+
+    are_busy: Final = False
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:  # noqa: ARG002 - as below
+        """Close the hook."""
+        return close(agent, event, f"ally-plugins: {self._why}")
+
+
+class Conversations:
+    """Answers hooks on a running host, and lives as long as it. Belongs to the host's loop."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._open: dict[tuple[str, str], Conversation] = {}
+        self._replies: OrderedDict[tuple[str, str, bytes], asyncio.Future[Reply]] = OrderedDict()
+
+    @property
+    def are_busy(self) -> bool:
+        """Whether a call may run, in any of them, that has not ended."""
+        return any(each.is_busy for each in self._open.values())
+
+    async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:
+        """Return the answer to one hook within a time. Raises nothing.
+
+        What cannot be answered is closed in the agent's way: a payload that is not known, a host that cannot record, a
+        plugin that is too slow. Cancelling closes it as well, and what was asked of plugins is taken back.
+        """
+        dialect = DIALECTS.get(agent)
+        if dialect is None:
+            return close(agent, event, f"ally-plugins knows no agent {agent!r:.80}")
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._once(dialect, event, payload)
+        except PayloadError as error:
+            seen = ", ".join(dialect.versions)
+            why = f"{error}; versions of {agent} that are known: {seen}; is ally-plugins older than the agent?"
+        except TimeoutError:
+            why = f"the plugins gave no answer within {seconds:.3g} s"
+        except AllyError as error:
+            why = str(error)
+        except asyncio.CancelledError:
+            why = "the host stops"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the hook is closed
+            _log.exception("a hook %s of %s failed", event, agent)
+            why = f"the host failed: {type(error).__name__}"
+        _log.warning("%s %s: %s", agent, event, why)
+        return dialect.close(event, f"ally-plugins: {why}")
+
+    async def _once(self, dialect: Dialect, event: str, payload: bytes) -> Reply:
+        hook = dialect.read(event, payload)
+        if hook.tool is None or hook.tool.call.call_id is None:
+            return await self._answer(dialect, hook)
+        # The same about the same call: an agent that runs two hooks of ours asks once.
+        key = (dialect.name, event, hashlib.sha256(payload).digest())
+        if (known := self._replies.get(key)) is None:
+            known = self._replies[key] = asyncio.ensure_future(self._answer(dialect, hook))
+            if len(self._replies) > _KEPT_REPLIES:
+                self._replies.popitem(last=False)
+        try:
+            return await asyncio.shield(known)
+        except asyncio.CancelledError:
+            known.cancel()  # what is asked of plugins is taken back, for both of the two
+            await asyncio.wait({known}, timeout=_TAKE_BACK)  # so that the call has ended when the agent reads why
+            raise
+
+    async def _answer(self, dialect: Dialect, hook: AgentHook) -> Reply:
+        conversation = self._conversation(dialect, hook)
+        reply = await conversation.reply(hook)
+        if hook.kind is HookKind.SESSION_END and hook.agent_id is None:
+            await self._close(conversation, f"the agent has ended it ({hook.text or 'without a reason'})")
+        return reply
+
+    def _conversation(self, dialect: Dialect, hook: AgentHook) -> Conversation:
+        """Return the conversation, opened or found again. Raises as `Host.session` does."""
+        now = asyncio.get_running_loop().time()
+        key = (dialect.name, hook.session_id)
+        found = self._open.get(key)
+        if found is None or found.session.is_closed:
+            session_id = f"{dialect.name}-{hook.session_id}"
+            session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
+            session.has_person = dialect.asks_person
+            found = self._open[key] = Conversation(dialect, session, now)
+        found.last_hook = now
+        return found
+
+    async def close_silent(self, after: float = SILENT) -> None:
+        """Close the conversations that have been silent for long; `after` is in seconds."""
+        now = asyncio.get_running_loop().time()
+        for each in [each for each in self._open.values() if now - each.last_hook >= after]:
+            await self._close(each, "the agent has been silent for long")
+
+    async def _close(self, conversation: Conversation, why: str) -> None:
+        self._open = {key: each for key, each in self._open.items() if each is not conversation}
+        try:
+            if not conversation.session.is_closed:
+                await conversation.close(why)
+        except AllyError as error:  # another host has it
+            _log.warning("%r is not closed: %s", conversation.session, error)

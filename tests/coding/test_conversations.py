@@ -1,0 +1,467 @@
+"""Conversations of agents on a running host: what plugins decide is what the agent does, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins import Allow, Ask, Deny, Host, Message, Replace, Stop, ToolCall, ToolResult, evolve
+from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.dialects import DIALECTS
+from tests.kit.hosts import make_plugin, setup
+from tests.kit.waiting import go
+
+from .agents import Reaction, react, recorded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+AGENTS = sorted(DIALECTS)
+SECRET = "sk-live-0123456789"  # noqa: S105 - a test's
+
+
+class Talk:
+    """One conversation of an agent: recorded payloads with other words in them."""
+
+    def __init__(self, host: Host, agent: str) -> None:
+        self.host, self.agent, self.conversations = host, agent, Conversations(host)
+
+    def payload(self, event: str, case: str = "", **changes: Any) -> dict[str, Any]:
+        found = [each["payload"] for each in recorded(self.agent) if (each["event"], each["case"]) == (event, case)]
+        return {**found[0], "session_id": "s1", **changes}
+
+    async def hook(self, event: str, case: str = "", *, within: float = 20.0, **changes: Any) -> Reaction:
+        payload = self.payload(event, case, **changes)
+        reply = await self.conversations.reply(self.agent, event, json.dumps(payload).encode(), within)
+        return react(self.agent, event, payload, (reply.exit_code, reply.stdout, reply.stderr))
+
+    async def before(self, command: str = "echo hi", call_id: str = "c1", **changes: Any) -> Reaction:
+        return await self.hook("PreToolUse", tool_input={"command": command}, tool_use_id=call_id, **changes)
+
+    async def after(self, output: str = "hi", call_id: str = "c1", **changes: Any) -> Reaction:
+        shape = self.payload("PostToolUse")["tool_response"]
+        response = output if isinstance(shape, str) else {**shape, "stdout": output}
+        about = {"tool_input": {"command": "echo hi"}, "tool_use_id": call_id, **changes}
+        return await self.hook("PostToolUse", tool_response=response, **about)
+
+    async def events(self) -> list[dict[str, Any]]:
+        session = self.host.sessions[f"{self.agent}-s1"]
+        return [{"type": event.type, **json.loads(json.dumps(event_data(event)))} for event in session.ring.items]
+
+    def types(self) -> list[str]:
+        return [event.type for event in self.host.sessions[f"{self.agent}-s1"].ring.items]
+
+
+def event_data(event: Any) -> Any:
+    from ally_plugins.contract.values.eventjson import event_data as data
+
+    return data(event)
+
+
+@asynccontextmanager
+async def talk_of(agent: str, grants: Iterable[str] = (), **hooks: Any) -> AsyncIterator[Talk]:
+    """Return a conversation with an agent behind which one plugin stands, with these hooks and grants."""
+    given = setup(make_plugin(**hooks), grants).under("p")
+    async with Host(home=None, discover=False, plugins={"p": given}) as host:
+        yield Talk(host, agent)
+
+
+def denies_rm(self: Any, call: ToolCall) -> Deny | None:
+    self.seen.append(call)
+    return Deny("no rm here") if "rm" in call.common_arguments["command"] else None
+
+
+def redacts(self: Any, call: ToolCall, result: ToolResult) -> Replace[ToolResult] | None:  # noqa: ARG001
+    if SECRET not in result.output:
+        return None
+    data = json.loads(json.dumps(result.data).replace(SECRET, "[key]"))
+    error = result.error.replace(SECRET, "[key]") if result.error else result.error
+    return Replace(evolve(result, output=result.output.replace(SECRET, "[key]"), error=error, data=data))
+
+
+REDACTS: Any = {"grants": ["transform:tool_output"], "ally_transform_tool_output": redacts}
+
+
+# --- calls ---
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_denied_call_does_not_run_and_its_reason_names_the_plugin(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call:bash"], ally_gate_tool_call=denies_rm) as talk:
+            assert not (await talk.before("ls")).stopped
+            assert (await talk.before("rm -rf ~", "c2")).stopped
+            reply = await talk.conversations.reply(
+                agent, "PreToolUse", json.dumps(talk.payload("PreToolUse", tool_input={"command": "rm x"})).encode(), 9
+            )
+            assert "p: no rm here" in reply.stdout
+            ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            assert [each["denied"] for each in ended] == [True, True]
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_changed_arguments_are_what_runs_and_what_gates_see(agent: str) -> None:
+    def adds(self: Any, call: ToolCall) -> Replace[ToolCall]:  # noqa: ARG001
+        return Replace(evolve(call, arguments={**call.arguments, "command": "rm changed"}))
+
+    async def main() -> None:
+        grants = ["transform:tool_input"]
+        async with talk_of(agent, grants, ally_transform_tool_input=adds) as talk:
+            found = await talk.before("ls")
+            assert found.value == {"command": "rm changed"}
+        grants = ["transform:tool_input", "gate:tool_call"]
+        hooks = {"ally_transform_tool_input": adds, "ally_gate_tool_call": denies_rm}
+        async with talk_of(agent, grants, **hooks) as talk:
+            assert (await talk.before("ls")).stopped
+
+    go(main())
+
+
+def test_codex_is_denied_a_call_whose_changed_arguments_it_would_not_run_and_the_call_ends() -> None:
+    def adds(self: Any, call: ToolCall) -> Replace[ToolCall]:  # noqa: ARG001
+        return Replace(evolve(call, arguments={"command": "other"}))
+
+    async def main() -> None:
+        async with talk_of("codex", ["transform:tool_input"], ally_transform_tool_input=adds) as talk:
+            assert (await talk.before("ls", permission_mode="default")).stopped
+            (ended,) = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            assert ended["denied"]
+            assert '{"command":"other"}' in ended["error"]
+
+    go(main())
+
+
+@pytest.mark.parametrize(("agent", "asks"), [("claude", True), ("codex", False)])
+def test_a_question_is_the_agents_own_to_put_or_a_deny(agent: str, *, asks: bool) -> None:
+    def asks_person(self: Any, call: ToolCall) -> Ask:  # noqa: ARG001
+        return Ask("sure?")
+
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=asks_person) as talk:
+            found = await talk.before()
+            assert (found.asks, found.stopped) == (asks, not asks)
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_secret_in_an_output_reaches_the_model_redacted_and_the_journal_too(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, **REDACTS) as talk:
+            await talk.before()
+            found = await talk.after(f"key: {SECRET}")
+            assert found.stopped
+            assert "[key]" in json.dumps(found.value)
+            assert SECRET not in json.dumps(found.value)
+            assert SECRET not in json.dumps(await talk.events())
+            await talk.before(call_id="c2")
+            assert await talk.after("nothing", "c2") == Reaction()
+
+    go(main())
+
+
+def test_claudes_turn_ends_where_a_failed_call_shows_what_plugins_redact() -> None:
+    async def main() -> None:
+        async with talk_of("claude", **REDACTS) as talk:
+            await talk.before()
+            await talk.hook("PostToolUseFailure", "fail", tool_use_id="c1", error=f"Exit code 1\n{SECRET}")
+            calls = [{**talk.payload("PostToolBatch")["tool_calls"][0], "tool_use_id": "c1", "tool_response": SECRET}]
+            assert (await talk.hook("PostToolBatch", tool_calls=calls)).stopped
+            await talk.before(call_id="c2")
+            await talk.hook("PostToolUseFailure", "fail", tool_use_id="c2", error="Exit code 1\nfine")
+            calls[0]["tool_use_id"] = "c2"
+            assert not (await talk.hook("PostToolBatch", tool_calls=calls)).stopped
+
+    go(main())
+
+
+def test_claudes_turn_ends_where_no_hook_came_after_a_call_that_shows_what_plugins_redact() -> None:
+    async def main() -> None:
+        async with talk_of("claude", **REDACTS) as talk:
+            for number, (output, ends) in enumerate(((SECRET, True), ("fine", False))):
+                for call_id, begins in ((f"a{number}", True), (f"b{number}", False)):
+                    if begins:
+                        await talk.before(call_id=call_id)
+                    call = {**talk.payload("PostToolBatch")["tool_calls"][0], "tool_use_id": call_id}
+                    found = await talk.hook("PostToolBatch", tool_calls=[{**call, "tool_response": output}])
+                    assert found.stopped == ends
+            ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            assert len(ended) == 2
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_the_output_of_a_call_that_no_gate_has_seen_or_that_was_refused_is_withheld(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=denies_rm) as talk:
+            assert (await talk.after("raw", "never-seen")).stopped
+            assert (await talk.before("rm x", "c2")).stopped
+            found = await talk.after("raw", "c2")
+            assert found.stopped
+            assert "raw" not in str(found.value)
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_hook_that_comes_twice_is_asked_about_once_and_answered_alike(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=denies_rm) as talk:
+            one, two = await asyncio.gather(talk.before("rm x"), talk.before("rm x"))
+            assert one == two
+            assert one.stopped
+            assert await talk.before("rm x") == one
+            assert len(talk.host.plugins["p"].instance.seen) == 1
+            assert not (await talk.before("ls", "c2")).stopped
+            assert not (await talk.before("ls", "c2")).stopped
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_call_under_an_id_that_is_open_with_other_arguments_does_not_run(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent) as talk:
+            assert not (await talk.before("ls")).stopped
+            assert (await talk.before("rm x")).stopped
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_arguments_that_cannot_be_shown_are_denied_and_recorded(agent: str) -> None:
+    async def main() -> None:
+        deep: Any = "x"
+        for _ in range(150):
+            deep = [deep]
+        async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=denies_rm) as talk:
+            assert (await talk.hook("PreToolUse", tool_input={"command": deep}, tool_use_id="c1")).stopped
+            assert "TOOL_CALL_END" in talk.types()
+
+    go(main())
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_gate_that_hangs_or_crashes_and_a_host_in_a_hurry_are_no_yes(agent: str) -> None:
+    async def hangs(self: Any, call: ToolCall) -> Allow:  # noqa: ARG001
+        await asyncio.sleep(3600)
+        return Allow()
+
+    def crashes(self: Any, call: ToolCall) -> Allow:  # noqa: ARG001
+        raise ValueError
+
+    async def main() -> None:
+        for gate in (hangs, crashes):
+            async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=gate) as talk:
+                assert (await talk.before(within=0.2)).stopped
+                ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+                assert len(ended) == 1
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_without_its_journal_no_call_runs_and_no_observer_stands_in_the_way(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=denies_rm) as talk:
+            assert not (await talk.before("ls")).stopped
+            await talk.host.journal.close()
+            assert (await talk.before("ls", "c2")).stopped
+            assert not (await talk.hook("Stop")).goes_on
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_payload_of_another_shape_is_closed_and_the_reason_names_field_and_versions(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent) as talk:
+            payload = talk.payload("PreToolUse", tool_input=["echo hi"])
+            reply = await talk.conversations.reply(agent, "PreToolUse", json.dumps(payload).encode(), 9)
+            assert reply.exit_code == 2
+            assert "'tool_input' is list; expected an object" in reply.stderr
+            assert DIALECTS[agent].versions[0] in reply.stderr
+            observed = await talk.conversations.reply(agent, "Stop", b"\xff", 9)
+            assert observed.exit_code == 0
+
+    go(main())
+
+
+def test_an_agent_that_nobody_knows_is_refused() -> None:
+    async def main() -> None:
+        async with talk_of("claude") as talk:
+            reply = await talk.conversations.reply("emacs", "PreToolUse", b"{}", 9)
+            assert reply.exit_code == 2
+
+    go(main())
+
+
+def test_a_mandatory_plugin_that_needs_what_codex_cannot_serve_lets_nothing_run() -> None:
+    async def main() -> None:
+        given = setup(
+            make_plugin(ally_gate_permission=lambda self, request: None),  # noqa: ARG005
+            ["gate:permission"],
+            mandatory=True,
+        ).under("p")
+        async with Host(home=None, discover=False, plugins={"p": given}) as host:
+            assert not (await Talk(host, "claude").before()).stopped
+            assert (await Talk(host, "codex").before()).stopped
+
+    go(main())
+
+
+# --- turns ---
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_a_plugin_says_of_a_call_stands_beside_its_result(agent: str) -> None:
+    async def speaks(self: Any, event: Any) -> None:
+        await self.ally.add_message("user", f"I saw {event.tool_name}")
+
+    async def main() -> None:
+        grants = ["events:TOOL_CALL_END", "add_message:user"]
+        async with talk_of(agent, grants, ally_tool_call_end=speaks) as talk:
+            await talk.before()
+            assert (await talk.after()).context == "[plugin p] I saw Bash"
+            await talk.before(call_id="c2", command="ls")
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_prompt_is_gated_and_a_changed_one_is_blocked_with_the_changed_words(agent: str) -> None:
+    def gate(self: Any, message: Message) -> Deny | None:
+        self.seen.append(message.content)
+        return Deny("not that") if "bad" in message.content else None
+
+    def transform(self: Any, message: Message) -> Replace[Message] | None:  # noqa: ARG001
+        return Replace(evolve(message, content="[key]")) if SECRET in message.content else None
+
+    async def main() -> None:
+        grants = ["gate:user_message", "transform:user_message"]
+        hooks = {"ally_gate_user_message": gate, "ally_transform_user_message": transform}
+        async with talk_of(agent, grants, **hooks) as talk:
+            assert not (await talk.hook("UserPromptSubmit", prompt="hello")).stopped
+            assert (await talk.hook("UserPromptSubmit", prompt="bad")).stopped
+            assert (await talk.hook("UserPromptSubmit", prompt=f"use {SECRET}")).stopped
+            said = [each["content"] for each in await talk.events() if each["type"] == "USER_MESSAGE"]
+            assert said == ["hello"]
+            assert SECRET not in json.dumps(await talk.events())
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_what_no_person_wrote_is_no_message_of_the_person(agent: str) -> None:
+    def never(self: Any, message: Message) -> Deny:  # noqa: ARG001
+        return Deny("never")
+
+    async def main() -> None:
+        async with talk_of(agent, ["gate:user_message"], ally_gate_user_message=never) as talk:
+            assert not (await talk.hook("UserPromptSubmit", "subagent-2")).stopped
+            assert "USER_MESSAGE" not in talk.types()
+            assert (await talk.hook("UserPromptSubmit")).stopped
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_gate_of_stops_sends_the_agent_on_three_times_and_a_call_lets_it_again(agent: str) -> None:
+    def never(self: Any, stop: Stop) -> Deny:  # noqa: ARG001
+        return Deny("the tests fail")
+
+    async def main() -> None:
+        async with talk_of(agent, ["gate:stop"], ally_gate_stop=never) as talk:
+            await talk.hook("UserPromptSubmit")
+            for _ in range(2):
+                gone_on = [(await talk.hook("Stop")).goes_on for _ in range(4)]
+                assert gone_on == [True, True, True, False]
+                await talk.hook("UserPromptSubmit")
+            await talk.hook("Stop")
+            await talk.before()
+            await talk.after()
+            assert [(await talk.hook("Stop")).goes_on for _ in range(4)] == [True, True, True, False]
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_turn_has_one_beginning_and_one_end_and_its_calls_end_within_it(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent) as talk:
+            await talk.hook("SessionStart")
+            await talk.hook("UserPromptSubmit")
+            await talk.before()
+            await talk.after()
+            await talk.before(call_id="lost")
+            await talk.hook("Stop")
+            assert talk.types() == [
+                "SESSION_START", "USER_MESSAGE", "AGENT_START", "TOOL_CALL_START", "TOOL_CALL_END", "TOOL_CALL_START",
+                "ASSISTANT_MESSAGE", "TOOL_CALL_END", "AGENT_END",
+            ]  # fmt: skip
+            await talk.hook("UserPromptSubmit")
+            await talk.hook("UserPromptSubmit")
+            ends = [each for each in await talk.events() if each["type"] == "AGENT_END"]
+            assert [each.get("interruptionCause") for each in ends] == [None, "another prompt came"]
+            await talk.hook("SessionEnd")
+            assert f"{agent}-s1" not in talk.host.sessions
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_sub_agents_call_goes_on_when_the_turn_of_the_main_agent_ends(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent) as talk:
+            await talk.hook("UserPromptSubmit")
+            await talk.before(call_id="c9", agent_id="sub1")
+            await talk.before(call_id="c1")
+            await talk.hook("Stop")
+            await talk.hook("UserPromptSubmit")
+            assert not (await talk.after("fine", "c9", agent_id="sub1")).stopped
+            assert (await talk.after("late", "c1")).stopped
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_conversation_that_was_silent_is_closed_and_found_again(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent) as talk:
+            await talk.before()
+            assert talk.conversations.are_busy
+            await talk.conversations.close_silent(after=3600)
+            assert f"{agent}-s1" in talk.host.sessions
+            await talk.conversations.close_silent(after=0)
+            assert f"{agent}-s1" not in talk.host.sessions
+            assert not talk.conversations.are_busy
+            assert not (await talk.before(call_id="c2")).stopped
+
+    go(main())
+
+
+def test_claudes_permission_question_is_refused_waived_or_left_to_the_person() -> None:
+    def judges(self: Any, request: Any) -> Any:  # noqa: ARG001
+        return {"deny": Deny("no"), "allow": Allow(), "ask": Ask("?")}[request.arguments["how"]]
+
+    async def main() -> None:
+        grants = ["gate:permission", "gate:waive"]
+        async with talk_of("claude", grants, ally_gate_permission=judges) as talk:
+            found = {
+                how: await talk.hook("PermissionRequest", tool_input={"how": how}) for how in ("deny", "allow", "ask")
+            }
+            assert found["deny"].stopped
+            assert found["allow"] == Reaction(waived=True)
+            assert found["ask"] == Reaction()
+
+    go(main())
