@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.granted_paths import DATA, PROJECT
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["protected_places", "refused_files"]
 
+_HOME: Final = "where the plugins' consent, journal and secrets are kept"
 
-def protected_places(home: Home, found: Iterable[Found]) -> tuple[ProtectedPlace, ...]:
+
+def protected_places(home: Home | None, found: Iterable[Found]) -> tuple[ProtectedPlace, ...]:
     """Return what is kept from every plugin: the home, the code of plugins and the Python that runs them.
 
     Looks up where links lead. Blocks on files.
@@ -30,7 +32,7 @@ def protected_places(home: Home, found: Iterable[Found]) -> tuple[ProtectedPlace
     prefixes = {sys.prefix, sys.base_prefix, *(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))}
     # What is imported by the host runs as the host: an entry of its path is as good as a plugin's folder.
     folders = {folder for folder in sys.path if Path(folder).is_absolute()}
-    places = [ProtectedPlace(str(home.path), "where the plugins' consent, journal and secrets are kept")]
+    places = [ProtectedPlace(str(home.path), _HOME)] if home is not None else []
     places += [ProtectedPlace(path, "the Python of the host", is_readable=True) for path in sorted(prefixes)]
     places += [ProtectedPlace(path, "whose code the host runs", is_readable=True) for path in sorted(folders)]
     places += [

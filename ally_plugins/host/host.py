@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.failed_starts import remember_starts
+from ally_plugins.catalog.protected_places import protected_places
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.values.compat import override
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolResult
     from ally_plugins.contract.values.questions import AskPerson
     from ally_plugins.journal.leases import Lease
+    from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
 
@@ -187,7 +189,9 @@ class Host:
         await _off_loop(marks.open)
         # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
         # of them, must not find gates missing.
-        self._daemon_services = daemon_services = HostDaemonServices(services, self.home, replan=self._replan)
+        self._daemon_services = daemon_services = HostDaemonServices(
+            services, self.home, replan=self._replan, protected_places=self._protected_places
+        )
         self._plugin_set = plugin_set = self._new_plugin_set(daemon_services, marks)
         services.open_lanes = plugin_set.lanes
         services.handing_over = daemon_services.handing_over
@@ -240,6 +244,10 @@ class Host:
         """Compute the order of hooks anew, after a daemon has named its own."""
         if self._plugin_set is not None:
             self._plugin_set.replan()
+
+    def _protected_places(self) -> tuple[ProtectedPlace, ...]:
+        """Return what no plugin is given, whatever was granted; for a thread."""
+        return self.registry.protected_places() if self.registry is not None else protected_places(self.home, ())
 
     def _installed(self) -> list[PluginRecord]:
         """Return what is installed and wanted; a plugin given by code under the same name takes its place."""

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import ally_plugins
 from ally_plugins.contract.process_spec import running_python
-from ally_plugins.contract.values.errors import CannotExecute
+from ally_plugins.contract.values.errors import AllyError, CannotExecute
+from ally_plugins.policy.granted_files import names_project
 from ally_plugins.runtime.sandbox.box import Box
 from ally_plugins.runtime.sandbox.readable import (
     KERNEL,
@@ -27,10 +28,16 @@ from ally_plugins.runtime.sandbox.readable import (
 )
 from ally_plugins.runtime.sandbox.support import Support, gaps, support
 
+from .opened_files import OpenedFiles, opened_files
+
 if TYPE_CHECKING:
     from .remote_plugin import RemotePlugin
 
-__all__ = ["box_for"]
+__all__ = ["PROJECT_VARIABLE", "box_for"]
+
+PROJECT_VARIABLE: Final = "ALLY_PROJECT"
+"""The variable with the root of the project, for a plugin that was granted some of its files."""
+
 
 _SDK: Final = str(Path(ally_plugins.__file__).parent)
 _XDG: Final = {
@@ -48,12 +55,14 @@ def _machine() -> Support:
     return support()
 
 
-def box_for(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str]) -> Box | None:
+def box_for(
+    remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str], project: str | None = None
+) -> Box | None:
     """Return the sandbox for a command of a plugin, None for a plugin that is not placed in one.
 
-    `folder` is where the command begins, empty for its own data folder. None too on a machine that has no sandbox at
-    all: `list` and `doctor` say so. Raises CannotExecute where the operator has said `sandbox = "require"` and the
-    machine does not keep all.
+    `folder` is where the command begins, empty for its own data folder; `project` is the root of the session's project.
+    None too on a machine that has no sandbox at all: `list` and `doctor` say so. Raises CannotExecute where the
+    operator has said `sandbox = "require"` and the machine does not keep all, and for files that no plugin is given.
     """
     record = remote.record
     if record.placement != "sandbox":
@@ -70,23 +79,42 @@ def box_for(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapp
     tmp = remote.services.temporary_dir_of(remote.plugin.name)
     home = remote.services.data_dir_of(remote.plugin.name) or tmp
     grants = record.granted.grants
+    files = _granted_files(remote, command[0], home, project)
     network = any(grant.kind == "network" for grant in grants)
     named = [command[0], *(grant.target or grant.topic for grant in grants if grant.kind == "run")]
     path = env.get("PATH", os.defpath)
     found = [programs(name, folder or home, path) for name in named]
-    read = [*SYSTEM_FILES, *KERNEL]
+    read = [*SYSTEM_FILES, *KERNEL, *files.read]
     if network:
         read += [*NETWORK_FILES, *(env[name] for name in _CERTIFICATES if name in env)]
     return Box(
         home=home,
         tmp=tmp,
         read=_absolute(read),
+        write=files.write,
         # What it writes may be executed too: it could do itself whatever that does.
         run=_absolute([home, tmp, *SYSTEM, *_code(remote, command, folder, env), *_parts(found)]),
         network=network,
         env={"HOME": home, **{name: f"{home}/{at}" for name, at in _XDG.items()}, **dict.fromkeys(_TEMPORARY, tmp),
-             **_user_base(command[0])},
+             **_user_base(command[0]), **_project_variable(remote, project)},
     )  # fmt: skip
+
+
+def _project_variable(remote: RemotePlugin, project: str | None) -> dict[str, str]:
+    is_seen = project is not None and names_project(remote.record.granted)
+    return {PROJECT_VARIABLE: project} if project is not None and is_seen else {}
+
+
+def _granted_files(remote: RemotePlugin, program: str, home: str, project: str | None) -> OpenedFiles:
+    name, granted = remote.plugin.name, remote.record.granted
+    if not any(grant.kind == "files" for grant in granted.grants):
+        return OpenedFiles()
+    try:
+        places = remote.services.protected_places()
+    except AllyError as error:
+        text = f"{name!r} is not started: what it must not reach cannot be found out: {error}"
+        raise CannotExecute(text, plugin=name, program=program) from error
+    return opened_files(name, program, granted, project, home, places)
 
 
 def _parts(found: Sequence[Program]) -> Iterator[str]:

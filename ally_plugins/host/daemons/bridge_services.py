@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 
 from ally_plugins.contract.calls import RegisterTool
 from ally_plugins.contract.values.errors import CannotExecute, PluginError, PluginLoadError, ToolCallError
+from ally_plugins.contract.values.scope import SCOPE
 from ally_plugins.contract.values.verdicts import Ask
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.sockets.link import SocketLink
@@ -120,6 +121,11 @@ class BridgeServices:
             return Ask(f"{self.name} wants {call.tool_name} to be confirmed each time")
         return None
 
+    def _project(self) -> str | None:
+        """Return the project of the session that a program is run for."""
+        scope = SCOPE.get()
+        return self.remote.services.project_of(scope.session_id) if scope is not None else None
+
     async def run(self, program: Program) -> Ran:
         """Run a program of the plugin once, to its end. Raises CannotExecute, and TimeoutError with the end of stderr.
 
@@ -137,7 +143,7 @@ class BridgeServices:
             cwd=program.cwd,
             env=env,
             limits=remote.record.limits,
-            box=await asyncio.to_thread(box_for, remote, program.command, program.cwd, env),
+            box=await asyncio.to_thread(box_for, remote, program.command, program.cwd, env, self._project()),
         )
         grace = remote.record.config.process.get("shutdown_grace", GRACE)
         try:

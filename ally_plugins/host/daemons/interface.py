@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.host.sessions.activations import SessionActivations
     from ally_plugins.host.sockets.talkback import TalkBackServer
+    from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
     from ally_plugins.runtime.processes.launcher import Launcher
@@ -49,6 +50,14 @@ class DaemonServices(Protocol):
 
     def session_ids(self) -> tuple[str, ...]:
         """Return the ids of the open sessions."""
+        ...
+
+    def project_of(self, session_id: str | None) -> str | None:
+        """Return the root of the project that an open session is about."""
+        ...
+
+    def protected_places(self) -> tuple[ProtectedPlace, ...]:
+        """Return what no plugin is given. Blocks on files; raises ConfigError and ConsentError."""
         ...
 
     def data_dir_of(self, plugin: str) -> str | None:

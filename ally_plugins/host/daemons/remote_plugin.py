@@ -60,6 +60,8 @@ class RemotePlugin:
     lane: RemoteLane
     calls: DaemonCalls
     log: StderrLog
+    project: str | None = None
+    """The root of the project whose sessions this process is for; None for one that is for all sessions."""
     offers: DaemonOffers = field(init=False)
     bridged: BridgedPlugin | None = field(init=False, default=None)
     """The part of a plugin of another system that runs in the host, from its start on."""

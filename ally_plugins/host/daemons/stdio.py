@@ -65,7 +65,7 @@ class StdioOpener:
         daemon = await prepare(remote, self.daemon)
         link = self._link = new_link(remote, self._is_lost)
         env = remote.environment(daemon.env)
-        box = await asyncio.to_thread(box_for, remote, daemon.command, daemon.cwd, env)
+        box = await asyncio.to_thread(box_for, remote, daemon.command, daemon.cwd, env, remote.project)
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,

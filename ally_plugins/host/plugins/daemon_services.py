@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.bus.services import HostServices
     from ally_plugins.host.durable.feeds import Feeds
     from ally_plugins.host.sockets.talkback import TalkBackServer
+    from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
     from ally_plugins.runtime.processes.launcher import Launcher
@@ -31,9 +32,17 @@ __all__ = ["HostDaemonServices"]
 class HostDaemonServices:
     """Implements `daemons.interface.DaemonServices` for one host; it lives from the host's start to its stop."""
 
-    def __init__(self, services: HostServices, home: Home | None, *, replan: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        services: HostServices,
+        home: Home | None,
+        *,
+        replan: Callable[[], None],
+        protected_places: Callable[[], tuple[ProtectedPlace, ...]],
+    ) -> None:
         self.app = services.app
         self.replan = replan
+        self.protected_places = protected_places
         self.home = home
         self.activations = services.activations
         self._services = services
@@ -85,6 +94,11 @@ class HostDaemonServices:
     def session_ids(self) -> tuple[str, ...]:
         """Return the ids of the open sessions."""
         return tuple(self._services.sessions)
+
+    def project_of(self, session_id: str | None) -> str | None:
+        """Return the root of the project that an open session is about."""
+        session = self._services.sessions.get(session_id) if session_id is not None else None
+        return session.project if session is not None else None
 
     def data_dir_of(self, plugin: str) -> str | None:
         """Return the plugin's own directory, made when it is not there; None for a host without a home."""
