@@ -12,15 +12,17 @@ from langchain_core.tools import ToolException
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.types import Command, interrupt
 
+from ally_plugins.adapters.kit.plugin_tools import call_offered, text_for_model
+from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.tool_calls import CallDeferred, UnshownCall
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
-from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError, error_text
+from ally_plugins.contract.values.errors import EventError, GateRefused, HostError, error_text
 from ally_plugins.contract.values.shown import shown_text
 from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call
 
 from .messages import text_of
-from .runs import Stopped, messages_in
+from .runs import messages_in
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ToolCallRequest  # noqa: TC004 - nobody reads these annotations at run time
@@ -64,11 +66,11 @@ class GraphCall:
         Raises GraphInterrupt when the question, or the tool's own, waits for another run, and what the tool raises.
         """
         try:
-            with self.run.stops(can_stop=self.can_stop):
+            with self.run.stoppable(can_stop=self.can_stop):
                 after = await self._carry_out(lambda call: self._result(call, handler), not_run)
         except Postponed as postponed:
             raise postponed.__cause__ or postponed from None
-        except Stopped as stopped:  # the graph ends behind this step, with a result for each call
+        except Interrupted as stopped:  # the graph ends behind this step, with a result for each call
             return self._message(f"interrupted: {stopped}")
         except HostError as error:
             return self._message(f"not run: {error}")
@@ -162,11 +164,8 @@ class GraphCall:
         """Run the tool with what plugins were shown, and return what the model is to read of it."""
         request, tool = self.request, self.run.offered.get(self._name)
         if request.tool is None and tool is not None:
-            try:
-                self._before = await self.run.work.call_plugin_tool(tool, call.arguments)
-            except ArgumentsError as error:
-                self._before = ToolResult(success=False, error=str(error))
-            self._value = self._message(_text(self._before), is_error=not self._before.success)
+            self._before = await call_offered(self.run.work, tool, call.arguments)
+            self._value = self._message(text_for_model(self._before), is_error=not self._before.success)
             return self._before
         try:
             self._value = await handler(request.override(tool_call={**request.tool_call, "args": thaw(call.arguments)}))
@@ -191,20 +190,15 @@ class GraphCall:
             self.run.work.failed(error, after.error or "")
             if is_same or isinstance(error, GraphBubbleUp):
                 raise error
-            raise ToolException(_text(after)) from None
+            raise ToolException(text_for_model(after)) from None
         if is_same:
             return self._value  # type: ignore[no-any-return]
-        message = self._message(_text(after), is_error=not after.success)
+        message = self._message(text_for_model(after), is_error=not after.success)
         return message if before is None else _replaced(self._value, message)
 
     def _message(self, text: str, *, is_error: bool = True) -> ToolMessage:
         status = "error" if is_error else "success"
         return ToolMessage(text, name=self._name, tool_call_id=self.request.tool_call["id"], status=status)
-
-
-def _text(result: ToolResult) -> str:
-    """Return what the model is to read of a result."""
-    return result.output if result.success else result.error or result.output or "it failed without a reason"
 
 
 def _messages(value: Any) -> list[BaseMessage]:

@@ -19,7 +19,7 @@ from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["CUT", "answered", "convert", "is_persons", "message_for", "text_of", "unwoven", "with_text", "woven"]
+__all__ = ["CUT", "answered", "convert", "is_persons", "message_for", "text_of", "with_text", "woven"]
 
 CUT: Final = "not run: the turn was interrupted"
 
@@ -124,15 +124,3 @@ def woven(messages: Iterable[BaseMessage], session_id: str) -> Weaver:
             refuse_cut_call(call["name"] or "", call["args"])
         items += [(message, shown) for shown in convert(message)]
     return Weaver(items, session_id)
-
-
-def unwoven(weaver: Weaver, after: Iterable[Message]) -> list[BaseMessage]:
-    """Return the framework's messages as plugins' transforms left them."""
-    made: list[BaseMessage] = []
-    for original, shown, message in weaver.woven(after):
-        if shown is not None and message.content == shown.content:
-            made.append(original)
-        else:
-            own = shown is not None and message.source_plugin is None
-            made.append(with_text(original, message.content) if own else message_for(message))
-    return made

@@ -24,6 +24,7 @@ from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.blocking import run_around, run_blocking
 from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.kit.kit import AgentKit
+from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
@@ -32,7 +33,7 @@ from ally_plugins.contract.values.events import ModelResponse as Responded
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
 from .requests import model_name, settled, transformed
-from .runs import OPEN, PluginRun, Stopped, ended, graph_run, loop_below, messages_in, running_loop
+from .runs import OPEN, PluginRun, ended, graph_run, loop_below, messages_in, running_loop
 from .serves import SERVES
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             run.work.requested(model_name(request), len(request.messages))
             began, response = perf_counter(), None
             try:
-                with run.stops(can_stop=can_stop):
+                with run.stoppable(can_stop=can_stop):
                     response = await handler(await transformed(run, request))
                     for each in response.result:
                         _responded(run.work, request, each, _since(began))
@@ -207,7 +208,7 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
                 if response is None:
                     name = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
                     run.work.responded(Responded(duration_ms=_since(began), stop_reason=name, **run.work.about))
-                if isinstance(error, Stopped):
+                if isinstance(error, Interrupted):
                     raise GraphDrained(str(error)) from None
                 raise
             for message in response.result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
@@ -12,17 +12,16 @@ from langchain_core.tools import StructuredTool
 from langgraph.constants import TAG_NOSTREAM
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
-from ally_plugins.adapters.kit.model_requests import changed_prompt, changed_request
+from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.conversation import PromptSection
-from ally_plugins.contract.values.inert import for_model
 
-from .messages import message_for, text_of, unwoven, with_text, woven
+from .messages import message_for, text_of, with_text, woven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from langchain.agents.middleware import ModelRequest, ModelResponse
+    from langchain_core.messages import BaseMessage
 
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import Message
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from .runs import PluginRun
 
 __all__ = ["model_name", "settled", "transformed"]
-
-_SECTION: Final = "instructions-"
 
 
 async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelRequest[Any]:
@@ -42,20 +39,16 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
     run.offered = {tool.name: tool for tool in run.work.offered(taken=names)}
     if run.offered:
         changes["tools"] = [*request.tools, *map(_tool, run.offered.values())]
-    session = run.work.live.session
-    tail: tuple[Message, ...] = ()
-    if not session.is_closed and session.wants("system_prompt"):
-        blocks = _blocks(request.system_message)
-        sections = tuple(PromptSection(f"{_SECTION}{n}", each["text"]) for n, each in enumerate(blocks, 1))
-        after, tail = await changed_prompt(run.work, sections)
-        if after != sections:
-            changes["system_message"] = _prompt(request.system_message, blocks, after)
-    if not session.is_closed and session.wants("model_request"):
+    blocks = _blocks(request.system_message)
+    prompt, tail = await changed_blocks(run.work, blocks, like={"type": "text"})
+    if prompt is not blocks:
+        changes["system_message"] = _prompt(request.system_message, prompt)
+    if run.work.wants("model_request"):
         weaver = woven(request.messages, run.work.live.id)
         name, settings = model_name(request), request.model_settings
         left, changed = await changed_request(run.work, name, weaver.messages, settings)
         if left is not None:
-            changes["messages"] = unwoven(weaver, left)
+            changes["messages"] = list(weaver.rebuilt(left, _with_content, message_for))
         if changed is not None:
             changes["model_settings"] = changed
     if tail:
@@ -87,26 +80,23 @@ def _tool(tool: AgentTool) -> StructuredTool:
 
 
 def _blocks(prompt: SystemMessage | None) -> list[Any]:
-    """Return the texts of a prompt, each with what else stands beside it (the end of what a provider caches)."""
+    """Return a prompt's blocks; what is no text (the end of what a provider caches) is among them."""
     if prompt is None:
         return []
     content = [prompt.content] if isinstance(prompt.content, str) else prompt.content
-    blocks = [{"type": "text", "text": each} if isinstance(each, str) else each for each in content]
-    return [each for each in blocks if isinstance(each.get("text"), str)]
+    return [{"type": "text", "text": each} if isinstance(each, str) else each for each in content]
 
 
-def _prompt(before: SystemMessage | None, blocks: list[Any], after: Iterable[PromptSection]) -> SystemMessage | None:
-    own = {f"{_SECTION}{number}": each for number, each in enumerate(blocks, 1)}
-    made = [
-        {**own[each.name], "text": each.text} if each.name in own else {"type": "text", "text": for_model(each.text)}
-        for each in after
-    ]
-    if not made:
+def _prompt(before: SystemMessage | None, blocks: list[Any]) -> SystemMessage | None:
+    if not blocks:
         return None
     if before is not None and not isinstance(before.content, str):
-        others = [each for each in before.content if isinstance(each, dict) and not isinstance(each.get("text"), str)]
-        return before.model_copy(update={"content": [*made, *others]})
-    return SystemMessage("\n\n".join(each["text"] for each in made))
+        return before.model_copy(update={"content": blocks})
+    return SystemMessage("\n\n".join(each["text"] for each in blocks))
+
+
+def _with_content(message: BaseMessage, now: Message) -> BaseMessage:
+    return with_text(message, now.content)
 
 
 def _held(model: Any) -> Any:

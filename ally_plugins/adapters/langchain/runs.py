@@ -10,7 +10,7 @@ stands here; it is the one place where the end of every run comes by, in the tas
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +27,7 @@ from ally_plugins.contract.values.compat import override
 from .messages import convert, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
     from uuid import UUID
 
     from langchain_core.runnables import RunnableConfig
@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool  # noqa: TC004
     from ally_plugins.contract.values.errors import GateRefused  # noqa: TC004
 
-__all__ = ["OPEN", "PluginRun", "Stopped", "ended", "graph_run", "loop_below", "messages_in", "running_loop"]
-
-
-class Stopped(Exception):
-    """What a task was cancelled for: the run is interrupted, with this cause."""
+__all__ = ["OPEN", "PluginRun", "ended", "graph_run", "loop_below", "messages_in", "running_loop"]
 
 
 @define(eq=False)
@@ -59,44 +55,25 @@ class PluginRun:
     refused: GateRefused | None = field(init=False, default=None)
     """Why the person's message, or an answer of the model, was withheld: the run ends with it."""
     under_way: UnderWay = field(init=False)
-    stoppable: set[asyncio.Task[Any]] = field(init=False, factory=set)
-    """What is cancelled when the run is interrupted."""
     has_begun: bool = field(init=False, default=False)
     _outcome: dict[str, Any] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.under_way = UnderWay(self._close)
-        self.work.stop = self.stop
+        self.work.stop = self._drain
 
     def follow(self, messages: Sequence[BaseMessage]) -> None:
         """Copy what is new in the history into the session's conversation."""
         self.work.follow(messages, convert)
 
-    def stop(self) -> None:
-        """Let the graph end before its next step, with what runs in this one cancelled; from any thread."""
+    def _drain(self) -> None:
+        """Let the graph end before its next step."""
         if self.control is not None:
             self.control.request_drain(self.work.interruption_cause or "interrupted")
-        for task in list(self.stoppable):
-            with suppress(RuntimeError):  # its loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
 
-    @contextmanager
-    def stops(self, *, can_stop: bool) -> Generator[None]:
-        """Let a block be cancelled when the run is interrupted. Raises Stopped then."""
-        own = asyncio.current_task() if can_stop else None
-        if own is None:
-            yield
-            return
-        self.stoppable.add(own)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if self.work.interruption_cause is None:
-                raise
-            own.uncancel()  # it was cancelled for this alone
-            raise Stopped(self.work.interruption_cause) from None
-        finally:
-            self.stoppable.discard(own)
+    def stoppable(self, *, can_stop: bool) -> AbstractContextManager[None]:
+        """Return what lets a block be cancelled when the run is interrupted, and raises Interrupted then."""
+        return self.work.stoppable() if can_stop else nullcontext()
 
     async def end(self, output: Any = None, error: BaseException | None = None) -> None:
         """Take leave of the graph: AGENT_END comes behind the last of its calls."""
