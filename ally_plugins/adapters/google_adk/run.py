@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,6 @@ class PluginRun:
         """Calls that may run, with their final arguments, by id."""
         self.context: Any = None
         self._said: str | None = None
-        self.is_refused = False
-        """Whether plugins withheld the answer, which ends the turn."""
         work.stop = self._stop
 
     # --- the run ---
@@ -50,7 +47,7 @@ class PluginRun:
     def is_stopped(self) -> bool:
         """Whether it ended, or is to end, before the agent had said all."""
         return (
-            self.is_refused
+            self.work.refusal is not None
             or self.work.is_ended
             or self.work.interruption_cause is not None
             or bool(self.context and self.context.is_aborted)
@@ -139,13 +136,14 @@ class PluginRun:
         parts: list[Part] = (response.content.parts if response.content is not None else None) or []
         if response.partial:  # of a stream, which is held where somebody gates or transforms the answer
             return response.model_copy(update={"content": None}) if parts and work.answer_hold is not None else None
+        work.received(by=context.agent_name)
         try:
             after = await self._answered(parts)
         except BaseException as error:
             work.model_failed(error, by=context.agent_name)
             raise
         self._said = text_of(after) or None
-        told = [] if self.is_refused else after  # its thoughts may say what was withheld
+        told = after if work.refusal is None else []  # its thoughts may say what was withheld
         reason = response.finish_reason or response.error_code
         work.model_answered(
             text_of(told),
@@ -167,7 +165,6 @@ class PluginRun:
             left = parts if after == text else with_text(parts, after)
             made = [await self._structured(part) for part in left]
         except AnswerRefused as refusal:
-            self.is_refused = True
             return [Part(text=refusal.kept)]
         return parts if all(map(is_, made, parts)) and len(made) == len(parts) else made
 
@@ -176,11 +173,10 @@ class PluginRun:
         call = part.function_call
         if call is None or call.name != "set_model_response":
             return part
-        given = json.dumps(call.args, ensure_ascii=False)
-        after = await self.work.answered(given, is_structured=True)
-        if after == given:
+        after = await self.work.answered_data(call.args)
+        if after is call.args:
             return part
-        return part.model_copy(update={"function_call": call.model_copy(update={"args": json.loads(after)})})
+        return part.model_copy(update={"function_call": call.model_copy(update={"args": after})})
 
 
 def ungated_tools(request: Any) -> tuple[str, ...]:

@@ -190,6 +190,7 @@ class BlockingWork:
     follow = passed_on(AgentWork.follow)
     offered = passed_on(AgentWork.offered)
     requested = passed_on(AgentWork.requested)
+    received = passed_on(AgentWork.received)
     responded = passed_on(AgentWork.responded)
     thought = passed_on(AgentWork.thought)
     said = passed_on(AgentWork.said)

@@ -69,6 +69,7 @@ class AgentWork(AnswerRun):
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
     _requested_at: dict[str, float] = field(init=False, factory=dict)
+    _took: dict[str, float] = field(init=False, factory=dict)
     _began: float = field(init=False, factory=perf_counter)
     _failure: tuple[BaseException | None, str] = field(init=False, default=(None, ""))
 
@@ -222,6 +223,11 @@ class AgentWork(AnswerRun):
         # After the event: what its listeners take is not the model's time.
         self._requested_at[by] = perf_counter()
 
+    def received(self, *, by: str = "") -> None:
+        """Stop the clock of a request that has its answer: what plugins do about that is not the model's time."""
+        if by in self._requested_at:
+            self._took[by] = perf_counter() - self._requested_at[by]
+
     def model_answered(
         self, text: str, /, *, thoughts: Iterable[str] = (), window: int | None = None, by: str = "", **response: Any
     ) -> None:
@@ -244,9 +250,9 @@ class AgentWork(AnswerRun):
         self._respond(by, stop_reason="interrupted" if was_stopped else type(error).__name__)
 
     def _respond(self, by: str, **fields: Any) -> None:
-        began = self._requested_at.pop(by, None)
+        began, took = self._requested_at.pop(by, None), self._took.pop(by, None)
         if began is not None:
-            took = round((perf_counter() - began) * 1000, 3)
+            took = round(1000 * (perf_counter() - began if took is None else took), 3)
             self.responded(ModelResponse(duration_ms=took, **fields, **self.about))
 
     def responded(self, response: ModelResponse) -> None:

@@ -7,9 +7,8 @@ Each hook is there twice, for graphs that a task drives and such that a thread d
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary
@@ -28,7 +27,6 @@ from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
-from ally_plugins.contract.values.events import ModelResponse as Responded
 
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
@@ -197,23 +195,18 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             raise run.refused
         async with run.under_way:
             run.work.requested(model_name(request), len(request.messages))
-            began, response = perf_counter(), None
             try:
                 with run.stoppable(can_stop=can_stop):
                     response = await handler(await transformed(run, request))
-                    for each in response.result:
-                        _responded(run.work, request, each, _since(began))
+                    run.work.received()
+                    answer = next((each for each in response.result if isinstance(each, AIMessage)), None)
                     response = await settled(run, response)
             except BaseException as error:
-                if response is None:
-                    name = "interrupted" if isinstance(error, GeneratorExit) else type(error).__name__
-                    run.work.responded(Responded(duration_ms=_since(began), stop_reason=name, **run.work.about))
+                run.work.model_failed(error)
                 if isinstance(error, Interrupted):
                     raise GraphDrained(str(error)) from None
                 raise
-            for message in response.result:
-                if isinstance(message, AIMessage) and (text := text_of(message)) and run.refused is None:
-                    run.work.said(text)
+            _responded(run.work, request, answer, response.result if run.refused is None else ())
             return response
 
     # --- tools ---
@@ -242,21 +235,22 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     @hook_config(can_jump_to=["end"])
     def before_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_agent` does."""
-        self._check_loop(get_config())
-        return run_blocking(self.abefore_agent(state, runtime))
+        return self._waited_for(self.abefore_agent, state, runtime)
 
     @override
     def before_model(self, state: Any, runtime: Any) -> Update:
         """Do as `abefore_model` does."""
-        self._check_loop(get_config())
-        return run_blocking(self.abefore_model(state, runtime))
+        return self._waited_for(self.abefore_model, state, runtime)
 
     @override
     @hook_config(can_jump_to=["model"])
     def after_agent(self, state: Any, runtime: Any) -> Update:
         """Do as `aafter_agent` does."""
+        return self._waited_for(self.aafter_agent, state, runtime)
+
+    def _waited_for(self, hook: Callable[..., Coroutine[Any, Any, Update]], state: Any, runtime: Any) -> Update:
         self._check_loop(get_config())
-        return run_blocking(self.aafter_agent(state, runtime))
+        return run_blocking(hook(state, runtime))
 
     @override
     def wrap_model_call(
@@ -293,31 +287,22 @@ def _unseen(request: ToolCallRequest, handler: Any) -> str | None:
     return None
 
 
-def _since(began: float) -> float:
-    return round((perf_counter() - began) * 1000, 3)
-
-
-def _responded(work: AgentWork, request: ModelRequest[Any], message: BaseMessage, took: float) -> None:
-    """Tell of one message of a response: its counts, its thoughts, and how full the window is."""
-    if not isinstance(message, AIMessage):
-        return
-    usage, details = message.usage_metadata, message.response_metadata
-    cached: Any = usage.get("input_token_details", {}) if usage else {}
-    work.responded(
-        Responded(
-            model=details.get("model_name") or model_name(request),
-            input_tokens=usage["input_tokens"] if usage else None,
-            output_tokens=usage["output_tokens"] if usage else None,
-            cache_read_tokens=cached.get("cache_read") or None,
-            cache_creation_tokens=cached.get("cache_creation") or None,
-            stop_reason=details.get("finish_reason") or details.get("stop_reason"),
-            duration_ms=took,
-            **work.about,
-        )
+def _responded(
+    work: AgentWork, request: ModelRequest[Any], answer: AIMessage | None, shown: Sequence[BaseMessage]
+) -> None:
+    """Tell of a response: its counts, how full the window is, and what is `shown` of it."""
+    usage: Any = (answer.usage_metadata if answer is not None else None) or {}
+    details, cached = answer.response_metadata if answer is not None else {}, usage.get("input_token_details", {})
+    said = [message for message in shown if isinstance(message, AIMessage)]
+    blocks = [block for message in said for block in message.content_blocks if block["type"] == "reasoning"]
+    work.model_answered(
+        "".join(map(text_of, said)),
+        thoughts=[str(block.get("reasoning", "")) for block in blocks],
+        window=(request.model.profile or {}).get("max_input_tokens"),
+        model=details.get("model_name") or model_name(request),
+        input_tokens=usage.get("input_tokens"),
+        output_tokens=usage.get("output_tokens"),
+        cache_read_tokens=cached.get("cache_read") or None,
+        cache_creation_tokens=cached.get("cache_creation") or None,
+        stop_reason=details.get("finish_reason") or details.get("stop_reason"),
     )
-    for block in message.content_blocks:
-        if block["type"] == "reasoning" and (thought := block.get("reasoning")):
-            work.thought(thought)
-    if usage:
-        window = work.kit.context_window or (request.model.profile or {}).get("max_input_tokens")
-        work.used(usage["input_tokens"] + usage["output_tokens"], window)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +112,14 @@ async def settled(run: PluginRun, response: ModelResponse[Any]) -> ModelResponse
     if message is None or not run.work.live.session.wants("answer"):
         return response
     outputs = {each.tool_call_id for each in response.result if isinstance(each, ToolMessage)}
-    pieces = [json.dumps(each["args"], default=repr) for each in message.tool_calls if each["id"] in outputs]
-    is_structured = response.structured_response is not None
+    made = [each["args"] for each in message.tool_calls if each["id"] in outputs]
+    work, text = run.work, text_of(message)
+    is_structured = response.structured_response is not None and not made
     try:
-        text = text_of(message)
-        left = await run.work.answered(text, is_structured=is_structured and not pieces)
-        after = [await run.work.answered(piece, is_structured=True) for piece in pieces]
-        if after != pieces or (left != text and is_structured and not pieces):
-            raise AnswerRefused("a transform has changed structured output, which cannot be done here")  # noqa: TRY301
+        left = await work.answered(text, is_structured=is_structured)
+        after = [await work.answered_data(each) for each in made]
+        if after != made or (is_structured and left != text):
+            raise work.withheld("a transform has changed structured output, which cannot be done here")
     except AnswerRefused as refusal:
         run.refused = refusal
         kept = AIMessage(refusal.kept, id=message.id, response_metadata=message.response_metadata)

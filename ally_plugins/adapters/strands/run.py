@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +185,7 @@ class PluginRun:
                     yield event
                 else:
                     held.append(event)
+            work.received()
             if answer is not None and answer.stop_reason != "cancelled":
                 before, answer = answer, await self._answered(answer)
                 held = held if answer is before else [TypedEvent({"data": text_of(answer.message["content"])})]
@@ -223,9 +223,8 @@ class PluginRun:
         tool = self.agent.tool_registry.dynamic_tools.get(use["name"])
         if tool is None or tool.tool_type != "structured_output":
             return block
-        given = json.dumps(use["input"], ensure_ascii=False)
-        after = await self.work.answered(given, is_structured=True)
-        return block if after == given else {"toolUse": {**use, "input": json.loads(after)}}
+        after = await self.work.answered_data(use["input"])
+        return block if after is use["input"] else {"toolUse": {**use, "input": after}}
 
     def _responded(self, model: Any, answer: ModelStopReason) -> None:
         usage, window = answer.usage, getattr(model, "context_window_limit", None)
