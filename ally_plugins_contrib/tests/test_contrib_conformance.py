@@ -44,8 +44,9 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
         (LoopGuard, {"add_message:user", "emit_event", "gate:tool_call"}),
         (
             SecretGuard,
-            {"gate:message", "gate:tool_call"}
-            | {"transform:plugin_message", "transform:tool_input", "transform:tool_output", "transform:user_message"},
+            {"gate:answer:sentence", "gate:message", "gate:tool_call", "gate:user_message"}
+            | {"transform:answer", "transform:plugin_message", "transform:user_message"}
+            | {"transform:tool_input", "transform:tool_output"},
         ),
         (SessionNotes, {"actions", "emit_event", "get_context:focus", "tools", "transform:system_prompt"}),
         (TestWatch, {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}),

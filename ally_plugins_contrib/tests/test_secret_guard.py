@@ -5,6 +5,7 @@ No credential is written out in this file: each is put together, so that no scan
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import runpy
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import GateRefused, ToolCall, ToolResult, hookimpl
+from ally_plugins import GateRefused, Message, ToolCall, ToolResult, hookimpl
+from ally_plugins.testing import PluginHarness
 from ally_plugins_contrib.secret_guard import SecretGuard
 from ally_plugins_contrib.secret_guard.patterns import find_kind, redact_text
 from ally_plugins_contrib.secret_guard.redacting import find_hidden, redact, redact_all
@@ -310,6 +312,70 @@ def test_what_the_person_types_is_redacted_before_it_is_recorded(ally_harness: S
     assert "use [redacted:github-token], in base64 [redacted:github-token]" in str(harness.events)
     assert GITHUB not in str(harness.events)
     assert encoded not in str(harness.events)
+
+
+ENCODED = base64.b64encode(GITHUB.encode()).decode()
+
+
+def test_an_answer_is_redacted_before_it_is_shown_and_recorded(ally_harness: Start) -> None:
+    harness = ally_harness(SecretGuard)
+    shown = harness.model_answers(f"the key is {GITHUB}, in base64 {ENCODED}")
+    assert shown.content == "the key is [redacted:github-token], in base64 [redacted:github-token]"
+    assert harness.model_answers("all is well").content == "all is well"
+    assert GITHUB not in str(harness.events)
+    assert ENCODED not in str(harness.events)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps({"keys": [{"token": GITHUB}], "note": ENCODED}),
+        json.dumps({GITHUB: 1, "é": ENCODED}),
+        json.dumps(f"it is {GITHUB}"),
+        json.dumps({"token": GITHUB}).replace("ghp_", "\\u0067hp\\u005f"),
+        json.dumps([GITHUB[:20], GITHUB[20:]]),
+    ],
+)
+def test_of_a_structured_answer_it_is_json_that_is_left(text: str, ally_harness: Start) -> None:
+    shown = ally_harness(SecretGuard).model_answers(text, is_structured=True).content
+    assert find_hidden(json.loads(shown)) is None
+    assert "[redacted:github-token]" in shown
+    clean = '{"a": [1, "x"],"b":null}'
+    assert ally_harness(SecretGuard).model_answers(clean, is_structured=True).content == clean
+    with pytest.raises(GateRefused, match=r"the answer holds a credential \(github-token\)"):
+        ally_harness(SecretGuard, grants=["gate:answer"]).model_answers(text, is_structured=True)
+
+
+class Blind(SecretGuard):
+    """Stands for a guard whose transforms fail, and are left out of the chain then."""
+
+    @hookimpl
+    def ally_transform_answer(self, message: Message) -> None:
+        raise MemoryError(message.role)
+
+    @hookimpl
+    def ally_transform_user_message(self, message: Message) -> None:
+        raise MemoryError(message.role)
+
+
+@pytest.mark.parametrize("text", [f"it is {GITHUB}", f"it is {ENCODED}", f'it is "{GITHUB[:20]}" + "{GITHUB[20:]}"'])
+def test_what_its_transforms_have_left_in_words_is_denied(text: str, ally_harness: Start) -> None:
+    for harness in (ally_harness(Blind), ally_harness(SecretGuard, grants=["gate:answer", "gate:user_message"])):
+        with pytest.raises(GateRefused, match=r"the answer holds a credential \(github-token\)") as caught:
+            harness.model_answers(text)
+        with pytest.raises(GateRefused, match=r"what you wrote holds a credential \(github-token\)"):
+            harness.person_says(text)
+        assert harness.model_answers("all is well").content == harness.person_says("all is well").content
+        assert GITHUB[20:] not in f"{caught.value}{harness.events}"
+
+
+def test_by_its_gate_alone_an_answer_is_held_by_sentences_and_with_its_transform_whole() -> None:
+    async def hold(grants: list[str] | None = None) -> str | None:
+        async with PluginHarness(SecretGuard, grants=grants) as harness:
+            return harness.session.answer_hold
+
+    assert asyncio.run(hold()) == "whole"
+    assert asyncio.run(hold(["gate:answer:sentence"])) == "sentence"
 
 
 def test_output_error_and_data_are_redacted(ally_harness: Start) -> None:

@@ -115,7 +115,9 @@ def test_it_runs_as_nobody_on_a_read_only_system_with_a_home_in_memory_and_the_i
     assert answers == ["ok", 200, "four", 200, "it is late"]
     assert key not in str([request.messages for request in model.requests])
     lines = [json.loads(line) for line in output.read_text().splitlines() if line.startswith('{"event_type"')]
-    assert [(line["event_type"], line["event_data"]["verdict"]) for line in lines] == [("DECISION", "allow")]
+    assert {(line["event_type"], line["event_data"]["verdict"]) for line in lines} == {("DECISION", "allow")}
+    kinds = [line["event_data"]["kind"] for line in lines]
+    assert kinds == ["user_message", "tool_call", "answer", "user_message", "answer"]
     assert list(memory.iterdir()) == []  # it was in memory, and is gone with it
 
 

@@ -1,4 +1,4 @@
-"""secret-guard: redacts credentials in tool input, tool output and messages; denies what it cannot redact.
+"""secret-guard: redacts credentials in tool input, tool output, messages and answers; denies what it cannot redact.
 
 It says which kind it found, never what. Its hooks are plain functions: searching a large output is work for the
 plugin's own thread, not for the host's loop. Its transforms come late, and last of all when the operator makes it
@@ -7,6 +7,7 @@ mandatory, so that nothing is put back behind it.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins import Ally, Deny, Message, Replace, ToolCall, ToolResult, evolve, hookimpl
@@ -49,6 +50,13 @@ class SecretGuard:
         return Replace(evolve(message, content=content))
 
     @hookimpl(trylast=True)
+    def ally_transform_answer(self, message: Message) -> Replace[Message] | None:
+        content = _redact_answer(message)
+        if content == message.content:
+            return None
+        return Replace(evolve(message, content=content))
+
+    @hookimpl(trylast=True)
     def ally_transform_plugin_message(self, message: Message) -> Replace[Message] | None:
         content = redact(message.content)
         if content == message.content:
@@ -62,6 +70,31 @@ class SecretGuard:
     @hookimpl
     def ally_gate_message(self, message: Message) -> Deny | None:
         return _deny({"content": message.content})
+
+    @hookimpl
+    def ally_gate_user_message(self, message: Message) -> Deny | None:
+        return _deny_text(message, "what you wrote")
+
+    @hookimpl
+    def ally_gate_answer(self, message: Message) -> Deny | None:
+        return _deny_text(message, "the answer")
+
+
+def _redact_answer(message: Message) -> str:
+    """Return an answer without credentials; of a structured one the values are looked at, so that it stays JSON."""
+    if not message.metadata.get("isStructured"):
+        return str(redact_all(message.content))
+    value = json.loads(message.content)
+    redacted = redact_all(value)
+    return message.content if redacted == value else json.dumps(redacted, ensure_ascii=False)
+
+
+def _deny_text(message: Message, what: str) -> Deny | None:
+    """Deny a text with a credential in it: its transform was not granted, has failed, or could not take it out."""
+    kind = find_hidden(message.content)
+    if kind is None and message.metadata.get("isStructured"):
+        kind = find_hidden(json.loads(message.content))  # which may be escaped in the text
+    return None if kind is None else Deny(f"{what} holds a credential ({kind})", sensitive=True)
 
 
 def _deny(values: Mapping[str, Any]) -> Deny | None:
