@@ -120,11 +120,27 @@ def serves() -> str:
     return "\n".join(["| adapter | gates | transforms | events that never come |", "|---|---|---|---|", *rows])
 
 
+def coding_agents() -> str:
+    """Return a row for each coding agent: what it serves, what not, and what only partly."""
+    from ally_plugins.adapters.coding.dialects import DIALECTS
+
+    parts = []
+    for name, dialect in DIALECTS.items():
+        served, missing = dialect.serves, sorted(each for each in dialect.serves.missing if ":" in each)
+        parts.append(f"### `{name}`, seen in version {', '.join(dialect.versions)}\n")
+        parts.append(f"Gates: {_names(served.gates)}. Transforms: {_names(served.transforms)}.")
+        parts.append(f"Not served: {_names(frozenset(missing))}.\n")
+        parts += [f"- `{grant}`: {why}." for grant, why in dialect.limits.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
 def served_by_adapters() -> dict[str, Serves]:
     """Return what each adapter's module `serves` says, by the framework's name."""
     from ally_plugins import adapters
 
-    names = sorted(path.parent.name for path in Path(adapters.__path__[0]).glob("*/serves.py"))
+    # The kit's module is what the others derive theirs from.
+    names = sorted({path.parent.name for path in Path(adapters.__path__[0]).glob("*/serves.py")} - {"kit"})
     return {
         name.replace("_", "-"): importlib.import_module(f"ally_plugins.adapters.{name}.serves").SERVES for name in names
     }
@@ -290,6 +306,7 @@ def _type(annotation: Any) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "coding agents": coding_agents,
     "observe hooks": lambda: hooks("observe"),
     "gate hooks": lambda: hooks("gate"),
     "transform hooks": lambda: hooks("transform"),

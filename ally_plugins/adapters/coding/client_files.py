@@ -74,7 +74,7 @@ def lay_client(home: Home, python: str | None = None, starts: Sequence[str] | No
     client = client_file(home)
     python = python or find_python()
     command = starts or (sys.executable, "-m", "ally_plugins", "serve", "--home", str(home.path), "--app", home.app)
-    source = files(__package__).joinpath("hook_client.py").read_bytes()
+    source = files("ally_plugins.adapters.coding").joinpath("hook_client.py").read_bytes()
     try:
         write_atomically(client.with_name(_MODULE), source, follow=False)
         write_atomically(client.with_name(STARTER), "\n".join(command).encode(), follow=False)

@@ -90,14 +90,15 @@ class Conversations:
 
     async def _once(self, dialect: Dialect, event: str, payload: bytes) -> Reply:
         hook = dialect.read(event, payload)
-        if hook.tool is None or hook.tool.call.call_id is None:
-            return await self._answer(dialect, hook)
-        # The same about the same call: an agent that runs two hooks of ours asks once.
+        # The same again: an agent that runs two hooks of ours, the person's and a project's, asks once.
         key = (dialect.name, event, hashlib.sha256(payload).digest())
         if (known := self._replies.get(key)) is None:
             known = self._replies[key] = asyncio.ensure_future(self._answer(dialect, hook))
             if len(self._replies) > _KEPT_REPLIES:
                 self._replies.popitem(last=False)
+            if hook.tool is None or hook.tool.call.call_id is None:
+                # What has no id may well come again, later.
+                known.add_done_callback(lambda _: self._replies.pop(key, None))
         try:
             return await asyncio.shield(known)
         except asyncio.CancelledError:

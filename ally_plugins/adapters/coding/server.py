@@ -21,7 +21,7 @@ from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import is_own, listening_socket, who_listens
 
 from .conversations import Conversations, NoConversations
-from .hook_client import MAGIC, MAX_BYTES, SOCKET
+from .hook_client import CLOSED, MAGIC, MAX_BYTES, SOCKET
 
 if TYPE_CHECKING:
     import socket
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .replies import Reply
 
-__all__ = ["HookServer", "HookSocket", "is_served"]
+__all__ = ["HookServer", "HookSocket", "is_served", "last_hook"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -54,6 +54,18 @@ def is_served(home: Home) -> bool:
     """Say whether a host takes the hooks of agents on this home now."""
     with _inside(home.run_dir):
         return who_listens(SOCKET) is not None
+
+
+def last_hook(home: Home, agent: str) -> int | None:
+    """Return when an agent's hook was last answered, in Unix ms; None where none ever was."""
+    try:
+        return int(_seen_file(home, agent).stat().st_mtime * 1000)
+    except OSError:
+        return None
+
+
+def _seen_file(home: Home, agent: str) -> Path:
+    return home.run_dir / f"coding-{agent}.seen"
 
 
 class HookSocket:
@@ -86,6 +98,11 @@ class HookSocket:
             Path(SOCKET).unlink(missing_ok=True)
             self.listening = listening_socket(SOCKET)
         return True
+
+    def note_hook(self, agent: str) -> None:
+        """Leave the time of an agent's last hook in the home, for `connect --status`."""
+        with suppress(OSError):
+            _seen_file(self._home, agent).touch(mode=0o600)
 
     def unlink(self) -> None:
         """Let no new hook connect; the next one starts another host."""
@@ -176,6 +193,8 @@ class HookServer:
             agent, event, size, milliseconds = _read_head(await reader.readuntil(b"\n"))
             payload = await reader.readexactly(size)
         reply = await self.conversations.reply(agent, event, payload, milliseconds / 1000)
+        if agent in CLOSED:
+            self.socket.note_hook(agent)
         writer.write(_written(reply))
         await writer.drain()
 

@@ -26,6 +26,8 @@ _SECTIONS: Final = {
         "sessions": (f"{_CHAT}:sessions", "Show the saved sessions of chat and run."),
     },
     "Coding agents": {
+        "connect": (f"{_HERE}.coding.connect:connect", "Have a coding agent ask your plugins."),
+        "disconnect": (f"{_HERE}.coding.connect:disconnect", "Take our hooks out of an agent's settings."),
         "serve": (f"{_HERE}.coding.serve:serve", "Stand behind the hooks of your coding agents."),
     },
     "Plugins": {

@@ -1,0 +1,185 @@
+"""`connect` and `disconnect`: whether an agent's hooks lead to us, and what that agent can be served with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ally_plugins.cli.shell.exits import DONE, REFUSED
+from ally_plugins.cli.shell.state import command
+from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
+from ally_plugins.contract.values.errors import ConfigError, HostError
+
+if TYPE_CHECKING:
+    from ally_plugins.adapters.coding.connections import Connection
+    from ally_plugins.adapters.coding.dialect import Dialect
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.cli.shell.state import State
+
+__all__ = ["connect", "disconnect"]
+
+_AGENTS = ("claude", "codex")
+
+_project = click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The hooks of one project, for all who work on it, instead of your own.",
+)
+
+
+@command("connect")
+@click.argument("agent", type=click.Choice(_AGENTS), required=False)
+@_project
+@click.option(
+    "--missing",
+    type=click.Choice(("closed", "open")),
+    default="closed",
+    show_default=True,
+    help="With --project: what happens on a machine without ally-plugins.",
+)
+@click.option("--print", "prints", is_flag=True, help="Print the settings as they would be, and write nothing.")
+@click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
+def connect(state: State, agent: str | None, project: Path | None, missing: str, prints: bool, status: bool) -> None:  # noqa: FBT001 - click's flags
+    """Have a coding agent ask your plugins: AGENT is claude (Claude Code) or codex.
+
+    It writes our hooks into the agent's settings, beside those that are there, and says which of the plugins' grants
+    the agent can serve. Nothing of yours is lost: `disconnect` puts the file back to the byte. It refuses where a
+    mandatory plugin needs what the agent does not serve, and where the agent would run no hook of yours.
+
+    \b
+    Example:
+      ally-plugins connect claude
+      ally-plugins connect --status
+    """
+    from ally_plugins.adapters.coding.connections import connection_of
+
+    if status:
+        _show_status(state, [connection_of(each, project) for each in ((agent,) if agent else _AGENTS)])
+        return
+    if agent is None:
+        raise click.UsageError(f"which agent? expected one of {', '.join(_AGENTS)}, or --status")
+    from ally_plugins.adapters.coding import connections
+    from ally_plugins.adapters.coding.client_files import lay_client
+    from ally_plugins.adapters.coding.dialects import DIALECTS
+
+    connection = connection_of(agent, project)
+    if prints:
+        _show_settings(state, connection, missing)
+        return
+    records = [record for record in state.registry.load() if record.is_enabled]
+    _check_mandatory(DIALECTS[agent], records)
+    if overrides := connections.find_overrides(connection):
+        raise ConfigError(f"{'; '.join(overrides)}: nothing was written, since no plugin would be asked")
+    lay_client(state.home)
+    changed = connections.connect(connection, state.home, missing=missing)
+    others = connections.others_at_our_events(connection)
+    rows = _served(DIALECTS[agent], records)
+    if state.as_json:
+        print_json({
+            "agent": agent, "file": str(connection.file), "changed": changed, "other_hooks": others,
+            "served": [{"plugin": plugin, "grant": grant, "how": how, "why": why} for plugin, grant, how, why in rows],
+        })  # fmt: skip
+        return
+    file = inert(connection.file)
+    echo(f"{agent}: our hooks are in {file}" if changed else f"{agent}: nothing to change in {file}")
+    for line in table(("plugin", "granted", "served", "why"), [tuple(map(inert, row)) for row in rows]):
+        echo(line)
+    if not records:
+        echo("no plugin is enabled, so nothing is guarded yet: ally-plugins list")
+    _say_risks(agent, others)
+
+
+def _show_settings(state: State, connection: Connection, missing: str) -> None:
+    from ally_plugins.adapters.coding.connections import merged_text
+
+    text = merged_text(connection, state.home, missing=missing)
+    if state.as_json:
+        print_json({"agent": connection.agent, "file": str(connection.file), "settings": text})
+    else:
+        echo(text, ends_line=False)
+
+
+def _say_risks(agent: str, others: dict[str, list[str]]) -> None:
+    for event, commands in others.items():
+        echo(f"beside it runs at {event}, and may undo what plugins answer: {inert('; '.join(commands))}")
+    if agent == "codex":
+        echo("Codex runs no hook before you trust it: start codex, and agree to the hooks (/hooks).")
+        echo("It is connected once a hook has come: ally-plugins connect --status")
+
+
+def _check_mandatory(dialect: Dialect, records: list[PluginRecord]) -> None:
+    from ally_plugins.policy.serving import unserved_grants, unserved_refusal
+
+    for record in records:
+        missing = unserved_grants(record.granted, record.requested, dialect.serves.missing)
+        if record.config.mandatory and missing:
+            raise HostError(f"{dialect.name}: {unserved_refusal(record.name, missing)}")
+
+
+def _served(dialect: Dialect, records: list[PluginRecord]) -> list[tuple[str, str, str, str]]:
+    """Return, for each gate and transform that was granted, whether the agent serves it, and why not wholly."""
+    rows = []
+    for record in records:
+        for grant in sorted(record.granted.grants, key=lambda each: each.text):
+            if grant.kind in {"gate", "transform"} and grant.topic != "waive":
+                name = f"{grant.kind}:{grant.topic}"
+                why = dialect.limits.get(name, "")
+                how = "no" if name in dialect.serves.missing else "partly" if why else "yes"
+                rows.append((record.name, grant.text, how, why))
+    return rows
+
+
+def _show_status(state: State, found: list[Connection]) -> None:
+    from ally_plugins.adapters.coding import connections
+    from ally_plugins.adapters.coding.hook_client import CLOSED
+    from ally_plugins.adapters.coding.server import last_hook
+
+    rows: list[dict[str, Any]] = []
+    for connection in found:
+        events, seen = connections.connected_events(connection), last_hook(state.home, connection.agent)
+        is_whole = events >= CLOSED[connection.agent].keys()
+        how = "no" if not events else "partly: connect it again" if not is_whole else "yes"
+        if events and (overrides := connections.find_overrides(connection)):
+            how = f"no: {'; '.join(overrides)}"
+        elif how == "yes" and seen is None:
+            how = "not seen yet"
+        rows.append({"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)})
+    if state.as_json:
+        print_json({"agents": rows})
+    else:
+        cells = [(each["agent"], each["connected"], when(each["last_hook_ms"]), inert(each["file"])) for each in rows]
+        for line in table(("agent", "connected", "last hook", "settings"), cells):
+            echo(line)
+    is_fine = all(each["connected"] in {"yes", "no", "not seen yet"} for each in rows)
+    click.get_current_context().exit(DONE if is_fine else REFUSED)
+
+
+@command("disconnect")
+@click.argument("agent", type=click.Choice(_AGENTS))
+@_project
+def disconnect(state: State, agent: str, project: Path | None) -> None:
+    """Take our hooks out of an agent's settings; AGENT is claude or codex.
+
+    A file that nobody has changed since is put back to the byte; else only our hooks are taken out.
+
+    \b
+    Example:
+      ally-plugins disconnect claude
+    """
+    from ally_plugins.adapters.coding import connections
+
+    connection = connections.connection_of(agent, project)
+    how = connections.disconnect(connection, state.home)
+    if state.as_json:
+        print_json({"agent": agent, "file": str(connection.file), "how": how})
+        return
+    file = inert(connection.file)
+    lines = {
+        "restored": f"{agent}: {file} is what it was before, to the byte",
+        "taken out": f"{agent}: our hooks are out of {file}; what else was changed there since stays",
+        "none": f"{agent}: there were no hooks of ours in {file}",
+    }
+    echo(lines[how])

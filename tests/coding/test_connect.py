@@ -1,0 +1,252 @@
+"""`connect` and `disconnect`: our hooks beside those that are there, and a way back to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins.adapters.coding.connections import Connection, entries_for, is_ours
+from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
+from ally_plugins.adapters.coding.hook_settings import merge_hooks, take_out_hooks
+from ally_plugins.catalog.home.folder import Home
+from tests.kit.commands import run_command
+from tests.kit.sites import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+THEIRS = {"hooks": [{"type": "command", "command": "theirs --now"}], "matcher": "Bash"}
+OLD = json.dumps({"model": "m", "hooks": {"PreToolUse": [THEIRS], "Other": []}, "é": 1}, indent=4, ensure_ascii=False)
+
+MANIFEST = """
+description = "asks of permission questions"
+requires_host = ">=1,<2"
+[permissions]
+gate = { on = ["permission", "tool_call"], reason = "to answer them" }
+"""
+
+CODE = """
+from ally_plugins import hookimpl
+
+class Plugin:
+    def __init__(self, ally):
+        pass
+
+    @hookimpl
+    async def ally_gate_permission(self, request):
+        return None
+
+    @hookimpl
+    async def ally_gate_tool_call(self, call):
+        return None
+"""
+
+
+@pytest.fixture
+def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the home directory of somebody whose state lies below it, in a folder with a quote in its name."""
+    home = tmp_path / "a person's"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("ALLY_HOME", str(home / "state"))
+    for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "ALLY_PLUGINS"):
+        monkeypatch.delenv(name, raising=False)
+    return home
+
+
+def file_of(person: Path, agent: str) -> Path:
+    return person / f".{agent}" / {"claude": "settings.json", "codex": "hooks.json"}[agent]
+
+
+def commands_at(settings: dict[str, Any], event: str) -> list[str]:
+    return [hook["command"] for group in settings["hooks"].get(event, []) for hook in group["hooks"]]
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex"])
+def test_every_event_has_one_hook_of_ours_and_theirs_stay(agent: str, person: Path) -> None:
+    file = file_of(person, agent)
+    file.parent.mkdir()
+    file.write_text(OLD)
+    said = json.loads(run_command("connect", agent, "--json").stdout)
+    assert said["other_hooks"] == {"PreToolUse": ["theirs --now"]}
+    for _ in range(2):  # the second time changes nothing
+        settings = json.loads(file.read_text())
+        assert settings["model"] == "m"
+        assert settings["hooks"]["Other"] == []
+        for event in CLOSED[agent]:
+            assert [is_ours(each) for each in commands_at(settings, event)].count(True) == 1
+        assert commands_at(settings, "PreToolUse")[0] == "theirs --now"
+        assert json.loads(run_command("connect", agent, "--json").stdout)["changed"] is False
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex"])
+@pytest.mark.parametrize("before", [None, "", "{}", OLD, OLD + "\r\n\t"])
+def test_disconnecting_puts_the_file_back_to_the_byte(agent: str, before: str | None, person: Path) -> None:
+    file = file_of(person, agent)
+    file.parent.mkdir()
+    if before is not None:
+        file.write_bytes(before.encode())
+        file.chmod(0o640)
+    run_command("connect", agent)
+    assert file.stat().st_mode & 0o777 == (0o600 if before is None else 0o640)
+    assert json.loads(run_command("disconnect", agent, "--json").stdout)["how"] == "restored"
+    assert (file.read_bytes() if file.exists() else None) == (None if before is None else before.encode())
+    assert json.loads(run_command("disconnect", agent, "--json").stdout)["how"] == "none"
+
+
+def test_what_others_have_changed_since_stays_when_ours_goes(person: Path) -> None:
+    run_command("connect", "claude")
+    file = file_of(person, "claude")
+    settings = json.loads(file.read_text())
+    settings["hooks"]["PreToolUse"].append(THEIRS)
+    settings["new"] = True
+    file.write_text(json.dumps(settings))
+    assert json.loads(run_command("disconnect", "claude", "--json").stdout)["how"] == "taken out"
+    assert json.loads(file.read_text()) == {"hooks": {"PreToolUse": [THEIRS]}, "new": True}
+
+
+names = st.text(max_size=5)
+hooks = st.fixed_dictionaries({"command": names}, optional={"type": names, "timeout": st.integers()})
+group = st.fixed_dictionaries({}, optional={"hooks": st.lists(hooks, max_size=2), "matcher": names})
+# An empty list of an event, which says nothing, may go: it cannot be told from what ours was alone in.
+groups = st.lists(group, min_size=1, max_size=2)
+events = st.dictionaries(st.sampled_from(["PreToolUse", "Stop", "Odd"]), groups, max_size=3)
+settings = st.dictionaries(st.sampled_from(["model", "x", "hooks"]), events, max_size=3)
+
+
+@given(settings, st.sampled_from(["claude", "codex"]))
+def test_taking_out_what_was_merged_gives_the_settings_from_before(before: dict[str, Any], agent: str) -> None:
+    entries = {event: {"command": f"'/h/hooks/hook' {agent} {event} || exit 2"} for event in CLOSED[agent]}
+    text = json.dumps(before)
+    merged = merge_hooks(text, entries, is_ours, "f")
+    assert merge_hooks(merged, entries, is_ours, "f") == merged
+    after = json.loads(take_out_hooks(merged, is_ours, "f"))
+    if not before.get("hooks") and "hooks" in before:
+        after.setdefault("hooks", {})
+    assert after == before
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", '{"hooks": []}', '{"hooks": {"Stop": {}}}', '{"hooks": {"Stop": [1]}}'])
+def test_settings_that_cannot_be_read_are_left_alone(broken: str, person: Path) -> None:
+    file = file_of(person, "claude")
+    file.parent.mkdir()
+    file.write_text(broken)
+    assert str(file) in run_command("connect", "claude", code=2).stderr
+    assert file.read_text() == broken
+
+
+@pytest.mark.parametrize("agent", ["claude", "codex"])
+def test_each_entry_is_of_the_form_that_its_agent_takes(agent: str, tmp_path: Path) -> None:
+    entries = entries_for(Connection(agent, tmp_path), Home("ally-plugins", tmp_path))
+    for event, entry in entries.items():
+        assert type(entry["timeout"]) is int  # Codex drops a whole file for one that is not
+        assert ("onFailure" in entry) == (agent == "claude" and CLOSED[agent][event] != PASSES)
+        assert is_ours(entry["command"])
+
+
+def test_printing_the_settings_writes_nothing(person: Path) -> None:
+    printed = json.loads(run_command("connect", "codex", "--print").stdout)
+    assert printed["hooks"].keys() == CLOSED["codex"].keys()
+    assert sorted(each.name for each in person.iterdir()) == []
+
+
+# --- a project ---
+
+
+@pytest.mark.parametrize(("missing", "code"), [("closed", 2), ("open", 0)])
+def test_a_projects_hooks_name_no_person_and_tell_who_has_no_client_what_to_do(
+    missing: str, code: int, person: Path, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    run_command("connect", "claude", "--project", str(project), "--missing", missing)
+    text = (project / ".claude" / "settings.json").read_text()
+    assert str(person) not in text
+    (line,) = commands_at(json.loads(text), "PreToolUse")
+    colleague = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "colleague")}
+    done = subprocess.run(["sh", "-c", line], input=b"{}", capture_output=True, env=colleague, timeout=30, check=False)
+    assert done.returncode == code
+    assert b"pip install ally-plugins; ally-plugins connect claude" in done.stderr
+    (observer,) = commands_at(json.loads(text), "Stop")
+    assert subprocess.run(["sh", "-c", observer], input=b"{}", env=colleague, timeout=30, check=False).returncode == 0
+    run_command("disconnect", "claude", "--project", str(project))
+    assert not (project / ".claude" / "settings.json").exists()
+
+
+def test_a_projects_hooks_find_the_client_of_the_person(person: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    run_command("connect", "codex", "--project", str(project))
+    (line,) = commands_at(json.loads((project / ".codex" / "hooks.json").read_text()), "PreToolUse")
+    (person / "state" / "hooks" / "serve").write_text("/nowhere")
+    done = subprocess.run(["sh", "-c", line], input=b"{}", capture_output=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert b"ally-plugins is not installed any more" in done.stderr
+
+
+# --- what would not guard ---
+
+
+def test_an_agent_that_would_run_no_hook_of_ours_is_not_connected(person: Path) -> None:
+    settings = file_of(person, "claude")
+    settings.parent.mkdir()
+    settings.write_text('{"disableAllHooks": true}')
+    assert "disableAllHooks = true" in run_command("connect", "claude", code=2).stderr
+    assert settings.read_text() == '{"disableAllHooks": true}'
+    config = person / ".codex" / "config.toml"
+    config.parent.mkdir()
+    config.write_text("[features]\nhooks = false\n")
+    assert tomllib.loads(config.read_text())
+    assert "features.hooks = false" in run_command("connect", "codex", code=2).stderr
+    assert not file_of(person, "codex").exists()
+
+
+def test_a_switch_that_came_later_is_shown_by_the_status(person: Path) -> None:
+    run_command("connect", "claude")
+    assert json.loads(run_command("connect", "--status", "--json").stdout)["agents"][0]["connected"] == "not seen yet"
+    (person / ".claude" / "settings.local.json").write_text('{"disableAllHooks": true}')
+    shown = json.loads(run_command("connect", "--status", "--json", code=1).stdout)
+    assert shown["agents"][0]["connected"].startswith("no: disableAllHooks = true")
+
+
+def test_hooks_of_which_some_were_taken_out_are_not_connected(person: Path) -> None:
+    run_command("connect", "codex")
+    file = file_of(person, "codex")
+    text = json.loads(file.read_text())
+    del text["hooks"]["PreToolUse"]
+    file.write_text(json.dumps(text))
+    shown = json.loads(run_command("connect", "codex", "--status", "--json", code=1).stdout)
+    assert shown["agents"][0]["connected"] == "partly: connect it again"
+
+
+@pytest.fixture
+def asker(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the same person, who has agreed to a plugin that gates permission questions."""
+    site = Site(tmp_path / "site")
+    site.plugin("asker", MANIFEST, code=CODE)
+    monkeypatch.syspath_prepend(str(site.path))
+    run_command("enable", "asker", "--yes")
+    return person
+
+
+@pytest.mark.usefixtures("asker")
+def test_what_an_agent_does_not_serve_is_in_the_table() -> None:
+    said = {agent: json.loads(run_command("connect", agent, "--json").stdout) for agent in ("claude", "codex")}
+    rows = {agent: {row["grant"]: row["how"] for row in each["served"]} for agent, each in said.items()}
+    assert rows["claude"] == {"gate:permission": "yes", "gate:tool_call": "yes"}
+    assert rows["codex"] == {"gate:permission": "no", "gate:tool_call": "partly"}
+
+
+def test_a_mandatory_plugin_that_needs_what_the_agent_does_not_serve_is_refused(asker: Path) -> None:
+    config = asker / "state" / "config.toml"
+    config.write_text(config.read_text().replace("[plugins.asker]", "[plugins.asker]\nmandatory = true"))
+    assert "gate:permission" in run_command("connect", "codex", code=1).stderr
+    assert not file_of(asker, "codex").exists()
+    run_command("connect", "claude")
