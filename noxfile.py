@@ -171,6 +171,15 @@ def slow(session: nox.Session) -> None:
     _pytest(session, "-m", "slow and not e2e and not soak", *WORKERS, *session.posargs)
 
 
+@nox.session(requires=["wheels"], default=False)
+def sandbox(session: nox.Session) -> None:
+    """Try everything that a plugin which means harm would, in a process and in the sandbox, by every kind of user."""
+    session.install(*_wheels(), *_group("test"))
+    _pytest(
+        session, "-m", "not soak", *WORKERS, "tests/sandbox", "tests/process/test_process_sandbox.py", *session.posargs
+    )
+
+
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Tell what the tests on the newest Python reach; too little fails (`fail_under` in pyproject.toml)."""

@@ -109,6 +109,27 @@ def limits() -> str:
     return "\n".join(["| key | default | bounds |", "|---|---|---|", *rows])
 
 
+def threats() -> str:
+    """Return a row for each attack of tests/sandbox: what it came to, by the test's own result, and what refused it."""
+    stored = json.loads((Path(__file__).parents[1] / "explanation" / "threats.json").read_text("utf-8"))
+    kinds, rows = stored["kinds"], []
+    for row in stored["rows"]:
+        came = {place: _came_to(row["done"][place], kinds, row[place]) for place in ("process", "sandbox")}
+        rows.append(f"| {row['what']} | {came['process']} | {came['sandbox']} |")
+    return "\n".join(["| it tries to | in a process | in a sandbox |", "|---|---|---|", *rows])
+
+
+def _came_to(done: list[str], kinds: list[str], held_by: str) -> str:
+    if not done:
+        return f"refused: {held_by}"
+    if len(done) == len(kinds):
+        return "**not kept**"
+    users = dict.fromkeys(kind.partition(", ")[0] for kind in done)
+    whole = [user for user in users if all(kind in done for kind in kinds if kind.startswith(f"{user}, "))]
+    parts = whole + [kind for kind in done if kind.partition(", ")[0] not in whole]
+    return f"**not kept** for {', nor for '.join(parts)}; else refused: {held_by}"
+
+
 def serves() -> str:
     """Return a row for each adapter: the gates and transforms that it serves, and the events that never come."""
     from ally_plugins import Serves
@@ -316,6 +337,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors": errors,
     "limits": limits,
     "serves": serves,
+    "threats": threats,
     "commands": commands,
     "messages of the host": lambda: messages("host"),
     "messages of a daemon": lambda: messages("plugin"),
