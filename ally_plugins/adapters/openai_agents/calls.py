@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from agents import Agent, FunctionTool, ItemHelpers, Tool
+from agents.items import ToolApprovalItem
 from agents.tool import (
     _DEFAULT_FAILURE_HANDLED_ATTR,
     _invoke_function_tool_with_metadata,
@@ -23,7 +24,7 @@ from agents.tool import (
     set_function_tool_failure_error_function,
 )
 from agents.tool_context import ToolContext  # noqa: TC002 - the framework reads the annotation of a guard
-from agents.util._approvals import evaluate_function_tool_approval
+from agents.util._approvals import evaluate_function_tool_approval, parse_function_tool_arguments
 
 from ally_plugins.adapters.kit.plugin_tools import call_offered, text_for_model
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
@@ -37,8 +38,9 @@ from .items import text_of
 from .tools import may_wait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from agents import RunContextWrapper, RunResultBase, RunState
-    from agents.items import ToolApprovalItem
     from agents.run import AgentRunner
 
     from ally_plugins.adapters.kit.under_way import UnderWay
@@ -77,7 +79,7 @@ class Calls:
         taken += [getattr(handoff, "tool_name", "") for handoff in agent.handoffs]
         made = [*tools, *(_plugin_tool(self.work, offered) for offered in self.work.offered(taken=taken))]
         made = [_guarded(tool) if isinstance(tool, FunctionTool) else tool for tool in made]
-        self._offered = {tool.name: original(tool) for tool in made if isinstance(tool, FunctionTool)}
+        self._offered = {tool.name: tool for tool in made if isinstance(tool, FunctionTool)}
         return made
 
     async def needs_approval(self, tool: FunctionTool, context: Any, arguments: Any, call_id: str) -> bool:
@@ -92,7 +94,7 @@ class Calls:
     ) -> ToolCall | ToolResult | None:
         """Decide about a call. `is_late`: the framework would run it now, and can put it off no more."""
         work = self.work
-        is_agreed = is_late and context.is_tool_approved(tool.name, call_id) is True  # to it, or to its tool for good
+        is_agreed = is_late and _is_agreed(tool, context)
         is_resumed = call_id in work.live.deferred or (self._goes_on and call_id not in self.made)
 
         async def sensitivity(call: ToolCall) -> str | None:
@@ -111,29 +113,44 @@ class Calls:
     def resume(self, state: RunState[Any]) -> None:
         """Go on with the calls that a state puts off; those that were rejected meanwhile are reported as denied."""
         self._goes_on = True
-        response = getattr(state, "_last_processed_response", None)
-        own = {run.tool_call.call_id for run in (response.functions if response is not None else ())}
         context: RunContextWrapper[Any] | None = getattr(state, "_context", None)
+        agent = getattr(state, "_current_agent", None)
         for item in state.get_interruptions():
             name, call_id = item.tool_name or "", item.call_id or ""
-            if context is None or call_id not in own or _status(context, item) is not False:
-                continue  # a sub-agent's is told by its own run
-            reason = context.get_rejection_message(name, call_id, existing_pending=item)
-            before = self.work.live.deferred.get(call_id)
-            call = before.call if before is not None else ToolCall(name, {}, call_id)
-            self.work.refused_elsewhere(call, reason or "the person did not agree")
+            # A sub-agent's is told by its own run; its ids are its own model's, and may be the same.
+            if context is None or item.agent is not agent:
+                continue
+            if context.get_approval_status(name, call_id, existing_pending=item) is False:
+                reason = context.get_rejection_message(name, call_id, existing_pending=item)
+                before = self.work.live.deferred.get(call_id)
+                call = before.call if before is not None else ToolCall(name, {}, call_id)
+                self.work.refused_elsewhere(call, reason or "the person did not agree")
+
+    async def decide_unread(self, context: RunContextWrapper[Any], made: Iterable[Mapping[str, Any]]) -> None:
+        """Decide about calls of functions of which the framework cannot read some arguments: it would wait unasked.
+
+        A function without arguments may be called with an empty text.
+        """
+        calls = [call for call in made if call.get("type") == "function_call" and call["name"] in self._offered]
+        for name in {call["name"]: None for call in calls if parse_function_tool_arguments(call["arguments"]) is None}:
+            tool = self._offered[name]
+            own = [call for call in calls if call["name"] == name]
+            waits = [
+                await self.needs_approval(original(tool), context, call["arguments"], call["call_id"]) for call in own
+            ]
+            tool.needs_approval = any(waits)  # of this step: the next one is offered another copy
 
     async def resolve(self, result: RunResultBase) -> RunState[Any] | None:
-        """Decide about calls that the framework put off unasked; return the state to go on with, None when all wait.
+        """Decide about calls that the framework put off unasked, beside one of the same function that waits.
 
-        It does so where another one of the function waits, and where it cannot read the arguments.
+        Returns the state to go on with, None when what is put off waits for the person.
         """
         state = None
         for item in result.interruptions:
             call_id, tool = item.call_id or "", self._offered.get(item.tool_name or "")
             if call_id not in self.made or tool is None:
                 continue
-            if not await self.needs_approval(tool, result.context_wrapper, item.arguments, call_id):
+            if not await self.needs_approval(original(tool), result.context_wrapper, item.arguments, call_id):
                 state = state or result.to_state()
                 state.approve(item)  # what was decided is said by `carry_out`
         return state
@@ -246,8 +263,12 @@ async def _is_confirmed(tool: FunctionTool, context: Any, call: ToolCall) -> boo
     return found.outcome != "invoke"
 
 
-def _status(context: RunContextWrapper[Any], item: ToolApprovalItem) -> bool | None:
-    return context.get_approval_status(item.tool_name or "", item.call_id or "", existing_pending=item)
+def _is_agreed(tool: FunctionTool, context: ToolContext[Any]) -> bool:
+    """Say whether the person has agreed to a call, or to this agent's tool for good."""
+    if context.tool_call is None or not isinstance(context.agent, Agent):
+        return False
+    call = ToolApprovalItem(context.agent, context.tool_call, tool.name)
+    return context.get_approval_status(tool.name, context.tool_call_id, current_invocation=call) is True
 
 
 # --- tools with guards ---

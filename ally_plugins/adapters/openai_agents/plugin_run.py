@@ -328,6 +328,7 @@ class PluginRun(RunHooks[Any]):
             output_tokens=usage.output_tokens,
             cache_read_tokens=getattr(details, "cached_tokens", None) or None,
         )
+        await self.calls.decide_unread(context, items)
         await self._hooks.on_llm_end(context, agent, response)
 
     @override

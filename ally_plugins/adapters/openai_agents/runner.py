@@ -74,6 +74,7 @@ class AllyPlugins(BetweenRuns, AgentRunner):
     @override
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResultStreaming:
         """Run an agent as `Runner.run_streamed` does, with plugins; the result's properties are there once it runs."""
+        validate_run_hooks(options.get("hooks"))
 
         def start(agent: Agent[Any], given: Any, options: dict[str, Any]) -> RunResultStreaming:
             return super(AllyPlugins, self).run_streamed(agent, given, **options)

@@ -355,6 +355,46 @@ def test_a_question_within_an_agent_as_a_tool_waits_and_both_calls_end_once() ->
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_allowed", [False, True])
+def test_a_call_of_an_agent_as_a_tool_may_have_the_id_of_the_call_that_it_works_for(is_allowed: bool) -> None:  # noqa: FBT001
+    async def main() -> None:
+        async with live() as bench:
+            work = Work(needs_approval=True)
+            inner = bench.agent(WORK, "that is all", name="helper", tools=[work.tool])
+            made = Answer(calls=(ToolCall("ask", {"input": "look"}, "c1"),))
+            agent = bench.agent(made, "done", tools=[inner.as_tool("ask", "asks")])
+            first = await bench.plugins.run(agent, "go")
+            state = first.to_state()
+            if is_allowed:
+                state.approve(first.interruptions[0])
+            else:
+                state.reject(first.interruptions[0])
+            second = await bench.plugins.run(agent, state)
+            assert (second.final_output, work.ran) == ("done", ["a"] if is_allowed else [])
+            assert [end.denied for end in bench.of(ToolCallEnd) if end.tool_name == "ask"] == [False]
+
+    asyncio.run(main())
+
+
+def test_an_approval_for_good_is_for_the_tool_of_the_agent_that_was_asked_about() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            mine, theirs = Work(needs_approval=True), Work(needs_approval=True)
+            again = [calls((each, "work", each)) for each in ("s1", "s2")]
+            second = bench.agent(*again, "done", name="second", tools=[theirs.tool])
+            leave = Answer(calls=(ToolCall("transfer_to_second", {}, "h1"),))
+            agent = bench.agent(WORK, leave, tools=[mine.tool], handoffs=[second])
+            result: Any = await bench.plugins.run(agent, "go")
+            for asked in ("c1", "s1"):
+                assert [item.call_id for item in result.interruptions] == [asked]
+                state = result.to_state()
+                state.approve(result.interruptions[0], always_approve=True)
+                result = await bench.plugins.run(agent, state)
+            assert (result.final_output, mine.ran, theirs.ran) == ("done", ["a"], ["s1", "s2"])
+
+    asyncio.run(main())
+
+
 def test_an_agent_that_a_tool_runs_by_the_framework_s_runner_is_gated_too() -> None:
     guard = make_plugin(ally_gate_tool_call=lambda self, call: Deny("not that") if call.tool_name == "work" else None)
 
