@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import site
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,9 @@ from typing import Any
 import pytest
 
 from ally_plugins.runtime.sandbox.box import Box
+from ally_plugins.runtime.sandbox.readable import KERNEL, SYSTEM, SYSTEM_FILES, code_folders, programs
 
 RUNTIME = Path(__file__).parents[2] / "ally_plugins" / "runtime"
-SYSTEM = tuple(path for path in ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache") if Path(path).exists())
-PYTHON = (f"{sys.base_prefix}/lib", str(Path(sys.executable).resolve()))
-
 ENTERS = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
@@ -33,12 +32,17 @@ needs_sandbox = pytest.mark.skipif(
 
 
 def box_in(folder: Path, **more: Any) -> Box:
-    """Return a box in a folder, in which the running Python can run and nothing more than `more` says."""
+    """Return a box in a folder, in which the running Python can run and nothing more than `more` says.
+
+    `run` may name programs as a grant does.
+    """
     home, tmp = folder / "home", folder / "tmp"
     home.mkdir(exist_ok=True)
     tmp.mkdir(exist_ok=True)
-    run = (*SYSTEM, *PYTHON, *more.pop("run", ()))
-    return Box(home=str(home), tmp=str(tmp), run=run, **more)
+    found = [programs(name, str(home), os.environ["PATH"]) for name in (sys.executable, *more.pop("run", ()))]
+    run = [path for each in found for path in (*each.files, *each.folders)]
+    read = (*SYSTEM_FILES, *KERNEL, *code_folders(site.getsitepackages()), *more.pop("read", ()))
+    return Box(home=str(home), tmp=str(tmp), read=read, run=(str(home), str(tmp), *SYSTEM, *run), **more)
 
 
 def run_inside(
