@@ -49,7 +49,11 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
             | {"transform:tool_input", "transform:tool_output"},
         ),
         (SessionNotes, {"actions", "emit_event", "get_context:focus", "tools", "transform:system_prompt"}),
-        (TestWatch, {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}),
+        (
+            TestWatch,
+            {"actions", "add_message:user", "get_context:focus", "tasks", "tools"}
+            | {"files:read:project", "files:write:project", "run:pytest"},
+        ),
     ],
 )
 def test_no_plugin_asks_for_more_than_it_did_when_it_was_reviewed(plugin: Any, asked: set[str]) -> None:

@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 
 from ally_plugins import Daemon, GrantSet, Host, PluginRecord, RecordedClock, Session, TaskProgress, UserMessage
 from ally_plugins.testing import find_manifest
 from ally_plugins_contrib.test_watch import TestWatch
+from tests.kit.sandboxes import is_sandbox_possible
 from tests.kit.waiting import go, until, wait_until
 
 if TYPE_CHECKING:
@@ -80,12 +82,16 @@ async def watching(
     wait: bool = True,
     focus: bool = True,
     clock: RecordedClock | None = None,
+    more_grants: Collection[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Watched]:
     manifest = find_manifest(TestWatch)
     assert manifest is not None
     settings = {"command": PYTEST, "debounce": 0.1, **settings}
-    record = PluginRecord.by_code("test-watch", manifest, grants=GrantSet(manifest.grants), settings=settings)
+    grants = GrantSet.of([*GrantSet(manifest.grants).texts(), *more_grants])
+    record = PluginRecord.by_code("test-watch", manifest, grants=grants, settings=settings)
+    if placement == "sandbox":
+        record = evolve(record, config=evolve(record.config, placement="sandbox"))
     plugin: Any = TestWatch if placement == "inline" else Daemon.python("ally_plugins_contrib.test_watch:TestWatch")
     told: list[TaskProgress] = []
 
@@ -121,6 +127,24 @@ def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, 
             await it.says("passed after", 2)
             assert not it.session.inbox.all()
             assert it.host.plugins["test-watch"].counts.crashes == 0
+
+    go(main())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_sandbox_possible(), reason="there is no sandbox here")
+def test_it_runs_in_a_sandbox_with_the_project_and_nothing_else(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").write_text("private")
+
+    async def main() -> None:
+        files = {f"files:read:{project}", f"files:write:{project}"}
+        async with watching(project, "sandbox", more_grants=files) as it:
+            (project / "calc.py").write_text(BAD)
+            assert "E       assert -1 == 3" in (await it.message()).content
+            (project / "calc.py").write_text(f"{GOOD}\nopen({str(tmp_path / 'private')!r})\n")
+            assert "PermissionError: [Errno 13] Permission denied" in (await it.message()).content
+            (project / "calc.py").write_text(GOOD)
+            assert (await it.message()).content.startswith("The tests pass again (")
 
     go(main())
 

@@ -131,7 +131,8 @@ REFUSED: Final[dict[str, tuple[Number, int]]] = {
     "open_by_handle_at": (Number(304, 265), _EPERM),
     "fanotify_init": (Number(300, 262), _EPERM),
     "fanotify_mark": (Number(301, 263), _EPERM),
-    "inotify_add_watch": (Number(254, 27), _EPERM),
+    "inotify_init": (Number(253, None), _ENOSYS),  # programs look again and again instead
+    "inotify_init1": (Number(294, 26), _ENOSYS),
     "setxattr": (Number(188, 5), _EOPNOTSUPP),
     "lsetxattr": (Number(189, 6), _EOPNOTSUPP),
     "fsetxattr": (Number(190, 7), _EOPNOTSUPP),

@@ -117,7 +117,8 @@ def passwords(_: Target) -> None:
 
 
 def names_by_watch(target: Target) -> None:
-    descriptor = LIBC.inotify_init1(0)
+    if (descriptor := LIBC.inotify_init1(0)) < 0:
+        raise OSError(ctypes.get_errno(), "inotify")
     if LIBC.inotify_add_watch(descriptor, os.fsencode(target["user"]), 0x100) < 0:
         raise OSError(ctypes.get_errno(), "inotify")
 
