@@ -78,6 +78,22 @@ LISTED: dict[str, dict[str, set[str]]] = {
         "PostToolUse": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
         "Stop": {"decision", "reason"},
     },
+    "gemini": {
+        "SessionStart": {f"{_SPECIFIC}.additionalContext"},
+        "BeforeAgent": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "BeforeTool": {"decision", "reason", f"{_SPECIFIC}.tool_input"},
+        "AfterTool": {"decision", "reason", f"{_SPECIFIC}.additionalContext"},
+        "AfterAgent": {"decision", "reason"},
+    },
+    "copilot": {
+        "sessionStart": {"additionalContext"},
+        "userPromptSubmitted": {"decision", "reason", "additionalContext", "modifiedPrompt"},
+        "preToolUse": {"permissionDecision", "permissionDecisionReason", "modifiedArgs"},
+        "postToolUse": {"decision", "reason", "additionalContext", "modifiedResult"},
+        "permissionRequest": {"behavior", "message"},
+        "agentStop": {"decision", "reason"},
+    },
+    "goose": {"PreToolUse": {"decision", "reason"}, "Stop": {"decision", "reason"}},
 }
 """The fields that an agent reads in the answer to each event, beside `hookSpecificOutput.hookEventName`."""
 
@@ -175,4 +191,54 @@ def _codex(event: str, payload: dict[str, Any], code: int, stdout: str, stderr: 
             return Reaction(stopped=code == 2)
 
 
-_REACT = {"claude": _claude, "codex": _codex}
+def _gemini(event: str, payload: dict[str, Any], code: int, stdout: str, stderr: str) -> Reaction:  # noqa: ARG001
+    said = _parsed(stdout) if code == 0 else {}
+    inner = said.get(_SPECIFIC, {})
+    context = inner.get("additionalContext", "")
+    reason = said.get("reason") or stderr
+    denies = said.get("decision") in {"deny", "block"} or code == 2
+    match event:
+        case "BeforeTool":
+            return Reaction(denies, None if denies else inner.get("tool_input"))
+        case "BeforeAgent":
+            return Reaction(denies, context=context)
+        case "AfterTool":
+            return Reaction(denies, {"error": reason} if denies else None, context=context)
+        case "AfterAgent":
+            return Reaction(goes_on=denies)
+        case "SessionStart":
+            return Reaction(context=context)
+        case _:
+            return Reaction(stopped=code == 2)
+
+
+def _copilot(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) -> Reaction:  # noqa: ARG001, PLR0911
+    said = _parsed(stdout) if code == 0 else {}
+    blocks, context = said.get("decision") == "block", said.get("additionalContext", "")
+    match event:
+        case "preToolUse":
+            how = said.get("permissionDecision")
+            stopped = how == "deny" or code != 0
+            return Reaction(stopped, None if stopped else said.get("modifiedArgs"), how == "ask", how == "allow")
+        case "userPromptSubmitted":
+            return Reaction(blocks, None if blocks else said.get("modifiedPrompt"), context=context)
+        case "postToolUse":
+            shown = said.get("modifiedResult", {}).get("textResultForLlm")
+            shown = f"Tool result blocked: {said['reason']}" if blocks else shown
+            return Reaction(shown is not None, shown, context=context)
+        case "permissionRequest":
+            return Reaction(said.get("behavior") == "deny" or code == 2)
+        case "agentStop":
+            return Reaction(goes_on=blocks)
+        case "sessionStart":
+            return Reaction(context=context)
+        case _:
+            return Reaction(stopped=code == 2)
+
+
+def _goose(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) -> Reaction:  # noqa: ARG001
+    blocks = _parsed(stdout).get("decision") == "block" if code == 0 else code == 2
+    return Reaction(blocks and event == "PreToolUse", goes_on=blocks and event == "Stop")
+
+
+_REACT = {"claude": _claude, "codex": _codex, "gemini": _gemini, "copilot": _copilot, "goose": _goose}

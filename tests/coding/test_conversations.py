@@ -12,6 +12,7 @@ import pytest
 from ally_plugins import Allow, Ask, Deny, Host, Message, Replace, Stop, ToolCall, ToolResult, evolve
 from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
+from ally_plugins.contract.values.eventjson import event_data
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
@@ -20,7 +21,10 @@ from .agents import Reaction, react, recorded
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-AGENTS = sorted(DIALECTS)
+    from ally_plugins import Event
+
+AGENTS = ["claude", "codex"]
+"""Those whose hooks have the same names; the others are at the end."""
 SECRET = "sk-live-0123456789"  # noqa: S105 - a test's
 
 
@@ -29,10 +33,13 @@ class Talk:
 
     def __init__(self, host: Host, agent: str) -> None:
         self.host, self.agent, self.conversations = host, agent, Conversations(host)
+        self.emitted: list[Event] = []
+        host.stream.subscribe("*", self.emitted.append)
 
     def payload(self, event: str, case: str = "", **changes: Any) -> dict[str, Any]:
         found = [each["payload"] for each in recorded(self.agent) if (each["event"], each["case"]) == (event, case)]
-        return {**found[0], "session_id": "s1", **changes}
+        session = {"sessionId": "s1"} if self.agent == "copilot" else {"session_id": "s1"}
+        return {**found[0], **session, **changes}
 
     async def hook(self, event: str, case: str = "", *, within: float = 20.0, **changes: Any) -> Reaction:
         payload = self.payload(event, case, **changes)
@@ -48,18 +55,11 @@ class Talk:
         about = {"tool_input": {"command": "echo hi"}, "tool_use_id": call_id, **changes}
         return await self.hook("PostToolUse", tool_response=response, **about)
 
-    async def events(self) -> list[dict[str, Any]]:
-        session = self.host.sessions[f"{self.agent}-s1"]
-        return [{"type": event.type, **json.loads(json.dumps(event_data(event)))} for event in session.ring.items]
+    def events(self) -> list[dict[str, Any]]:
+        return [{"type": event.type, **json.loads(json.dumps(event_data(event)))} for event in self.emitted]
 
     def types(self) -> list[str]:
-        return [event.type for event in self.host.sessions[f"{self.agent}-s1"].ring.items]
-
-
-def event_data(event: Any) -> Any:
-    from ally_plugins.contract.values.eventjson import event_data as data
-
-    return data(event)
+        return [event.type for event in self.emitted]
 
 
 @asynccontextmanager
@@ -99,7 +99,7 @@ def test_a_denied_call_does_not_run_and_its_reason_names_the_plugin(agent: str) 
                 agent, "PreToolUse", json.dumps(talk.payload("PreToolUse", tool_input={"command": "rm x"})).encode(), 9
             )
             assert "p: no rm here" in reply.stdout
-            ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            ended = [each for each in talk.events() if each["type"] == "TOOL_CALL_END"]
             assert [each["denied"] for each in ended] == [True, True]
 
     go(main())
@@ -130,7 +130,7 @@ def test_codex_is_denied_a_call_whose_changed_arguments_it_would_not_run_and_the
     async def main() -> None:
         async with talk_of("codex", ["transform:tool_input"], ally_transform_tool_input=adds) as talk:
             assert (await talk.before("ls", permission_mode="default")).stopped
-            (ended,) = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            (ended,) = [each for each in talk.events() if each["type"] == "TOOL_CALL_END"]
             assert ended["denied"]
             assert '{"command":"other"}' in ended["error"]
 
@@ -159,7 +159,7 @@ def test_a_secret_in_an_output_reaches_the_model_redacted_and_the_journal_too(ag
             assert found.stopped
             assert "[key]" in json.dumps(found.value)
             assert SECRET not in json.dumps(found.value)
-            assert SECRET not in json.dumps(await talk.events())
+            assert SECRET not in json.dumps(talk.events())
             await talk.before(call_id="c2")
             assert await talk.after("nothing", "c2") == Reaction()
 
@@ -191,7 +191,7 @@ def test_claudes_turn_ends_where_no_hook_came_after_a_call_that_shows_what_plugi
                     call = {**talk.payload("PostToolBatch")["tool_calls"][0], "tool_use_id": call_id}
                     found = await talk.hook("PostToolBatch", tool_calls=[{**call, "tool_response": output}])
                     assert found.stopped == ends
-            ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+            ended = [each for each in talk.events() if each["type"] == "TOOL_CALL_END"]
             assert len(ended) == 2
 
     go(main())
@@ -264,7 +264,7 @@ def test_a_gate_that_hangs_or_crashes_and_a_host_in_a_hurry_are_no_yes(agent: st
         for gate in (hangs, crashes):
             async with talk_of(agent, ["gate:tool_call"], ally_gate_tool_call=gate) as talk:
                 assert (await talk.before(within=0.2)).stopped
-                ended = [each for each in await talk.events() if each["type"] == "TOOL_CALL_END"]
+                ended = [each for each in talk.events() if each["type"] == "TOOL_CALL_END"]
                 assert len(ended) == 1
 
     go(main())
@@ -354,9 +354,9 @@ def test_a_prompt_is_gated_and_a_changed_one_is_blocked_with_the_changed_words(a
             assert not (await talk.hook("UserPromptSubmit", prompt="hello")).stopped
             assert (await talk.hook("UserPromptSubmit", prompt="bad")).stopped
             assert (await talk.hook("UserPromptSubmit", prompt=f"use {SECRET}")).stopped
-            said = [each["content"] for each in await talk.events() if each["type"] == "USER_MESSAGE"]
+            said = [each["content"] for each in talk.events() if each["type"] == "USER_MESSAGE"]
             assert said == ["hello"]
-            assert SECRET not in json.dumps(await talk.events())
+            assert SECRET not in json.dumps(talk.events())
 
     go(main())
 
@@ -411,7 +411,7 @@ def test_a_turn_has_one_beginning_and_one_end_and_its_calls_end_within_it(agent:
             ]  # fmt: skip
             await talk.hook("UserPromptSubmit")
             await talk.hook("UserPromptSubmit")
-            ends = [each for each in await talk.events() if each["type"] == "AGENT_END"]
+            ends = [each for each in talk.events() if each["type"] == "AGENT_END"]
             assert [each.get("interruptionCause") for each in ends] == [None, "another prompt came"]
             await talk.hook("SessionEnd")
             assert f"{agent}-s1" not in talk.host.sessions
@@ -463,5 +463,125 @@ def test_claudes_permission_question_is_refused_waived_or_left_to_the_person() -
             assert found["deny"].stopped
             assert found["allow"] == Reaction(waived=True)
             assert found["ask"] == Reaction()
+
+    go(main())
+
+
+# --- agents whose hooks name no call ---
+
+BEFORE = {"gemini": "BeforeTool", "copilot": "preToolUse", "goose": "PreToolUse"}
+AFTER = {"gemini": "AfterTool", "copilot": "postToolUse", "goose": "PostToolUse"}
+STOP = {"gemini": "AfterAgent", "copilot": "agentStop", "goose": "Stop"}
+PROMPT = {"gemini": "BeforeAgent", "copilot": "userPromptSubmitted", "goose": "UserPromptSubmit"}
+OTHERS = sorted(BEFORE)
+
+
+def arguments(agent: str, command: str) -> dict[str, Any]:
+    return {"toolArgs" if agent == "copilot" else "tool_input": {"command": command}}
+
+
+def output(agent: str, text: str) -> dict[str, Any]:
+    return {
+        "gemini": {"tool_response": {"llmContent": text}},
+        "copilot": {"toolResult": {"resultType": "success", "textResultForLlm": text}},
+        "goose": {},
+    }[agent]
+
+
+@pytest.mark.parametrize("agent", OTHERS)
+def test_equal_calls_without_ids_begin_and_end_in_order_and_one_more_end_is_withheld(agent: str) -> None:
+    async def main() -> None:
+        async with talk_of(agent, ["gate:tool_call:bash"], ally_gate_tool_call=denies_rm) as talk:
+            assert (await talk.hook(BEFORE[agent], **arguments(agent, "rm x"))).stopped
+            for _ in range(2):
+                assert not (await talk.hook(BEFORE[agent], **arguments(agent, "ls"))).stopped
+            for ends in (False, False, True):
+                found = await talk.hook(AFTER[agent], **arguments(agent, "ls"), **output(agent, "raw"))
+                assert found.stopped == (ends and agent != "goose")  # of which no hook has an output
+            ended = [each["success"] for each in talk.events() if each["type"] == "TOOL_CALL_END"]
+            assert ended == [False, True, True]
+
+    go(main())
+
+
+@pytest.mark.parametrize(("agent", "runs"), [("gemini", True), ("copilot", True), ("goose", False)])
+def test_changed_arguments_of_a_call_without_an_id_run_or_the_call_is_denied(agent: str, *, runs: bool) -> None:
+    def adds(self: Any, call: ToolCall) -> Replace[ToolCall]:  # noqa: ARG001
+        return Replace(evolve(call, arguments={"command": "changed"}))
+
+    async def main() -> None:
+        async with talk_of(agent, ["transform:tool_input"], ally_transform_tool_input=adds) as talk:
+            found = await talk.hook(BEFORE[agent], **arguments(agent, "ls"))
+            assert (found.stopped, found.value) == (not runs, {"command": "changed"} if runs else None)
+            if runs:  # told of by what the model wrote, or by what ran
+                assert not (await talk.hook(AFTER[agent], **arguments(agent, "changed"), **output(agent, "x"))).stopped
+                await talk.hook(BEFORE[agent], **arguments(agent, "ls"))
+                assert not (await talk.hook(AFTER[agent], **arguments(agent, "ls"), **output(agent, "x"))).stopped
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", ["gemini", "copilot"])
+def test_an_output_is_redacted_also_of_a_command_that_failed(agent: str) -> None:
+    ending = {"gemini": "\nExit Code: 3\n", "copilot": "\n<shellId: 0 completed with exit code 3>"}[agent]
+
+    async def main() -> None:
+        async with talk_of(agent, **REDACTS) as talk:
+            await talk.hook(BEFORE[agent], **arguments(agent, "cat"))
+            found = await talk.hook(AFTER[agent], **arguments(agent, "cat"), **output(agent, f"key: {SECRET}{ending}"))
+            assert found.stopped
+            assert "[key]" in str(found.value)
+            assert SECRET not in str(found.value)
+            (ended,) = [each for each in talk.events() if each["type"] == "TOOL_CALL_END"]
+            assert ended["success"] is False
+
+    go(main())
+
+
+@pytest.mark.parametrize("agent", OTHERS)
+def test_what_sent_the_agent_on_is_no_message_of_the_person_when_it_comes_back_as_a_prompt(agent: str) -> None:
+    def once(self: Any, stop: Stop) -> Deny | None:
+        self.seen.append(stop)
+        return Deny("run the tests") if len(self.seen) == 1 else None
+
+    async def main() -> None:
+        async with talk_of(agent, ["gate:stop"], ally_gate_stop=once) as talk:
+
+            def words(text: str) -> dict[str, Any]:
+                return {"message" if agent == "goose" else "prompt": text}
+
+            await talk.hook(PROMPT[agent], **words("hello"))
+            assert (await talk.hook(STOP[agent])).goes_on
+            await talk.hook(PROMPT[agent], **words("[plugin p] run the tests"))
+            assert not (await talk.hook(STOP[agent])).goes_on
+            said = [each["content"] for each in talk.events() if each["type"] == "USER_MESSAGE"]
+            assert said == ["hello"]
+
+    go(main())
+
+
+def test_a_copilot_prompt_that_plugins_change_goes_on_changed() -> None:
+    def transform(self: Any, message: Message) -> Replace[Message]:  # noqa: ARG001
+        return Replace(evolve(message, content="[key]"))
+
+    async def main() -> None:
+        async with talk_of("copilot", ["transform:user_message"], ally_transform_user_message=transform) as talk:
+            assert (await talk.hook("userPromptSubmitted", prompt=SECRET)).value == "[key]"
+            assert SECRET not in json.dumps(talk.events())
+
+    go(main())
+
+
+def test_copilots_sub_agents_work_in_the_conversation_of_the_one_that_the_person_talks_to() -> None:
+    async def main() -> None:
+        async with talk_of("copilot", ["gate:tool_call"], ally_gate_tool_call=denies_rm) as talk:
+            await talk.hook("userPromptSubmitted")
+            for parent, own in (("s1", "a1"), ("a1", "a2")):
+                about: dict[str, Any] = {"sessionId": own, "agentId": own, "parentAgentId": parent}
+                assert not (await talk.hook("userPromptSubmitted", prompt="do it", **about)).stopped
+                assert (await talk.hook("preToolUse", **arguments("copilot", "rm x"), **about)).stopped
+            assert list(talk.host.sessions) == ["copilot-s1"]
+            said = [each for each in talk.events() if each["type"] == "USER_MESSAGE"]
+            assert len(said) == 1
 
     go(main())

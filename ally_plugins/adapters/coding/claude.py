@@ -16,9 +16,18 @@ from attrs import evolve
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolResult
-from ally_plugins.contract.values.errors import EventError
 
-from .command_hooks import base_of, block, block_reply, call_of, context_reply, prompt_reply, read_plain, specific
+from .command_hooks import (
+    base_of,
+    block,
+    block_reply,
+    call_of,
+    context_reply,
+    prompt_reply,
+    read_plain,
+    result_of,
+    specific,
+)
 from .dialect import Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Answer, Reply, UnsayableError, say
@@ -100,12 +109,7 @@ def _answered(dialect: Dialect, hook: AgentHook, payload: Payload) -> EndedCall:
 
 def _with_output(call: EndedCall, raw: Any) -> EndedCall:
     """Return the call with its result: all of the agent's own form as data, and as text what the model will read."""
-    text = _text_of(raw)
-    try:
-        result = ToolResult(success=True, output=text, data=None if isinstance(raw, str) else raw)
-    except EventError as error:
-        result = ToolResult(success=True, output=text, unshown=str(error))
-    return evolve(call, result=result, raw=raw)
+    return evolve(call, result=result_of(_text_of(raw), raw, failed=False), raw=raw)
 
 
 def _text_of(raw: Any) -> str:
@@ -246,9 +250,7 @@ CLAUDE: Final = Dialect(
         gates=("tool_call", "message", "permission", "user_message", "stop"),
         transforms=("tool_input", "tool_output", "user_message", "plugin_message"),
     ),
-    takes_context=frozenset(
-        {HookKind.SESSION_START, HookKind.PROMPT, HookKind.BEFORE_TOOL, HookKind.AFTER_TOOL}
-    ),
+    takes_context=frozenset({"SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", _FAILED}),
     read_event=_read,
     writers=_WRITERS,
     asks_person=True,

@@ -15,11 +15,20 @@ from attrs import evolve
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.conversation import ToolResult
-from ally_plugins.contract.values.errors import EventError
 
 from .claude import CLAUDE
-from .command_hooks import base_of, block, block_reply, call_of, context_reply, prompt_reply, read_plain, specific
+from .command_hooks import (
+    base_of,
+    block,
+    block_reply,
+    call_of,
+    context_reply,
+    output_text,
+    prompt_reply,
+    read_plain,
+    result_of,
+    specific,
+)
 from .dialect import Dialect, Write, no_names
 from .payloads import AgentHook, HookKind, Payload
 from .replies import UnsayableError
@@ -66,17 +75,8 @@ def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
     if hook.kind is HookKind.BEFORE_TOOL:
         return evolve(hook, tool=call, may_ask=payload.maybe_text("permission_mode") != _UNASKED)
     raw = payload.anything("tool_response")
-    try:
-        result = ToolResult(
-            success=not _is_error(raw), output=_text_of(raw), data=None if isinstance(raw, str) else raw
-        )
-    except EventError as error:
-        result = ToolResult(success=not _is_error(raw), output=_text_of(raw), unshown=str(error))
-    return evolve(hook, tool=evolve(call, result=result, raw=raw))
-
-
-def _is_error(raw: Any) -> bool:
-    return isinstance(raw, dict) and raw.get("isError") is True
+    failed = isinstance(raw, dict) and raw.get("isError") is True
+    return evolve(hook, tool=evolve(call, result=result_of(_text_of(raw), raw, failed=failed), raw=raw))
 
 
 def _text_of(raw: Any) -> str:
@@ -106,21 +106,7 @@ def _before_tool(hook: AgentHook, answer: Answer) -> Reply:
 def _after_tool(hook: AgentHook, answer: Answer) -> Reply:
     if answer.refusal is None and answer.result is None:
         return context_reply(hook, answer.context)
-    return block(_output(answer))
-
-
-def _output(answer: Answer) -> str:
-    """Return the text that stands in the output's place, with what plugins say below it."""
-    result = answer.result
-    text = answer.refusal
-    if text is None and result is not None:
-        text = (
-            result.output
-            if result.success or not result.error
-            else "\n".join(filter(None, (result.output, result.error)))
-        )
-    # An empty reason may be none to it.
-    return "\n".join(filter(None, (text or "(no output)", answer.context)))
+    return block(output_text(answer))
 
 
 _WRITERS: Final[Mapping[HookKind, Write]] = {
@@ -142,7 +128,7 @@ CODEX: Final = Dialect(
         gates=CLAUDE.serves.gates - {"permission"},
         transforms=CLAUDE.serves.transforms,
     ),
-    takes_context=CLAUDE.takes_context,
+    takes_context=frozenset({"SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse"}),
     read_event=_read,
     writers=_WRITERS,
     asks_person=False,

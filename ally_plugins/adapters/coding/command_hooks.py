@@ -10,13 +10,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import EventError
+
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError
 from .replies import Answer, Reply, UnsayableError, say
 
 if TYPE_CHECKING:
     from .dialect import Dialect
 
-__all__ = ["base_of", "block", "block_reply", "call_of", "context_reply", "prompt_reply", "read_plain", "specific"]
+__all__ = [
+    "base_of",
+    "block",
+    "block_reply",
+    "call_of",
+    "context_reply",
+    "output_text",
+    "prompt_reply",
+    "read_plain",
+    "result_of",
+    "specific",
+]
 
 _TEXTS: Final = {HookKind.STOP: "last_assistant_message", HookKind.AGENT_STOP: "last_assistant_message",
                  HookKind.SESSION_END: "reason"}  # fmt: skip
@@ -55,6 +69,27 @@ def call_of(dialect: Dialect, hook: AgentHook, payload: Payload, *, has_id: bool
     where = f"{payload.path}.tool_input" if payload.path else "tool_input"
     call_id = payload.text("tool_use_id") if has_id else None
     return dialect.call(payload.text("tool_name"), payload.anything("tool_input"), call_id, hook.agent_id, where)
+
+
+def result_of(text: str, raw: Any, *, failed: bool) -> ToolResult:
+    """Return what a tool came to: the text that the model will read, and the agent's own form as data beside it."""
+    data = None if isinstance(raw, str) else raw
+    error = text if failed else None
+    try:
+        return ToolResult(success=not failed, output=text, error=error, data=data)
+    except EventError as why:
+        return ToolResult(success=not failed, output=text, error=error, unshown=str(why))
+
+
+def output_text(answer: Answer) -> str:
+    """Return the text that stands in an output's place, with what plugins say below it."""
+    result, text = answer.result, answer.refusal
+    if text is None and result is not None:
+        # The error of one that failed is mostly its output once more.
+        more = result.error if not result.success and result.error != result.output else None
+        text = "\n".join(filter(None, (result.output, more)))
+    # An empty reason may be none to an agent.
+    return "\n".join(filter(None, (text or "(no output)", answer.context)))
 
 
 def specific(hook: AgentHook, **said: Any) -> Reply:

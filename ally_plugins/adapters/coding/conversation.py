@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ally_plugins.contract.values.conversation import Message, Stop, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
@@ -21,7 +21,7 @@ from ally_plugins.contract.values.events import (
     UserMessage,
 )
 from ally_plugins.contract.values.ids import new_id
-from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls, call_key
+from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls, call_key, is_same_call
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
@@ -67,6 +67,8 @@ class Conversation:
     _ended: OrderedDict[tuple[str | None, str | None], None] = field(init=False, factory=OrderedDict)
     _ends_turn: dict[str | None, str] = field(init=False, factory=dict)
     """Why an agent's turn has to end at the hook after all calls: plugins changed what it shows unchanged."""
+    _unnamed: list[OpenCall] = field(init=False, factory=list)
+    """Open calls, in their order, of an agent that gives them no ids."""
     _is_at_work: bool = field(init=False, default=False)
     _sent_on: int = field(init=False, default=0)
     _sent_text: str = field(init=False, default="")
@@ -104,7 +106,7 @@ class Conversation:
         return self._calls.setdefault(agent_id, OpenCalls())
 
     async def _before_tool(self, hook: AgentHook, tool: EndedCall) -> Reply:
-        session, given = self.session, tool.call
+        session, given = self.session, self._named(hook, tool.call)
         if tool.unshown is not None:
             refused = await session.refuse_call(
                 given.tool_name, tool.unshown, call_id=given.call_id, agent_id=given.agent_id
@@ -134,14 +136,30 @@ class Conversation:
             else:
                 opened.let_run()
                 self._sent_on = 0
+                if tool.call.call_id is None:
+                    self._unnamed.append(opened)
                 return reply
         calls.remove(opened)
         calls.refuse(call_key(given), refused_or_none)
         self._note_ended(given)
         return self.dialect.answer(hook, Answer(refusal=_reason(refused_or_none)))
 
+    def _named(self, hook: AgentHook, call: ToolCall) -> ToolCall:
+        """Return a call under an id of ours where its agent gives it none."""
+        return call if call.call_id is not None else evolve(call, call_id=new_id("c"), agent_id=hook.agent_id)
+
+    def _find_unnamed(self, call: ToolCall) -> ToolCall:
+        """Return the oldest open call of this tool with these arguments, given or changed; else the call as it is."""
+        for opened in self._unnamed:
+            same = is_same_call(call, opened.given) or is_same_call(call, opened.call)
+            if same and opened.call.agent_id == call.agent_id and not opened.is_ended:
+                self._unnamed.remove(opened)
+                return opened.call
+        return call
+
     async def _after_tool(self, hook: AgentHook, tool: EndedCall) -> Answer:
-        given, result = tool.call, tool.result
+        result = tool.result
+        given = self._find_unnamed(tool.call) if tool.call.call_id is None else tool.call
         assert result is not None  # noqa: S101 - the dialect reads it for this kind
         try:
             found = self._calls_of(hook.agent_id).take_running(call_key(given))
@@ -151,7 +169,7 @@ class Conversation:
             return self._withheld(hook, f"the call ran though it was refused: {_reason(found)}")
         after = await found.finish(result, self.session.transform_tool_output)
         self._note_ended(given)
-        context = await self._words("step")
+        context = await self._words("step") if hook.event in self.dialect.takes_context else ""
         if after == result:
             return Answer(context=context)
         if result.success and not after.success:
@@ -196,24 +214,32 @@ class Conversation:
     async def _prompt(self, hook: AgentHook) -> Answer:
         if not hook.is_person or hook.agent_id is not None:
             return await self._other_prompt(hook)
-        session, text = self.session, hook.text
-        if self._sent_text and text.strip() == self._sent_text.strip():
+        if self._sent_text and hook.text.strip() == self._sent_text.strip():
             return Answer()  # what sent the agent on at its stop comes back as a prompt
-        message = Message(role="user", content=text, id=new_id("m"))
+        message = Message(role="user", content=hook.text, id=new_id("m"))
+        # Where the agent holds no prompt, nothing that plugins say of it would count.
+        if self.dialect.is_guard(hook.event):
+            gated = await self._gate_prompt(message)
+            if isinstance(gated, Answer):
+                return gated
+            message = gated
+        self._end_turn("another prompt came")
+        self.session.emit(UserMessage(content=message.content, message_id=message.id))
+        self._begin_turn(hook, message.content)
+        changed = message.content if message.content != hook.text else None
+        context = await self._words("turn_start") if hook.event in self.dialect.takes_context else ""
+        return Answer(prompt=changed, context=context)
+
+    async def _gate_prompt(self, given: Message) -> Message | Answer:
+        """Return the message that may reach the agent, or the answer that blocks it."""
         try:
-            message = await session.transform_user_message(message)
+            message = await self.session.transform_user_message(given)
         except GateRefused as error:
             return Answer(refusal=str(error))
-        changed = message.content if message.content != text else None
-        if changed is not None and not self.dialect.takes_prompts:
-            return Answer(prompt=changed)  # which blocks it; the person sends the changed one
-        ruling = await session.gate_user_message(message)
-        if ruling.is_denied:
-            return Answer(refusal=ruling.reason)
-        self._end_turn("another prompt came")
-        session.emit(UserMessage(content=message.content, message_id=message.id))
-        self._begin_turn(hook, message.content)
-        return Answer(prompt=changed, context=await self._words("turn_start"))
+        if message.content != given.content and not self.dialect.takes_prompts:
+            return Answer(prompt=message.content)  # which blocks it; the person sends the changed one
+        ruling = await self.session.gate_user_message(message)
+        return Answer(refusal=ruling.reason) if ruling.is_denied else message
 
     async def _other_prompt(self, hook: AgentHook) -> Answer:
         if hook.agent_id is not None:
@@ -229,6 +255,7 @@ class Conversation:
     def _end_turn(self, interruption: str | None = None, content: str | None = None) -> None:
         """Emit the end of the turn, if there is one, after the ends of its calls."""
         self._calls_of(None).close("the turn has ended")
+        self._unnamed = [opened for opened in self._unnamed if not opened.is_ended]
         if self._is_at_work:
             self._is_at_work = False
             cut = True if interruption is not None else None

@@ -31,6 +31,9 @@ SILENT: Final = 6 * 3600.0
 _KEPT_REPLIES: Final = 512
 """Answers that are kept for a hook that comes twice: two configurations of one agent, the person's and a project's."""
 
+_KEPT_ROOTS: Final = 4096
+"""Sub-agents of which it is remembered for whom they work."""
+
 _TAKE_BACK: Final = 1.0
 """Seconds that a call which nobody decided in time has to be ended; longer than that its agent does not wait."""
 
@@ -54,6 +57,8 @@ class Conversations:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._open: dict[tuple[str, str], Conversation] = {}
+        self._roots: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """The conversations of sub-agents' own, by agent and id, with the one that they work in."""
         self._replies: OrderedDict[tuple[str, str, bytes], asyncio.Future[Reply]] = OrderedDict()
 
     @property
@@ -113,13 +118,24 @@ class Conversations:
             await self._close(conversation, f"the agent has ended it ({hook.text or 'without a reason'})")
         return reply
 
+    def _root_of(self, dialect: Dialect, hook: AgentHook) -> str:
+        """Return the conversation that a hook belongs to: a sub-agent with one of its own works for another's."""
+        if hook.parent_id is None or hook.agent_id is None:
+            return hook.session_id
+        root = self._roots.get((dialect.name, hook.parent_id), hook.parent_id)
+        self._roots[dialect.name, hook.agent_id] = root
+        if len(self._roots) > _KEPT_ROOTS:
+            self._roots.popitem(last=False)
+        return root
+
     def _conversation(self, dialect: Dialect, hook: AgentHook) -> Conversation:
         """Return the conversation, opened or found again. Raises as `Host.session` does."""
         now = asyncio.get_running_loop().time()
-        key = (dialect.name, hook.session_id)
+        root = self._root_of(dialect, hook)
+        key = (dialect.name, root)
         found = self._open.get(key)
         if found is None or found.session.is_closed:
-            session_id = f"{dialect.name}-{hook.session_id}"
+            session_id = f"{dialect.name}-{root}"
             session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
             session.has_person = dialect.asks_person
             found = self._open[key] = Conversation(dialect, session, now)

@@ -32,8 +32,8 @@ Write = Callable[[AgentHook, Answer], Reply]
 class Dialect:
     """What one agent's hooks say and understand. Pure: bytes in, values out, and back.
 
-    `versions` are those that were seen. `kinds` are the events that are asked for. `takes_context` are the kinds of
-    hooks where text beside the answer reaches the model; plugins' messages enter there only.
+    `versions` are those that were seen. `kinds` are the events that are asked for. `takes_context` are the
+    events where text beside the answer reaches the model; plugins' messages enter there only.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Dialect:
     kinds: Mapping[str, HookKind]
     tools: ToolNames
     serves: Serves
-    takes_context: frozenset[HookKind]
+    takes_context: frozenset[str]
     read_event: Read
     writers: Mapping[HookKind, Write]
     """How the kinds of hooks are answered that take an answer."""

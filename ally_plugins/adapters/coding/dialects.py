@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from .claude import CLAUDE
 from .codex import CODEX
+from .copilot import COPILOT
+from .gemini import GEMINI
+from .goose import GOOSE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,4 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS"]
 
-DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (CLAUDE, CODEX)}
+DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (CLAUDE, CODEX, GEMINI, COPILOT, GOOSE)}

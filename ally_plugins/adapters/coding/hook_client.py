@@ -55,6 +55,37 @@ CLOSED: dict[str, dict[str, str]] = {
         "PreCompact": PASSES,
         "PostCompact": PASSES,
     },
+    "gemini": {
+        "SessionStart": PASSES,
+        "SessionEnd": PASSES,
+        "BeforeAgent": EXITS,
+        "BeforeTool": EXITS,
+        "AfterTool": EXITS,
+        "AfterAgent": PASSES,
+    },
+    "copilot": {
+        "sessionStart": PASSES,
+        "sessionEnd": PASSES,
+        # Exit code 2 lets prompts and outputs through, and loses the reason elsewhere.
+        "userPromptSubmitted": '{"decision":"block","reason":%s}',
+        "preToolUse": '{"permissionDecision":"deny","permissionDecisionReason":%s}',
+        "postToolUse": '{"decision":"block","reason":%s}',
+        "postToolUseFailure": PASSES,
+        "permissionRequest": '{"behavior":"deny","message":%s}',
+        "agentStop": PASSES,
+        "subagentStart": PASSES,
+        "subagentStop": PASSES,
+    },
+    "goose": {
+        "SessionStart": PASSES,
+        "SessionEnd": PASSES,
+        # Nothing holds a prompt, and no output is in a hook.
+        "UserPromptSubmit": PASSES,
+        "PreToolUse": EXITS,
+        "PostToolUse": PASSES,
+        "PostToolUseFailure": PASSES,
+        "Stop": PASSES,
+    },
 }
 """What an agent takes for a no, by its name and the event's: `PASSES`, `EXITS`, or an answer, the reason at `%s`."""
 

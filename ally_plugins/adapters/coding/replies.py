@@ -21,7 +21,7 @@ class UnsayableError(Exception):
 
 def _worded(reason: str | None) -> str | None:
     # An empty one may be none to an agent.
-    return "a plugin refuses it, without a reason" if reason == "" else reason
+    return "a plugin gives no reason" if reason == "" else reason
 
 
 @frozen(kw_only=True)
@@ -35,7 +35,7 @@ class Answer:
     """
 
     refusal: str | None = field(default=None, converter=_worded)
-    question: str | None = None
+    question: str | None = field(default=None, converter=_worded)
     arguments: Mapping[str, Any] | None = None
     result: ToolResult | None = None
     prompt: str | None = None
