@@ -97,8 +97,9 @@ def test_without_a_host_each_event_is_closed_or_passes_as_the_agent_takes_it(age
         found = machine.hook(event, agent)
         assert found.stopped == (CLOSED[agent][event] != "" and (agent, event) != ("claude", "PostToolUseFailure"))
         assert not found.goes_on
-    done = machine.run("PreToolUse", b"{}", agent)
-    assert done.stderr.decode() == "ally-plugins: the host cannot be started: it is broken"
+        if found.stopped:
+            done = machine.run(event, b"{}", agent)
+            assert b"ally-plugins: the host cannot be started: it is broken" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("gone", ["hook", "ally_hook.py", "serve", "python", "run"])
