@@ -81,10 +81,13 @@ class BlockingHost(BlockingOwner):
 
     @override
     def __enter__(self) -> Self:
-        super().__enter__()
         # By an exception in the main thread: it runs plain code, which has no task to cancel.
         SIGNALS.begin(self, exit_thread)
-        return self
+        try:
+            return super().__enter__()
+        except BaseException:
+            SIGNALS.end(self)
+            raise
 
     @override
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -135,8 +135,12 @@ class Host:
     # --- life ---
 
     async def __aenter__(self) -> Self:
-        await self.start()
-        SIGNALS.begin(self, cancel_task())
+        SIGNALS.begin(self, cancel_task())  # before the start: plugins that have started are to be stopped
+        try:
+            await self.start()
+        except BaseException:
+            SIGNALS.end(self)
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

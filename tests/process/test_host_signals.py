@@ -104,6 +104,26 @@ async def main():
 
 asyncio.run(main())
 """
+STARTING = """
+class Slow(Plugin):
+    @hookimpl
+    async def ally_start(self):
+        ready()
+        await asyncio.Event().wait()
+
+given["plugins"]["slow"] = Slow
+"""
+STARTING_ASYNC = f"""{STARTING}
+async def main():
+    async with Host("test", **given):
+        print("started", flush=True)
+
+asyncio.run(main())
+"""
+STARTING_BLOCKING = f"""{STARTING}
+with BlockingHost("test", **given):
+    print("started", flush=True)
+"""
 STUCK = """
 import time
 
@@ -159,6 +179,14 @@ def test_a_host_stops_in_order_and_the_signal_ends_its_program(
     programs.append(program := Program(code, tmp_path))
     assert program.get(number) == (-number, "left\nstopped\n")
     assert program.has_recorded_the_end()
+
+
+@pytest.mark.parametrize("code", [STARTING_ASYNC, STARTING_BLOCKING], ids=["async", "blocking"])
+def test_plugins_that_have_started_are_stopped_while_their_host_still_starts_others(
+    tmp_path: Path, programs: list[Program], code: str
+) -> None:
+    programs.append(program := Program(code, tmp_path))
+    assert program.get(signal.SIGTERM) == (-signal.SIGTERM, "stopped\n")
 
 
 def test_all_hosts_of_a_process_stop_before_it_ends(tmp_path: Path, programs: list[Program]) -> None:

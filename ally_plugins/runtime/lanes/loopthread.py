@@ -21,6 +21,9 @@ GRACE: Final = 1.0
 """Seconds that cancelled tasks get at the end, then asynchronous generators, and then functions in the loop's pool. A
 function that never returns is left to the process, which waits for it when it ends."""
 
+CLEANUP: Final = 10.0
+"""Seconds that a start which was cancelled may take to stop what it has started: a host gives plugins five."""
+
 T = TypeVar("T")
 
 
@@ -46,10 +49,16 @@ class LoopThread:
         self._loop, self._process = asyncio.new_event_loop(), OwnProcess.own()
         self._thread = threading.Thread(target=_run, args=(self._loop,), name=f"ally-{self._word}", daemon=True)
         self._thread.start()
+        has_begun, has_ended = threading.Event(), threading.Event()
         try:
-            return self.run(first, wait)
+            return self.run(_noting(first, has_begun, has_ended), wait)
         except BaseException:
+            # It was cancelled where the wait for it was, and first stops what it has started.
+            if has_begun.is_set():
+                has_ended.wait(CLEANUP)
             self._end()
+            if not has_begun.is_set():
+                first.close()  # a coroutine that nobody awaits is a warning when it is collected
             raise
 
     def stop(self, last: Coroutine[Any, Any, object], wait: float | None) -> None:
@@ -110,6 +119,14 @@ class LoopThread:
             # `stop` alone would be seen only when the loop wakes for something else.
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
+
+
+async def _noting(call: Coroutine[Any, Any, T], has_begun: threading.Event, has_ended: threading.Event) -> T:
+    has_begun.set()
+    try:
+        return await call
+    finally:
+        has_ended.set()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
