@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import orjson
 from attrs import evolve, frozen
@@ -24,6 +24,7 @@ from .environments.build import chosen_interpreter
 from .home.config import Config, PluginConfig, read_config
 from .home.consent import Agreement, read_consent
 from .home.failed_starts import failed_starts
+from .home.folder import MAX_STATE_BYTES
 from .home.quarantine import read_quarantine
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from .home.folder import Home
 
 __all__ = ["Gathered", "Settled", "emptied_config_error", "gather", "names_of", "read_settled"]
-
-_MAX_STATE_BYTES: Final = 1024 * 1024
 
 
 @frozen
@@ -215,6 +214,6 @@ def _set_aside(name: str, label: str, chosen: Found | None) -> str:
 
 def _not_served(home: Home) -> frozenset[str]:
     with suppress(OSError, ValueError):  # only for a warning; without the file there is none
-        names = orjson.loads(home.read(home.not_served_file, _MAX_STATE_BYTES) or b"[]")
+        names = orjson.loads(home.read(home.not_served_file, MAX_STATE_BYTES) or b"[]")
         return frozenset(name for name in names if isinstance(name, str))
     return frozenset()

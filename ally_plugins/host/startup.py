@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
+from ally_plugins.catalog.home.folder import MAX_STATE_BYTES
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.inert import inert
@@ -68,7 +69,7 @@ def declare_served(home: Home, serves: Serves) -> None:
     try:
         # An empty list only replaces another one: most homes never have the file.
         if missing or home.not_served_file.exists():
-            home.write(home.not_served_file, encode(missing), durable=False)
+            home.write(home.not_served_file, encode(missing), MAX_STATE_BYTES, durable=False)
     except OSError as error:
         _log.warning("what this host does not serve could not be written down: %s", error)
 

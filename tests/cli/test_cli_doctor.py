@@ -191,7 +191,7 @@ def test_plugins_in_whose_code_a_host_has_ended_lately_are_named(enabled: Operat
 
 def test_what_the_apps_host_does_not_serve_is_said_everywhere(enabled: Operator) -> None:
     enabled.home.prepare()
-    enabled.home.write(enabled.home.not_served_file, b'["gate:tool_call"]', durable=False)
+    enabled.home.write(enabled.home.not_served_file, b'["gate:tool_call"]', 100, durable=False)
     text = "it was granted gate:tool_call, which this app's host does not serve: nobody asks it there"
     assert only(enabled, "warning", 0)["text"] == text
     assert f"warning: loop-warner: {text}" in enabled.run("list").stdout

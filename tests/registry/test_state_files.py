@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolResult
+from ally_plugins.catalog.home.config_edits import edit_config
+from ally_plugins.catalog.home.consent import Agreement, write_consent
 from ally_plugins.catalog.home.failed_starts import failed_starts, remember_starts
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
@@ -282,6 +284,26 @@ def test_strange_secrets_are_not_read(home: Home, registry: Registry, make: Call
     with pytest.raises(ConfigError, match=re.escape(str(home.secrets_file))) as caught:
         registry.secrets.get("guard", "token")
     assert "hunter2" not in str(caught.value)
+
+
+def test_no_file_is_written_that_would_be_too_large_to_be_read(registry: Registry, home: Home) -> None:
+    registry.quarantine("guard", "it crashed")
+    registry.release("guard")
+    before = {file: file.read_bytes() for file in home.path.iterdir() if file.is_file()}
+    many = {f"p{n}": Agreement(requests=("tools",), distribution="x" * 4000) for n in range(2000)}
+    with pytest.raises(
+        ConfigError, match=r"consent\.toml cannot be written: it would have \d{7,} bytes, expected 4194304"
+    ):
+        write_consent(home, many)
+    large = "x" * 1024 * 1024
+    with pytest.raises(ConfigError, match=r"cannot be kept in .*: it would have 1048[56]\d\d bytes, expected 1048576"):
+        registry.secrets.set("guard", "token", large)
+    with pytest.raises(ConfigError, match=r"quarantine\.json cannot be written: it would have"):
+        registry.quarantine("guard", large)
+    with pytest.raises(ConfigError, match=r"config\.toml cannot be written: it would have"):
+        edit_config(home, "guard", lambda _: {"settings": {"text": large}})
+    assert {file: file.read_bytes() for file in home.path.iterdir() if file.is_file()} == before
+    assert "the guard says no" in asked(home)
 
 
 def test_emptied_secrets_are_an_error(home: Home, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ally_plugins.contract.values.errors import ConfigError
 
-from .config import Config, check_config, read_config
-from .folder import write_atomically
+from .config import MAX_CONFIG_BYTES, Config, check_config, read_config
+from .folder import check_size, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,8 @@ def edit_config(
     shared: dict[str, Any] = {key: expected[key] for key in ("sources", "limits", "deadlines") if key in expected}
     check_config(shared | {"plugins": {plugin: expected["plugins"][plugin]}}, file)
     try:
-        write_atomically(home.config_file, edited.encode())
+        check_size(content := edited.encode(), MAX_CONFIG_BYTES)
+        write_atomically(home.config_file, content)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=file) from error
 

@@ -163,7 +163,7 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
             entry["durable"] = list(durable)
     content = _HEADER + tomlkit.dumps({"plugins": plugins})
     try:
-        home.write(home.consent_file, content.encode(), private=True)
+        home.write(home.consent_file, content.encode(), _MAX_BYTES, private=True)
     except OSError as error:
         message = f"{home.consent_file} cannot be written: {error.strerror or error}"
         raise ConfigError(message, file=str(home.consent_file)) from error

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from .folder import MAX_STATE_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["failed_starts", "remember_starts"]
 
-_MAX_BYTES: Final = 1024 * 1024
 _MAX_REASON: Final = 500  # characters; the text of an exception is the plugin's, and may be long
 
 
@@ -32,7 +33,7 @@ def remember_starts(home: Home, tried: Iterable[tuple[str, str, str]]) -> None:
     if kept != before:
         with suppress(OSError):
             # Without waiting for the disk, at each start of a host: the next one writes it again.
-            home.write(home.failed_starts_file, orjson.dumps(kept), durable=False)
+            home.write(home.failed_starts_file, orjson.dumps(kept), MAX_STATE_BYTES, durable=False)
 
 
 def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
@@ -42,7 +43,7 @@ def failed_starts(home: Home, versions: Mapping[str, str]) -> dict[str, str]:
 
 def _read(home: Home) -> dict[str, tuple[str, str]]:
     with suppress(OSError, ValueError, TypeError):  # only for a remark; without the file there is none
-        kept = orjson.loads(home.read(home.failed_starts_file, _MAX_BYTES) or b"{}")
+        kept = orjson.loads(home.read(home.failed_starts_file, MAX_STATE_BYTES) or b"{}")
         if isinstance(kept, dict):
             return {name: (str(version), str(reason)) for name, (version, reason) in kept.items()}
     return {}

@@ -24,9 +24,22 @@ from ally_plugins.policy.owned_files import way_out_of
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["HOME_VARIABLE", "Home", "absolute_path", "read_capped", "try_lock", "unlock", "write_atomically"]
+__all__ = [
+    "HOME_VARIABLE",
+    "MAX_STATE_BYTES",
+    "Home",
+    "absolute_path",
+    "check_size",
+    "read_capped",
+    "try_lock",
+    "unlock",
+    "write_atomically",
+]
 
 HOME_VARIABLE: Final = "ALLY_HOME"
+
+MAX_STATE_BYTES: Final = 1024 * 1024
+"""Of a file that only this program writes; with thousands of plugins they have some hundred kilobytes."""
 
 LOCK_TIMEOUT: Final = 10.0
 """Seconds that one command waits for another that edits the same home; an edit takes milliseconds."""
@@ -170,8 +183,12 @@ class Home:
             raise OSError(None, f"the home {str(self.path)!r} cannot be trusted: {error.strerror or error}") from error
         return read_file(file, limit, follow=follow)
 
-    def write(self, file: Path, content: bytes, *, durable: bool = True, private: bool = False) -> None:
-        """Replace a file of the home that only this program writes, and a link in its place. Raises OSError."""
+    def write(self, file: Path, content: bytes, limit: int, *, durable: bool = True, private: bool = False) -> None:
+        """Replace a file of the home that only this program writes, and a link in its place. Raises OSError.
+
+        Also for more bytes than `limit`, which is that of `read`: nobody could read the file afterwards.
+        """
+        check_size(content, limit)
         try:
             write_atomically(file, content, durable=durable, private=private, follow=False)
         # Of the rename, which puts no file in the place of a folder.
@@ -292,6 +309,12 @@ def read_capped(path: Path | str, limit: int) -> bytes | None:
     Raises OSError for what is no regular file, without waiting for it, and past `limit` bytes.
     """
     return read_file(path, limit, follow=True, is_own=False)
+
+
+def check_size(content: bytes, limit: int) -> None:
+    """Raise OSError for more bytes than are read of a file."""
+    if len(content) > limit:
+        raise OSError(None, f"it would have {len(content)} bytes, expected {limit} at most")
 
 
 def write_atomically(

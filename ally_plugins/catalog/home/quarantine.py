@@ -6,7 +6,7 @@ A file that cannot be read may name any plugin; so all plugins count as named, u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import orjson
 from attrs import frozen
@@ -15,14 +15,14 @@ from ally_plugins.contract.documents import text_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import FrozenDict
 
+from .folder import MAX_STATE_BYTES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .folder import Home
 
 __all__ = ["Quarantine", "read_quarantine", "set_quarantine"]
-
-_MAX_BYTES: Final = 1024 * 1024
 
 
 @frozen
@@ -43,7 +43,7 @@ def read_quarantine(home: Home) -> Quarantine:
     """Return which plugins are stopped; none in a home without the file. Raises nothing: see `Quarantine.damage`."""
     file, content = home.quarantine_file, None
     try:
-        content = home.read(file, _MAX_BYTES)
+        content = home.read(file, MAX_STATE_BYTES)
         kept = {} if content is None else orjson.loads(text_of(content))
     except OSError as error:
         return Quarantine(damage=f"{file} cannot be read: {error.strerror or error}")
@@ -69,6 +69,6 @@ def set_quarantine(home: Home, name: str, reason: str | None, names: Iterable[st
     content = orjson.dumps({key: value for key, value in changed.items() if value is not None})
     file = home.quarantine_file
     try:
-        home.write(file, content)
+        home.write(file, content, MAX_STATE_BYTES)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from error

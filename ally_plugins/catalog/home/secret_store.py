@@ -18,6 +18,7 @@ from ally_plugins.contract.documents import text_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.masking import Secret
 
+from .folder import MAX_STATE_BYTES
 from .system_keyring import USE_A_FILE, FoundKeyring, call_keyring, describe_silence, find_keyring
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NotFoundHere", "SecretStore"]
 
-_MAX_BYTES: Final = 1024 * 1024
 _ID: Final = re.compile(rb"([0-9a-f]{32})\n?\Z")
 
 _OLD_APP: Final = "ally-plugins"
@@ -145,7 +145,7 @@ class SecretStore:
         """Return the home's id, None while it has none. Raises ConfigError when the file cannot be read."""
         file = self._home.keyring_id_file
         try:
-            content = self._home.read(file, _MAX_BYTES)
+            content = self._home.read(file, MAX_STATE_BYTES)
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror or error}", file=str(file)) from None
         if content is None:
@@ -158,7 +158,7 @@ class SecretStore:
     def _new_id(self) -> str:
         file, made = self._home.keyring_id_file, secrets.token_hex(16)
         try:
-            self._home.write(file, f"{made}\n".encode(), private=True)
+            self._home.write(file, f"{made}\n".encode(), MAX_STATE_BYTES, private=True)
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror or error}", file=str(file)) from None
         return made
@@ -168,7 +168,7 @@ class SecretStore:
     def _read(self) -> dict[str, dict[str, Any]]:
         file = self._home.secrets_file
         try:
-            content = self._home.read(file, _MAX_BYTES)
+            content = self._home.read(file, MAX_STATE_BYTES)
             kept = orjson.loads(text_of(b"{}" if content is None else content))
         except OSError as error:
             reason = error.strerror or str(error)
@@ -191,7 +191,7 @@ class SecretStore:
         file = self._home.secrets_file
         try:
             content = orjson.dumps({name: entry for name, entry in kept.items() if entry})
-            self._home.write(file, content, private=True)
+            self._home.write(file, content, MAX_STATE_BYTES, private=True)
         # TypeError is orjson's, for half of a surrogate pair.
         except (OSError, TypeError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or "it is not text"
