@@ -20,6 +20,7 @@ from ally_plugins import (
     UnavailableRefused,
     ValidationRefused,
 )
+from ally_plugins.host.bus import messages
 from ally_plugins.policy.budget import Limits
 from ally_plugins.runtime.lanes.clock import RecordedClock
 from ally_plugins.runtime.lanes.plugin import RunState
@@ -45,6 +46,22 @@ def test_the_same_key_with_the_same_content_gives_the_same_receipt_and_one_messa
     go(main())
 
 
+def test_what_a_key_was_used_for_is_known_by_a_journal_of_before_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        plugin = make_plugin()
+        async with new_host(plugins={"p": plugin}) as host:
+            host.session("s")
+            with monkeypatch.context() as earlier:
+                # As it was written before `trigger_turn` and metadata counted.
+                earlier.setattr(messages, "_fingerprint", lambda *sent: messages._digest(messages._sent(*sent)))
+                first = await plugin.ally.add_message("user", "hello", key="k", metadata={"a": 1})
+            assert await plugin.ally.add_message("user", "hello", key="k", metadata={"a": 1}) == first
+            with pytest.raises(KeyConflictRefused, match="with other content"):
+                await plugin.ally.add_message("user", "other", key="k", metadata={"a": 1})
+
+    go(main())
+
+
 def test_a_key_is_a_plugin_s_own() -> None:
     async def main() -> None:
         a, b = make_plugin(), make_plugin()
@@ -63,6 +80,9 @@ def test_the_same_key_with_other_content_is_refused() -> None:
         ("user", "other", {}, "with other content"),
         ("system", "hello", {}, "with the role 'user', now it is 'system'"),
         ("user", "hello", {"deliver_as": "next_turn"}, "with deliver_as 'steer', now it is 'next_turn'"),
+        ("user", "hello", {"trigger_turn": True}, "with trigger_turn False, now it is True"),
+        ("user", "hello", {"metadata": {"about": "y"}}, "with other content or metadata"),
+        ("user", "hello", {"metadata": {"about": {1}}}, "with other content or metadata"),
     ]
 
     async def main() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Receipt, plugin_metadata
 from ally_plugins.contract.values.errors import (
     GateRefused,
@@ -71,7 +72,7 @@ class MessageCalls(BusSteps):
         place = fingerprint = None
         if key is not None:  # before the budget: a call that is repeated until it is answered must not use it up
             place = plugin.name, session.id, check_key(key)
-            fingerprint = _fingerprint(role, content, call.deliver_as, session.id)
+            fingerprint = _fingerprint(call, session.id)
             if (stored := await self._find_keyed(place, scope)) is not None:
                 return _receipt_of(stored, fingerprint, call)
         begin_call(plugin, plugin.budget.take_message, self._services.clock.steady())
@@ -206,7 +207,7 @@ def _pending(
 
 def _receipt_of(stored: StoredMessage, fingerprint: str | None, call: AddMessage) -> Receipt:
     """Return the receipt of an earlier message under the key of a call. Raises KeyConflictRefused for another call."""
-    if stored.fingerprint == fingerprint:
+    if stored.fingerprint in (fingerprint, _digest(_sent(call, stored.session_id))):  # the second is an older journal's
         return Receipt(stored.id, stored.n, stored.state)
     if stored.body is None:
         found = "whose content was pruned and cannot be compared"
@@ -214,15 +215,31 @@ def _receipt_of(stored: StoredMessage, fingerprint: str | None, call: AddMessage
         found = f"with the role {stored.role!r}, now it is {call.role!r}"
     elif stored.deliver_as != call.deliver_as:
         found = f"with deliver_as {stored.deliver_as!r}, now it is {call.deliver_as!r:.80}"
+    elif stored.trigger_turn != bool(call.trigger_turn):
+        found = f"with trigger_turn {stored.trigger_turn}, now it is {call.trigger_turn!r:.80}"
     else:
-        found = "with other content"
+        found = "with other content or metadata"
     text = f"the key {stored.key!r} was used for the message {stored.id!r} {found}; use another key"
     raise KeyConflictRefused(text, plugin=stored.plugin)
 
 
-def _fingerprint(role: str, content: object, deliver_as: object, session_id: str) -> str:
-    text = content if isinstance(content, str) else ""  # anything else is refused by the validation that follows
-    # By a character that validation lets no part hold: no two calls have one text.
-    joined = "\0".join((role, text, deliver_as if isinstance(deliver_as, str) else "", session_id))
-    # A lone surrogate is the validation's to refuse, with a reason; it must not fail here.
-    return hashlib.sha256(joined.encode("utf-8", "surrogatepass")).hexdigest()
+def _fingerprint(call: AddMessage, session_id: str) -> str:
+    """Return what is equal of two calls that say the same."""
+    try:
+        about = encode([bool(call.trigger_turn), dict(call.metadata or {})]).decode()
+    except Exception:  # noqa: BLE001 - whatever is wrong with it is the validation's to refuse, with a reason
+        about = ""
+    # Told apart by its beginning from that of a journal in which the last two did not count.
+    return f"2:{_digest((*_sent(call, session_id), about))}"
+
+
+def _sent(call: AddMessage, session_id: str) -> tuple[str, ...]:
+    parts: tuple[object, ...] = (call.role, call.content, call.deliver_as, session_id)
+    # Anything that is no text is refused by the validation that follows.
+    return tuple(each if isinstance(each, str) else "" for each in parts)
+
+
+def _digest(parts: tuple[str, ...]) -> str:
+    # Joined by a character that validation lets no part hold: no two calls have one text. A lone surrogate is refused
+    # there too, with a reason; it must not fail here.
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
