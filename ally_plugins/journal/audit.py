@@ -199,21 +199,23 @@ class _Check:
         if data is None:
             return
         if kind == PRUNED.encode():
-            self.pruned_before.append((n, orjson.loads(data)["before"]))
+            before = _fields(n, data, before=int)[0]
+            self.pruned_before.append((n, before))
         elif kind == SETTLED.encode():
-            self.check_settled(n, orjson.loads(data), db)
+            ids, state = _fields(n, data, ids=list, state=str)
+            self.check_settled(n, ids, state, db)
 
-    def check_settled(self, n: int, data: dict[str, Any], db: sqlite3.Connection) -> None:
+    def check_settled(self, n: int, ids: list[Any], said: str, db: sqlite3.Connection) -> None:
         """Compare the state of messages with the record of their change: the hashes do not cover `state`."""
         query = (
             "SELECT m.n, m.state, m.settled_at, r.at FROM records r JOIN json_each(CAST(r.data AS TEXT), '$.ids') i "
             "LEFT JOIN records m ON m.ref = i.value AND m.kind = 'message' WHERE r.n = ?"
         )
         for message, state, settled_at, at in db.execute(query, (n,)):
-            if state != data["state"].encode() or settled_at != at:
-                text = f"the state of message record {message} was altered: record {n} says {data['state']!r}"
+            if state != said.encode() or settled_at != at:
+                text = f"the state of message record {message} was altered: record {n} says {said!r}"
                 raise _BrokenError("state", message, text)
-        self.settled += len(data["ids"])
+        self.settled += len(ids)
 
     def check_settled_count(self, db: sqlite3.Connection) -> None:
         where = f"kind = '{ACCEPTED}' AND state IS NOT 'pending'"
@@ -252,6 +254,15 @@ class _Check:
         for n, at in self.bare:
             if n in missing or not any(allowed > n and at < before for allowed, before in self.pruned_before):
                 raise _BrokenError("content_removed", n, f"the content of record {n} was removed without being pruned")
+
+
+def _fields(n: int, data: bytes, **kinds: type) -> list[Any]:
+    """Return fields of a record's content. Raises _BrokenError where one is not of its kind: somebody forged it."""
+    content = orjson.loads(data)
+    for name, kind in kinds.items():
+        if not (isinstance(content, dict) and type(content.get(name)) is kind):
+            raise _BrokenError("altered", n, f"record {n} was altered: it has no {name!r} as such records have")
+    return [content[name] for name in kinds]
 
 
 def _link_of(before: bytes, n: int, row: _Row) -> bytes | None:

@@ -142,6 +142,21 @@ def test_a_record_of_any_content_is_one_inert_line(data: dict[str, Any], ref: st
         assert line.isprintable()
 
 
+# info
+
+
+def test_what_went_wrong_is_shown_however_often_the_plugin_was_started_since(enabled: Operator) -> None:
+    async def main() -> None:
+        journal = Journal.open(enabled.home.journal_file)
+        for state in ("failed", *["running", "stopped"] * 10):
+            await journal.append(Record("plugin_state", NOW, "loop-warner", None, None, {"state": state}))
+        await journal.close()
+
+    asyncio.run(main())
+    (trouble,) = enabled.ask("info", "loop-warner")["trouble"]
+    assert trouble["data"]["state"] == "failed"
+
+
 # audit verify
 
 

@@ -50,6 +50,10 @@ def test_every_command_has_json_and_an_example_with_its_full_path(operator: Oper
     assert re.search(rf"Example:\n +ally-plugins {name}\b", shown)
 
 
+def test_the_help_of_a_command_lists_the_commands_under_it(operator: Operator) -> None:
+    assert re.search(r"^  verify +Check the whole chain", operator.run("audit", "--help").stdout, re.MULTILINE)
+
+
 def test_the_help_lists_every_command_with_what_it_does(operator: Operator) -> None:
     shown = operator.run("--help").stdout
     for name in {name.split()[0] for name in NAMES}:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins.catalog.environments.installer import InstallReport
+from ally_plugins.cli.change.packages import _finish
+from ally_plugins.cli.shell.state import State
 from tests.kit.sites import Site
 
 if TYPE_CHECKING:
@@ -75,6 +78,22 @@ def test_a_failed_installation_is_one_line_and_is_recorded_without_the_requireme
     (record,) = operator.records("install")
     assert record["data"]["exit_code"] != 0
     assert "hunter2" not in json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "words"),
+    [
+        (None, "stays, and gates that were granted deny; to do without it: ally-plugins disable guard"),
+        (("guard",), "is forgotten"),
+        ((), "is about another plugin of this name, and stays"),
+    ],
+)
+def test_what_becomes_of_what_was_agreed_to_is_said_as_it_is(
+    forgotten: tuple[str, ...] | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = InstallReport(command=(), exit_code=0, appeared={}, disappeared={"guard": "pack 1.0"}, changed={})
+    _finish(State(), done, forgotten)
+    assert capsys.readouterr().out == f"gone: guard; what was agreed to {words}\n"
 
 
 @pytest.mark.slow

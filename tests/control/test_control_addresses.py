@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.host.control.addresses import LONGEST_PATH, addresses, bind
+from ally_plugins.host.control.addresses import addresses, bind
 from ally_plugins.host.control.client import call, hosts_of
+from ally_plugins.runtime.processes.unixsocket import LONGEST_PATH
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
@@ -51,7 +52,7 @@ def test_in_a_home_with_a_long_path_the_socket_lies_elsewhere_and_is_found(
 ) -> None:
     listening, address = bind(long_home.run_dir, os.getpid())
     with listening:
-        assert len(os.fsencode(address.path)) <= LONGEST_PATH
+        assert len(os.fsencode(address.path)) <= LONGEST_PATH == 103  # macOS takes no more
         assert temporary_folder in address.path.parents
         assert stat.S_IMODE(address.path.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(address.path.stat().st_mode) == 0o600

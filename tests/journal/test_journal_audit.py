@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ally_plugins.contract.values.errors import AuditError, JournalError
 from ally_plugins.journal.audit import verify
-from ally_plugins.journal.chain import Head, decode_block, encode_block
+from ally_plugins.journal.chain import Head, decode_block, digest_of, encode_block, genesis, link
 from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.schema import read_chain_id
 from ally_plugins.journal.values import PendingMessage, Record
 
 if TYPE_CHECKING:
@@ -264,6 +265,29 @@ def test_a_state_of_what_is_no_message_is_named(copy: Path, kind: str, change: s
 def test_a_pending_message_with_a_time_at_which_it_was_settled_is_named(copy: Path) -> None:
     execute(copy, "UPDATE records SET settled_at = 500 WHERE ref = 'm3'")
     assert found_in(copy) == ("state", number_of(copy, "ref = 'm3'"))
+
+
+def forge(path: Path, n: int, content: bytes) -> None:
+    """Put other content into a record, and compute all hashes and the head anew, as somebody would who knows how."""
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("UPDATE records SET data = ?, digest = ? WHERE n = ?", (content.decode(), digest_of(content), n))
+        before = genesis(read_chain_id(db))
+        columns = "digest, n, at, kind, plugin, session_id, ref, key"
+        for row in db.execute(f"SELECT {columns} FROM records ORDER BY n").fetchall():
+            before = link(before, *row)
+            db.execute("UPDATE records SET hash = ? WHERE n = ?", (before, row[1]))
+    path.with_name("audit.head").unlink()
+
+
+@pytest.mark.parametrize("kind", ["pruned", "message_state"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b"[]", b"1", b'"x"', b"null", b'{"before": "1", "ids": [], "state": 1}', b'{"before": true, "ids": 1}'],
+)
+def test_a_forged_record_that_lacks_what_such_records_have_is_named(copy: Path, kind: str, content: bytes) -> None:
+    n = number_of(copy, f"kind = '{kind}'")
+    forge(copy, n, content)
+    assert found_in(copy) == ("altered", n)
 
 
 def test_a_lost_chain_id_or_table_is_reported_and_not_raised(copy: Path) -> None:

@@ -150,7 +150,11 @@ def _record(done: InstallReport) -> dict[str, Any]:
     }
 
 
-def _finish(state: State, done: InstallReport, forgotten: Container[str] = ()) -> None:
+def _finish(state: State, done: InstallReport, forgotten: Container[str] | None = None) -> None:
+    """Print what an installer has done. `forgotten` are the plugins about which something was forgotten.
+
+    None where nothing is, since an upgrade has dropped what is gone: who agreed to it misses it, and its gates deny.
+    """
     # After a failure the error is the only object: one command prints one.
     if state.as_json and done.exit_code == 0:
         print_json(_record(done))
@@ -163,7 +167,12 @@ def _finish(state: State, done: InstallReport, forgotten: Container[str] = ()) -
     for name, source in done.changed.items():
         echo(f"changed: {inert(name)} is now {inert(source)}; to see what is different: ally-plugins review")
     for name in done.disappeared:
-        kept = "is about another plugin of this name, and stays"
-        echo(f"gone: {inert(name)}; what was agreed to {'is forgotten' if name in forgotten else kept}")
+        if forgotten is None:
+            kept = f"stays, and gates that were granted deny; to do without it: ally-plugins disable {name}"
+        elif name in forgotten:
+            kept = "is forgotten"
+        else:
+            kept = "is about another plugin of this name, and stays"
+        echo(f"gone: {inert(name)}; what was agreed to {kept}")
     if not (done.appeared or done.changed or done.disappeared):
         echo("no plugin appeared, changed or went away")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["info"]
 
-_TROUBLE: Final = ("crash", "refusal", "quarantine", "plugin_state", "prompt_prefix")
+_TROUBLE: Final = ("crash", "refusal", "quarantine", "prompt_prefix")
+_STATE: Final = "plugin_state"
 _SHOWN: Final = 10
 """Recent records; `audit --plugin` has them all."""
 
@@ -159,8 +160,10 @@ def _trouble(home: Home, name: str) -> list[StoredRecord]:
             return []
         # Each kind by itself: among all records of a busy plugin, the last ten would hardly be trouble.
         found = [each for kind in _TROUBLE for each in reading.last_records(_SHOWN, plugin=name, kind=kind)]
-    bad = [each for each in found if each.kind != "plugin_state" or (each.data or {}).get("state") in _BAD_STATES]
-    return sorted(bad, key=lambda each: each.n)[-_SHOWN:]
+        # All of these: after a failure come some for each start since.
+        states = [each for each in reading.records(plugin=name, kind=_STATE)
+                  if (each.data or {}).get("state") in _BAD_STATES]  # fmt: skip
+    return sorted([*found, *states[-_SHOWN:]], key=lambda each: each.n)[-_SHOWN:]
 
 
 _BAD_STATES: Final = ("failed", "quarantined")

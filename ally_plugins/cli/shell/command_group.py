@@ -80,8 +80,10 @@ class LazyGroup(click.Group):
         return list(self.commands)
 
     @override
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
-        """Write the table, without importing anything."""
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table, without importing anything; a group without one has few commands, which are there."""
+        if not self._sections:
+            super().format_commands(ctx, formatter)
         for heading, section in self._sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, line) for name, (_, line) in section.items()])

@@ -18,12 +18,9 @@ from attrs import frozen
 
 from ally_plugins.catalog.home.folder import read_capped, write_atomically
 from ally_plugins.host.sockets.leftovers import folder_prefix, is_gone
-from ally_plugins.runtime.processes.unixsocket import listening_socket, who_listens
+from ally_plugins.runtime.processes.unixsocket import LONGEST_PATH, listening_socket, who_listens
 
 __all__ = ["Address", "addresses", "bind", "is_supported", "temporary_folders"]
-
-LONGEST_PATH: Final = 103
-"""Bytes of a socket's path: macOS has 104 with the NUL at the end, Linux 108."""
 
 _ENTRY: Final = re.compile(r"host-([0-9]{1,10})-[0-9a-f]{8}\.(sock|path)\Z")
 _SHORT_NAME: Final = "host.sock"

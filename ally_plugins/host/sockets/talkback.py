@@ -18,10 +18,9 @@ from typing import Any, Final, cast
 
 from attrs import define, field
 
-from ally_plugins.contract.process_spec import LONGEST_SOCKET_PATH
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError, UnavailableRefused, VersionError
-from ally_plugins.runtime.processes.unixsocket import listening_socket, other_end
+from ally_plugins.runtime.processes.unixsocket import LONGEST_PATH, listening_socket, other_end
 from ally_plugins.wire.codes import (
     INTERNAL_ERROR,
     INVALID_PARAMS,
@@ -119,7 +118,7 @@ class TalkBackServer:
     def _choose_path(self) -> str:
         name = f"talk-{os.getpid()}-{secrets.token_hex(6)}.sock"
         directory = private_directory(self.directory)
-        if len(os.fsencode(directory / name)) > LONGEST_SOCKET_PATH:
+        if len(os.fsencode(directory / name)) > LONGEST_PATH:
             directory = short_directory()
         remove_left_sockets(directory)
         return str(directory / name)

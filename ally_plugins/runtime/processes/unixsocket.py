@@ -15,7 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["OtherEnd", "is_own", "listening_socket", "other_end", "who_listens"]
+__all__ = ["LONGEST_PATH", "OtherEnd", "is_own", "listening_socket", "other_end", "who_listens"]
+
+LONGEST_PATH: Final = 103
+"""Bytes of a socket's path: macOS has 104 with the NUL at the end, Linux 108."""
 
 _UCRED: Final = struct.Struct("3i")  # pid, uid, gid: `struct ucred` of Linux
 
