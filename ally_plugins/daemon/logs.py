@@ -10,6 +10,8 @@ from typing import Final
 
 from ally_plugins.contract.values.compat import override
 
+from .sandbox_refusals import hint
+
 __all__ = ["HostHandler", "write_failure", "write_stderr"]
 
 MAX_CHARS: Final = 8_192  # the host's budget for one line (Limits.log_bytes)
@@ -47,7 +49,7 @@ def write_stderr(text: str) -> None:
 def write_failure(what: str, error: BaseException) -> None:
     """Write to stderr that something failed, with its traceback."""
     lines = traceback.format_exception(type(error), error, error.__traceback__)
-    write_stderr(f"{what} failed:\n{''.join(lines).rstrip()}")
+    write_stderr(f"{what} failed:\n{''.join(lines).rstrip()}{hint(error)}")
 
 
 def _level(number: int) -> str:

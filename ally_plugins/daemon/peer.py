@@ -13,6 +13,7 @@ from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notificat
 
 from .channel import open_channel
 from .logs import write_failure
+from .sandbox_refusals import refused_grant
 
 if TYPE_CHECKING:
     from ally_plugins.wire.connection import Connection
@@ -105,9 +106,14 @@ class Peer:
         self._flush()
 
     def refuse(self, request_id: int | str, error: BaseException) -> None:
-        """Answer a request with an error: the text of a refusal crosses, of anything else only its type's name."""
+        """Answer a request with an error: the text of a refusal crosses, of anything else only its type's name.
+
+        With the grant that would allow what a sandbox has refused.
+        """
         answer = write_error(error, names_type=True)
-        self.fail(request_id, answer.code, answer.message, answer.data)
+        grant = refused_grant(error)
+        data = answer.data if grant is None else {**answer.data, "grant": grant}
+        self.fail(request_id, answer.code, answer.message, data)
 
     def fail(self, request_id: int | str, code: int, text: str, data: Mapping[str, Any] | None = None) -> None:
         """Answer a request with an error."""

@@ -16,7 +16,7 @@ import ally_plugins
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, CannotExecute
 from ally_plugins.policy.granted_files import names_project
-from ally_plugins.runtime.sandbox.box import Box
+from ally_plugins.runtime.sandbox.box import SANDBOXED, Box
 from ally_plugins.runtime.sandbox.readable import (
     KERNEL,
     NETWORK_FILES,
@@ -95,9 +95,13 @@ def box_for(
         # What it writes may be executed too: it could do itself whatever that does.
         run=_absolute([home, tmp, *SYSTEM, *_code(remote, command, folder, env), *_parts(found)]),
         network=network,
-        env={"HOME": home, **{name: f"{home}/{at}" for name, at in _XDG.items()}, **dict.fromkeys(_TEMPORARY, tmp),
-             **_user_base(command[0]), **_project_variable(remote, project)},
-    )  # fmt: skip
+        env={**_variables(home, tmp), **_user_base(command[0]), **_project_variable(remote, project)},
+    )
+
+
+def _variables(home: str, tmp: str) -> dict[str, str]:
+    folders = {"HOME": home, **{name: f"{home}/{at}" for name, at in _XDG.items()}}
+    return {SANDBOXED: "1", **folders, **dict.fromkeys(_TEMPORARY, tmp)}
 
 
 def _project_variable(remote: RemotePlugin, project: str | None) -> dict[str, str]:

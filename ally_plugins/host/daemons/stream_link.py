@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ally_plugins.contract.grants import BESIDE_THE_HOST, Grant
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.errors import AllyError, ProtocolError
+from ally_plugins.contract.values.errors import AllyError, ConfigError, ProtocolError
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
 from ally_plugins.runtime.processes.stdio import unread
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
@@ -391,12 +392,16 @@ class StreamLink(asyncio.Protocol):
         answer.announce()
 
     def _error_of(self, message: ErrorResponse) -> AllyError:
-        """Return the exception for an error answer; of an error in the daemon's code only the type is shown."""
+        """Return the exception for an error answer; of an error in the daemon's code only the type is shown.
+
+        And the grant that would allow what its sandbox has refused, where it names one.
+        """
         if message.code != INTERNAL_ERROR:
             return read_error(message.code, message.message, message.data)
         kind = message.data.get("type") if isinstance(message.data, dict) else None
         what = f"{kind:.80}" if isinstance(kind, str) and kind.isidentifier() else "an error"
-        text = f"{what} in its {message.method}; the traceback is in `ally-plugins logs {self.name}`"
+        refused = _refused_grant(message.data)
+        text = f"{what} in its {message.method}{refused}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
     def _take_back(self, answer: PendingAnswer) -> None:
@@ -434,6 +439,18 @@ class StreamLink(asyncio.Protocol):
             if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:
                 self._has_too_much_unread = True
                 self._update_reading()
+
+
+def _refused_grant(data: Any) -> str:
+    """Return what a daemon says that its sandbox has refused, empty for what is no grant that a sandbox holds to."""
+    text = data.get("grant") if isinstance(data, dict) else None
+    try:
+        grant = Grant.parse(text) if isinstance(text, str) else None
+    except ConfigError:
+        return ""
+    if grant is None or grant.kind not in BESIDE_THE_HOST:
+        return ""
+    return f": its sandbox has refused what the grant {grant.text!r} would allow"
 
 
 def _nothing(_: PendingAnswer) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-__all__ = ["Box"]
+__all__ = ["SANDBOXED", "Box"]
+
+SANDBOXED: Final = "ALLY_SANDBOX"
+"""The variable by which a program knows that it is in a sandbox; the SDK then says which grant a refusal lacked."""
 
 
 class Box(NamedTuple):
