@@ -61,21 +61,32 @@ def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+FILES = {
+    "claude": ".claude/settings.json",
+    "codex": ".codex/hooks.json",
+    "gemini": ".gemini/settings.json",
+    "copilot": ".copilot/hooks/ally-plugins.json",
+    "goose": ".agents/plugins/ally-plugins/hooks/hooks.json",
+}
+MERGED = ["claude", "codex", "gemini"]
+"""Those whose file is not ours alone."""
+
+
 def file_of(person: Path, agent: str) -> Path:
-    return person / f".{agent}" / {"claude": "settings.json", "codex": "hooks.json"}[agent]
+    return person / FILES[agent]
 
 
 def commands_at(settings: dict[str, Any], event: str) -> list[str]:
     return [hook["command"] for group in settings["hooks"].get(event, []) for hook in group["hooks"]]
 
 
-@pytest.mark.parametrize("agent", ["claude", "codex"])
+@pytest.mark.parametrize("agent", MERGED)
 def test_every_event_has_one_hook_of_ours_and_theirs_stay(agent: str, person: Path) -> None:
     file = file_of(person, agent)
     file.parent.mkdir()
     file.write_text(OLD)
     said = json.loads(run_command("connect", agent, "--json").stdout)
-    assert said["other_hooks"] == {"PreToolUse": ["theirs --now"]}
+    assert said["other_hooks"] == ({} if agent == "gemini" else {"PreToolUse": ["theirs --now"]})
     for _ in range(2):  # the second time changes nothing
         settings = json.loads(file.read_text())
         assert settings["model"] == "m"
@@ -86,7 +97,7 @@ def test_every_event_has_one_hook_of_ours_and_theirs_stay(agent: str, person: Pa
         assert json.loads(run_command("connect", agent, "--json").stdout)["changed"] is False
 
 
-@pytest.mark.parametrize("agent", ["claude", "codex"])
+@pytest.mark.parametrize("agent", ["claude", "gemini"])
 @pytest.mark.parametrize("before", [None, "", "{}", OLD, OLD + "\r\n\t"])
 def test_disconnecting_puts_the_file_back_to_the_byte(agent: str, before: str | None, person: Path) -> None:
     file = file_of(person, agent)
@@ -142,13 +153,45 @@ def test_settings_that_cannot_be_read_are_left_alone(broken: str, person: Path) 
     assert file.read_text() == broken
 
 
-@pytest.mark.parametrize("agent", ["claude", "codex"])
+@pytest.mark.parametrize("agent", ["copilot", "goose"])
+def test_an_agent_with_a_file_of_ours_alone_has_it_while_it_is_connected(agent: str, person: Path) -> None:
+    run_command("connect", agent)
+    text = file_of(person, agent).read_text()
+    assert json.loads(text)["hooks"].keys() == CLOSED[agent].keys()
+    shown = json.loads(run_command("connect", agent, "--status", "--json").stdout)
+    assert shown["agents"][0]["connected"] == "not seen yet"
+    run_command("disconnect", agent)
+    assert [each for each in person.rglob("*") if each.is_file() and "state" not in each.parts] == []
+    for command in ("connect", "disconnect"):  # also where somebody has changed it
+        run_command(command, agent)
+        if command == "connect":
+            file_of(person, agent).write_text(text.replace("60", "61"))
+    assert not file_of(person, agent).exists()
+
+
+def test_what_was_connected_twice_is_put_back_without_hooks_of_ours(person: Path) -> None:
+    file = file_of(person, "claude")
+    run_command("connect", "claude")
+    file.write_text(file.read_text().replace("|| exit 2", "|| exit 2 "))
+    run_command("connect", "claude")
+    run_command("disconnect", "claude")
+    assert json.loads(file.read_text() if file.exists() else "{}") == {}
+
+
+@pytest.mark.parametrize("agent", list(FILES))
 def test_each_entry_is_of_the_form_that_its_agent_takes(agent: str, tmp_path: Path) -> None:
     entries = entries_for(Connection(agent, tmp_path), Home("ally-plugins", tmp_path))
     for event, entry in entries.items():
-        assert type(entry["timeout"]) is int  # Codex drops a whole file for one that is not
+        limit = entry["timeoutSec" if agent == "copilot" else "timeout"]
+        assert limit == 60 * (1000 if agent == "gemini" else 1)
+        assert type(limit) is int  # Codex drops a whole file for one that is not
         assert ("onFailure" in entry) == (agent == "claude" and CLOSED[agent][event] != PASSES)
-        assert is_ours(entry["command"])
+        assert is_ours(entry["bash" if agent == "copilot" else "command"])
+
+
+@pytest.mark.parametrize("agent", ["copilot", "goose"])
+def test_an_agent_without_hooks_of_a_project_is_not_connected_for_one(agent: str, person: Path) -> None:
+    assert "no hooks of a project" in run_command("connect", agent, "--project", str(person), code=2).stderr
 
 
 def test_printing_the_settings_writes_nothing(person: Path) -> None:

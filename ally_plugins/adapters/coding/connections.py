@@ -13,6 +13,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,8 +41,6 @@ __all__ = [
     "settings_text",
 ]
 
-CONNECTABLE: Final = ("claude", "codex")
-
 _MAX_FILE: Final = 4 * 1024 * 1024
 """Bytes of an agent's settings that are read."""
 
@@ -54,12 +53,66 @@ _RECORD: Final = "connected.json"
 
 
 @frozen
+class _Form:
+    """How an agent keeps its hooks: the folder in the person's home, or what `variable` says, and the file in it.
+
+    `seconds` is the unit of a time limit in parts of one, `limit` and `command` the names of the two in an entry. `own`
+    are the other files of a folder that is ours alone, with what stands in them; None where the file is the agent's.
+    """
+
+    folder: str
+    file: str
+    variable: str = ""
+    seconds: int = 1
+    limit: str = "timeout"
+    command: str = "command"
+    is_flat: bool = False
+    """Whether an event's entries stand in its list, and not in groups."""
+    own: Mapping[str, Mapping[str, Any]] | None = None
+    has_projects: bool = True
+
+
+_FORMS: Final[Mapping[str, _Form]] = {
+    "claude": _Form(".claude", "settings.json", "CLAUDE_CONFIG_DIR"),
+    "codex": _Form(".codex", "hooks.json", "CODEX_HOME"),
+    "gemini": _Form(".gemini", "settings.json", seconds=1000),
+    "copilot": _Form(
+        ".copilot/hooks",
+        "ally-plugins.json",
+        limit="timeoutSec",
+        command="bash",
+        is_flat=True,
+        own={},
+        has_projects=False,
+    ),
+    "goose": _Form(
+        ".agents/plugins/ally-plugins",
+        "hooks/hooks.json",
+        own={"plugin.json": {"name": "ally-plugins", "version": "1", "description": "asks your plugins"}},
+        has_projects=False,
+    ),
+}
+
+CONNECTABLE: Final = tuple(_FORMS)
+
+
+@frozen
 class Connection:
-    """One agent's settings, of the person or of one project: the file, and whether our hooks are in it."""
+    """One agent's hooks, of the person or of one project, and the folder and the file that they stand in."""
 
     agent: str
-    file: Path
+    folder: Path
     project: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """The file that holds the hooks."""
+        return self.folder / self.form.file
+
+    @property
+    def form(self) -> _Form:
+        """How the agent keeps them."""
+        return _FORMS[self.agent]
 
     @property
     def name(self) -> str:
@@ -67,18 +120,19 @@ class Connection:
         return f"{self.agent} {self.project}" if self.project is not None else self.agent
 
 
-def connection_of(agent: str, project: Path | None) -> Connection:
-    """Return where an agent's hooks belong. Raises ConfigError where its home is not known."""
+def connection_of(agent: str, project: Path | None = None) -> Connection:
+    """Return where an agent's hooks belong. Raises ConfigError without a home, or where projects have none."""
+    form = _FORMS[agent]
     if project is not None:
-        folder = project / f".{agent}"
-    elif named := os.environ.get({"claude": "CLAUDE_CONFIG_DIR", "codex": "CODEX_HOME"}[agent]):
-        folder = Path(named)
-    else:
-        try:
-            folder = Path.home() / f".{agent}"
-        except RuntimeError as error:
-            raise ConfigError(f"this user's home directory is not known: {error}", path="HOME") from None
-    return Connection(agent, folder / {"claude": "settings.json", "codex": "hooks.json"}[agent], project)
+        if not form.has_projects:
+            raise ConfigError(f"{agent} has no hooks of a project that are known; connect it without --project")
+        return Connection(agent, project.resolve() / form.folder, project.resolve())
+    if form.variable and (named := os.environ.get(form.variable)):
+        return Connection(agent, Path(named))
+    try:
+        return Connection(agent, Path.home() / form.folder)
+    except RuntimeError as error:
+        raise ConfigError(f"this user's home directory is not known: {error}", path="HOME") from None
 
 
 def is_ours(command: str) -> bool:
@@ -94,7 +148,8 @@ def entries_for(connection: Connection, home: Home, *, missing: str = "closed") 
         line = hook_line(client_file(home), agent, event)
         if connection.project is not None:
             line = _project_line(home.app, agent, event, missing)
-        entry: dict[str, Any] = {"type": "command", "command": line, "timeout": TIMEOUT}
+        form = connection.form
+        entry: dict[str, Any] = {"type": "command", form.command: line, form.limit: TIMEOUT * form.seconds}
         if agent == "claude" and way != PASSES:
             entry["onFailure"] = "block"
         entries[event] = entry
@@ -132,7 +187,11 @@ def _read(file: Path) -> bytes | None:
 def merged_text(connection: Connection, home: Home, *, missing: str = "closed") -> str:
     """Return the settings with our hooks in them. Raises ConfigError."""
     entries = entries_for(connection, home, missing=missing)
-    return merge_hooks(settings_text(connection), entries, is_ours, str(connection.file))
+    if connection.form.own is None:
+        return merge_hooks(settings_text(connection), entries, is_ours, str(connection.file))
+    is_flat = connection.form.is_flat
+    hooks = {event: [entry if is_flat else {"hooks": [entry]}] for event, entry in entries.items()}
+    return json.dumps({"version": 1, "hooks": hooks} if is_flat else {"hooks": hooks}, indent=2) + "\n"
 
 
 def connect(connection: Connection, home: Home, *, missing: str = "closed") -> bool:
@@ -148,11 +207,13 @@ def connect(connection: Connection, home: Home, *, missing: str = "closed") -> b
         known = records.get(connection.name)
         if known is None or known.get("after") != _digest(before):
             # What was there before us, and not what we wrote there last time.
-            kept = None if before is None else before.decode()
+            kept = None if before is None else _without_ours(connection, before.decode())
             known = {"before": kept, "file": str(connection.file)}
         records[connection.name] = {**known, "after": _digest(after)}
         _write(home.path / _RECORD, json.dumps(records, indent=1).encode(), private=True)
         connection.file.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in (connection.form.own or {}).items():
+            _write(connection.folder / name, json.dumps(content).encode())
         _write(connection.file, after)
     return True
 
@@ -165,34 +226,65 @@ def disconnect(connection: Connection, home: Home) -> str:
         how = "none"
         if known is not None and now is not None and known.get("after") == _digest(now):
             how = "restored"
-            if known["before"] is None:
-                connection.file.unlink()
-            else:
-                _write(connection.file, known["before"].encode())
-        elif now is not None:
-            left = take_out_hooks(now.decode(), is_ours, str(connection.file)).encode()
-            if left != now:
-                how = "taken out"
-                _write(connection.file, left)
+            before = known["before"]
+        elif now is not None and (before := _without_ours(connection, now.decode())) != now.decode():
+            how = "taken out"
+        else:
+            before = ""
+        if how != "none":
+            _put_back(connection, before)
         if known is not None:
             _write(home.path / _RECORD, json.dumps(records, indent=1).encode(), private=True)
     return how
 
 
+def _without_ours(connection: Connection, text: str) -> str | None:
+    """Return the settings without our hooks; None for a file that is ours alone. Raises ConfigError."""
+    return take_out_hooks(text, is_ours, str(connection.file)) if connection.form.own is None else None
+
+
+def _put_back(connection: Connection, text: str | None) -> None:
+    if text is not None:
+        _write(connection.file, text.encode())
+        return
+    connection.file.unlink()
+    for name in connection.form.own or {}:
+        (connection.folder / name).unlink(missing_ok=True)
+    if connection.form.own is not None:
+        # Folders of ours, while nothing of others is in them.
+        with suppress(OSError):
+            connection.file.parent.rmdir()
+            connection.folder.rmdir()
+
+
 def connected_events(connection: Connection) -> set[str]:
     """Return the events that have a hook of ours now. Raises ConfigError."""
-    hooks = read_settings(settings_text(connection), str(connection.file)).get("hooks", {})
-    return {
-        event
-        for event, groups in hooks.items()
-        for group in groups
-        for hook in group.get("hooks", [])
-        if is_ours(str(hook.get("command", "")))
-    }
+    text = settings_text(connection)
+    # A file that is ours alone may be of a form that others do not have.
+    found = read_settings(text, str(connection.file)) if connection.form.own is None else _loaded(text)
+    hooks = found.get("hooks")
+    return {event for event, groups in hooks.items() if _has_ours(groups)} if isinstance(hooks, dict) else set()
+
+
+def _has_ours(value: Any) -> bool:
+    if isinstance(value, str):
+        return is_ours(value)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_has_ours, inner))
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def others_at_our_events(connection: Connection) -> dict[str, list[str]]:
     """Return the hooks of others at our events, which may undo what ours answer. Raises ConfigError."""
+    if connection.form.own is not None:
+        return {}
     return other_hooks(settings_text(connection), CLOSED[connection.agent], is_ours, str(connection.file))
 
 
@@ -213,12 +305,14 @@ def find_overrides(connection: Connection) -> list[str]:
 
 
 def _switches(connection: Connection) -> list[tuple[Path, tuple[tuple[str, bool], ...]]]:
-    folder = connection.file.parent
+    folder = connection.folder
     if connection.agent == "claude":
         own = (("disableAllHooks", True),)
         managed = Path("/etc/claude-code/managed-settings.json")
         return [(folder / "settings.json", own), (folder / "settings.local.json", own),
                 (managed, (*own, ("allowManagedHooksOnly", True)))]  # fmt: skip
+    if connection.agent != "codex":
+        return []
     off = (("features.hooks", False), ("features.codex_hooks", False), ("hooks", False))
     return [(folder / "config.toml", off), (Path("/etc/codex/config.toml"), off),
             (Path("/etc/codex/requirements.toml"), (*off, ("allow_managed_hooks_only", True)))]  # fmt: skip

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "disconnect"]
 
-_AGENTS = ("claude", "codex")
+_AGENTS = ("claude", "codex", "gemini", "copilot", "goose")  # not asked of the adapters: `--help` imports none of them
 
 _project = click.option(
     "--project",
@@ -43,11 +43,12 @@ _project = click.option(
 @click.option("--print", "prints", is_flag=True, help="Print the settings as they would be, and write nothing.")
 @click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
 def connect(state: State, agent: str | None, project: Path | None, missing: str, prints: bool, status: bool) -> None:  # noqa: FBT001 - click's flags
-    """Have a coding agent ask your plugins: AGENT is claude (Claude Code) or codex.
+    """Have a coding agent ask your plugins.
 
-    It writes our hooks into the agent's settings, beside those that are there, and says which of the plugins' grants
-    the agent can serve. Nothing of yours is lost: `disconnect` puts the file back to the byte. It refuses where a
-    mandatory plugin needs what the agent does not serve, and where the agent would run no hook of yours.
+    AGENT is claude (Claude Code), codex, gemini, copilot or goose. It writes our hooks into the agent's settings,
+    beside those that are there, and says which of the plugins' grants the agent can serve. Nothing of yours is lost:
+    `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does not
+    serve, and where the agent would run no hook of yours.
 
     \b
     Example:
@@ -161,7 +162,7 @@ def _show_status(state: State, found: list[Connection]) -> None:
 @click.argument("agent", type=click.Choice(_AGENTS))
 @_project
 def disconnect(state: State, agent: str, project: Path | None) -> None:
-    """Take our hooks out of an agent's settings; AGENT is claude or codex.
+    """Take our hooks out of the settings of an agent, as `connect` names it.
 
     A file that nobody has changed since is put back to the byte; else only our hooks are taken out.
 
