@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
 from google.adk.events import Event
 from google.genai.types import Content, FunctionResponse, Part
 
-from ally_plugins.adapters.kit.answers import AnswerRefused
+from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
 from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.contract.values.errors import GateRefused
@@ -35,6 +36,8 @@ class PluginRun:
         """Calls that may run, with their final arguments, by id."""
         self.context: Any = None
         self._said: str | None = None
+        self._texts: dict[str, HeldText] = {}
+        """What is held of streams by sentences, by the agents' names: those of a workflow may stream at once."""
         work.stop = self._stop
 
     # --- the run ---
@@ -134,16 +137,17 @@ class PluginRun:
         """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""
         work, usage = self.work, response.usage_metadata
         parts: list[Part] = (response.content.parts if response.content is not None else None) or []
-        if response.partial:  # of a stream, which is held where somebody gates or transforms the answer
-            return response.model_copy(update={"content": None}) if parts and work.answer_hold is not None else None
+        if response.partial:
+            return await self._held(context, response, parts)
         work.received(by=context.agent_name)
+        text = self._texts.pop(context.agent_name, HeldText(work))
         try:
-            after = await self._answered(parts)
+            after = await self._answered(parts, text)
         except BaseException as error:
             work.model_failed(error, by=context.agent_name)
             raise
         self._said = text_of(after) or None
-        told = after if work.refusal is None else []  # its thoughts may say what was withheld
+        told = after if work.refusal is None else [Part(text=work.refusal.shown)]  # thoughts may say what was withheld
         reason = response.finish_reason or response.error_code
         work.model_answered(
             text_of(told),
@@ -157,11 +161,27 @@ class PluginRun:
         )
         return None if after is parts else response.model_copy(update={"content": Content(role="model", parts=after)})
 
-    async def _answered(self, parts: list[Part]) -> list[Part]:
+    async def _held(self, context: Any, response: Any, parts: list[Part]) -> Any:
+        """Return a piece of a stream with what may be shown of it now, None where it is not held.
+
+        Once a sentence was refused nothing more is shown; the whole, which comes behind it, says so.
+        """
+        hold = self.work.answer_hold
+        if not parts or hold is None:
+            return None
+        text = self._texts.setdefault(context.agent_name, HeldText(self.work))
+        shown = [part for part in parts if part.thought] if hold == "sentence" else []
+        with suppress(AnswerRefused):  # it is the run's refusal then
+            if hold == "sentence" and self.work.refusal is None and (piece := await text.feed(text_of(parts))):
+                shown.append(Part(text=piece))
+        return response.model_copy(update={"content": Content(role="model", parts=shown) if shown else None})
+
+    async def _answered(self, parts: list[Part], shown: HeldText) -> list[Part]:
         """Return an answer as transforms left it; one that gates withhold says so, calls nothing, and ends the turn."""
         text = text_of(parts)
         try:
-            after = await self.work.answered(text)
+            after = await self.work.answered(text, shown=shown.shown)
+            shown.left(after)
             left = parts if after == text else with_text(parts, after)
             made = [await self._structured(part) for part in left]
         except AnswerRefused as refusal:

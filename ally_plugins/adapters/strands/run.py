@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from strands.types.events import ModelStopReason, TypedEvent
 
-from ally_plugins.adapters.kit.answers import AnswerRefused
+from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from strands.hooks import AfterInvocationEvent, AfterToolsEvent, BeforeInvocationEvent
     from strands.middleware import InvokeModelContext, MiddlewareNext
 
+    from ally_plugins.adapters.kit.run import AgentRun
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import Message
@@ -69,15 +71,34 @@ def spec_of(offered: AgentTool) -> Any:
     return {"name": offered.name, "description": offered.description, "inputSchema": schema}
 
 
-async def passing(work: AgentWork, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+async def passing(run: AgentRun, events: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
     """Pass events on. Raises Interrupted when the run is interrupted while one is waited for."""
-    while True:
-        # Not around the `yield`: what reads the events is the framework, which ends by itself.
-        with work.stoppable():
-            event = await anext(events, None)
-        if event is None:
-            return
-        yield event
+    async with aclosing(events):
+        while True:
+            # Not around the `yield`: what reads the events is the framework, which ends by itself.
+            with run.stoppable():
+                event = await anext(events, None)
+            if event is None:
+                return
+            yield event
+
+
+async def _shown(
+    text: HeldText, events: AsyncGenerator[Any, None], held: list[TypedEvent]
+) -> AsyncGenerator[TypedEvent, None]:
+    """Yield what may be shown of a response as it comes, and its end; what is held whole is left in `held`.
+
+    Raises AnswerRefused where the response is to go no further.
+    """
+    hold = text.work.answer_hold
+    async with aclosing(passing(text.work, events)) as passed:
+        async for event in passed:
+            if hold is None or isinstance(event, ModelStopReason) or (hold == "sentence" and "reasoning" in event):
+                yield event
+            elif hold == "whole" or not {"event", "data"} & event.keys():  # the framework gives each text in both
+                held.append(event)
+            elif piece := await text.feed(event.get("data") or ""):
+                yield TypedEvent({"data": piece})
 
 
 class PluginRun:
@@ -175,47 +196,43 @@ class PluginRun:
         await work.admit_ungated(ungated_tools(context.model))
         work.requested(model_name(context.model), len(context.messages))
         answer: ModelStopReason | None = None
-        held: list[Any] | None = [] if work.answer_hold is not None else None
+        text, held = HeldText(work), list[TypedEvent]()
         try:
-            async for event in passing(work, next_fn(context)):
-                answer = event if isinstance(event, ModelStopReason) else answer
-                if event is answer:
-                    continue
-                if held is None:
-                    yield event
+            async for event in _shown(text, next_fn(context), held):
+                if isinstance(event, ModelStopReason):
+                    answer = event
                 else:
-                    held.append(event)
+                    yield event
             work.received()
             if answer is not None and answer.stop_reason != "cancelled":
-                before, answer = answer, await self._answered(answer)
-                held = held if answer is before else [TypedEvent({"data": text_of(answer.message["content"])})]
-            for event in held or ():
-                yield event
+                before, answer = answer, await self._answered(answer, text.shown)
+                if text.text or answer is not before:
+                    left = TypedEvent({"data": text.left(text_of(answer.message["content"]))})
+                    held = [left, *(held if answer is before else ())]
+        except AnswerRefused as refusal:
+            held = [TypedEvent({"data": refusal.kept.removeprefix(refusal.shown)})]
+            answer = _stopped(_WITHHELD, refusal.kept, answer)
         except Interrupted:  # as the framework says it, where it notices between two chunks
-            message: Any = {"role": "assistant", "content": [{"text": "Cancelled by user"}]}
-            usage: Any = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0}
-            answer = ModelStopReason("cancelled", message, usage, {"latencyMs": 0})
+            answer, held = _stopped("cancelled", "Cancelled by user"), []
         except BaseException as error:
             work.model_failed(error)
             raise
+        for event in held:
+            yield event
         if answer is not None:
-            self._responded(context.model, answer)
+            self._responded(context.model, answer, work.refusal)
             yield answer
 
-    async def _answered(self, answer: ModelStopReason) -> ModelStopReason:
-        """Return an answer as transforms left it; one that gates withhold says so, calls nothing, and ends the turn."""
-        work, blocks = self.work, answer.message["content"]
-        stop: Any = answer.stop_reason
+    async def _answered(self, answer: ModelStopReason, shown: str) -> ModelStopReason:
+        """Return an answer as transforms left it. Raises AnswerRefused."""
+        blocks: Any = answer.message["content"]
         text = text_of(blocks)
-        try:
-            after = await work.answered(text)
-            left = blocks if after == text else with_text(blocks, after)
-            made = [await self._structured(block) if "toolUse" in block else block for block in left]
-        except AnswerRefused as refusal:
-            stop, made = _WITHHELD, [{"text": refusal.kept}]
-        if made == blocks and stop == answer.stop_reason:
+        after = await self.work.answered(text, shown=shown)
+        left = blocks if after == text else with_text(blocks, after)
+        made = [await self._structured(block) if "toolUse" in block else block for block in left]
+        if made == blocks:
             return answer
-        return ModelStopReason(stop, {**answer.message, "content": made}, answer.usage, answer.metrics)
+        return ModelStopReason(answer.stop_reason, {**answer.message, "content": made}, answer.usage, answer.metrics)
 
     async def _structured(self, block: Any) -> Any:
         """Return a call as it is, or the answer that one of the framework's own tools makes of a structured output."""
@@ -226,12 +243,12 @@ class PluginRun:
         after = await self.work.answered_data(use["input"])
         return block if after is use["input"] else {"toolUse": {**use, "input": after}}
 
-    def _responded(self, model: Any, answer: ModelStopReason) -> None:
+    def _responded(self, model: Any, answer: ModelStopReason, refusal: AnswerRefused | None) -> None:
         usage, window = answer.usage, getattr(model, "context_window_limit", None)
-        # Its text is no model's then.
+        # The text of one that was stopped is no model's, but for what was shown.
         blocks = answer.message["content"] if answer.stop_reason not in {"cancelled", _WITHHELD} else []
         self.work.model_answered(
-            text_of(blocks),
+            refusal.shown if refusal is not None else text_of(blocks),
             thoughts=[each.get("reasoningContent", {}).get("reasoningText", {}).get("text", "") for each in blocks],
             window=window if isinstance(window, int) else None,
             model=model_name(model),
@@ -256,6 +273,13 @@ class PluginRun:
             if messages is not None:
                 context = context.replace(messages=woven.with_messages(messages))
         return context.replace(messages=with_tail(context.messages, tail)) if tail else context
+
+
+def _stopped(why: Any, text: str, answer: ModelStopReason | None = None) -> ModelStopReason:
+    """Return the end of a response that goes no further: the model calls nothing, and its turn ends."""
+    usage: Any = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0} if answer is None else answer.usage
+    metrics: Any = {"latencyMs": 0} if answer is None else answer.metrics
+    return ModelStopReason(why, {"role": "assistant", "content": [{"text": text}]}, usage, metrics)
 
 
 def _entry(messages: Sequence[Message]) -> Any:

@@ -534,6 +534,31 @@ def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
     go(main())
 
 
+def test_by_sentences_what_was_allowed_is_shown_as_it_comes_and_a_deny_cuts_the_answer() -> None:
+    async def main() -> None:
+        guard = setup(withholding("wxyz"), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            agent = bench.agent("One is fine. Two is fine. Three is wxyz. Four is not seen.", "One. Two", "never")
+            runner = bench.runner(agent)
+            await bench.sessions.create_session(app_name="test", user_id="u", session_id="s")
+            config = RunConfig(streaming_mode=StreamingMode.SSE)
+
+            async def play(text: str) -> tuple[list[str], str]:
+                turn = runner.run_async(user_id="u", session_id="s", new_message=said(text), run_config=config)
+                events = [each async for each in turn]
+                parts = [each.content.parts or [] for each in events if each.partial and each.content is not None]
+                assert "Four" not in str(events)
+                return [part.text or "" for some in parts for part in some], answer_of(events[-1:])
+
+            pieces, answer = await play("go")
+            assert pieces == ["One is fine.", " Two is fine."]
+            assert answer == "One is fine. Two is fine.\n[the answer was cut here: guard: it has a code]"
+            assert [each.content for each in bench.of(AssistantMessage)] == ["One is fine. Two is fine."]
+            assert await play("go on") == (["One."], "One. Two")
+
+    go(main())
+
+
 def test_a_structured_answer_of_an_agent_with_tools_is_what_transforms_left_of_it() -> None:
     async def change(self: Any, message: Message) -> Replace[Message]:
         return Replace(evolve(message, content=message.content.replace("wxyz", "****")))

@@ -20,6 +20,7 @@ from strands.types.agent import ConcurrentInvocationMode
 from ally_plugins import (
     AgentEnd,
     AgentStart,
+    AssistantMessage,
     GateRefused,
     HostError,
     Limits,
@@ -571,5 +572,25 @@ def test_nothing_of_a_held_stream_is_shown_before_gates_allow_it() -> None:
                 words = [each.get("data", "") async for each in agent.stream_async("go")]
                 assert seen in "".join(words)
                 assert ("wxyz" in "".join(words)) is (word == "nothing")
+
+    go(main())
+
+
+def test_by_sentences_what_was_allowed_is_shown_as_it_comes_and_a_deny_cuts_the_answer() -> None:
+    async def main() -> None:
+        guard = setup(withholding("wxyz"), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            agent = bench.agent("One is fine. Two is fine. Three is wxyz. Four is not seen.", "One. Two", "never")
+            model: Any = agent.model
+            pieces = [each["data"] async for each in agent.stream_async("go") if "data" in each]
+            cut = "[the answer was cut here: guard: it has a code]"
+            assert pieces == ["One is fine.", " Two is fine.", f"\n{cut}"]
+            assert agent.messages[-1]["content"] == [{"text": f"One is fine. Two is fine.\n{cut}"}]
+            assert len(model.script.asked) == 1
+            assert [each.content for each in bench.of(AssistantMessage)] == ["One is fine. Two is fine."]
+            more = [each async for each in agent.stream_async("go on")]
+            assert [each["data"] for each in more if "data" in each] == ["One.", " Two"]
+            assert str(more[-1]["result"]).strip() == "One. Two"
+            assert "Four" not in str(more)
 
     go(main())
