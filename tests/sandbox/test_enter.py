@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -169,3 +170,17 @@ print(json.dumps(seen))
     )
 
     assert found == [1, 3, 4, 5]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root is never limited so; test_evil tries it as an ordinary user")
+def test_the_user_owns_its_files_inside(tmp_path: Path) -> None:
+    found = answer_inside(
+        box_in(tmp_path),
+        f"""
+import json, os
+open("{tmp_path}/home/made", "w").close()
+print(json.dumps([os.getuid(), os.stat("{tmp_path}/home/made").st_uid]))
+""",
+    )
+
+    assert found == [os.geteuid(), os.geteuid()]

@@ -1,12 +1,13 @@
 """Closing a sandbox around the calling process. What is in it is the box's; which process, and when, the launcher's.
 
-The order matters: no new privileges before the filter, which the kernel takes only so; the files before the filter,
-which takes away the calls that are made for them.
+The order matters: a namespace of its own first, while files of /proc can be written; no new privileges before the
+filter, which the kernel takes only so; the files before the filter, which takes away the calls made for them.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import stat
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from .kernel import (
     drop_capabilities,
     forbid_new_privileges,
     landlock_version,
+    leave_user_namespace,
     restrict_files,
     set_filter,
 )
@@ -34,6 +36,21 @@ _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/u
 """What programs read and write without a thought. Not /dev/tty: it is the terminal of whoever started the host."""
 
 
+MOST_PROCESSES: Final = 512
+"""Processes and threads that a sandboxed process and what it starts may be at once: a test run with a dozen of workers
+is far below, and a machine far above."""
+
+_APPARMOR: Final = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
+
+
+_FILTERS: Final = (
+    [packed(filter_program(os.uname().machine, network=network)) for network in (False, True)]
+    if sys.platform == "linux" and os.uname().machine in ARCHITECTURES
+    else []
+)
+"""Made once, by the parent of all that enter: that takes as long as all else."""
+
+
 def enter(box: Box) -> None:
     """Hold this process, and all that it starts, to a box; there is no way back.
 
@@ -47,11 +64,12 @@ def enter(box: Box) -> None:
         raise RuntimeError(f"there is no sandbox on {sys.platform} {machine}")
     if (threads := _threads()) > 1:
         raise RuntimeError(f"a sandbox is entered by the only thread of a process, and this one has {threads}")
+    _count_processes()
     drop_capabilities()
     forbid_new_privileges()
     if version := landlock_version():
         _guard_files(box, version)
-    set_filter(packed(filter_program(machine, network=box.network)))
+    set_filter(_FILTERS[box.network])
 
 
 def _threads() -> int:
@@ -59,6 +77,34 @@ def _threads() -> int:
         return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - names only
     except OSError:  # no /proc: the caller's word is all there is
         return 1
+
+
+def _count_processes() -> None:
+    """Hold the process and what it starts to a number of processes, where a user namespace can count them apart.
+
+    Without one the count is that of all the user's processes, and nothing is limited. Root is never limited so.
+    """
+    user, group = os.geteuid(), os.getegid()
+    if user == 0 or _is_namespace_useless():
+        return
+    try:
+        leave_user_namespace()
+    except OSError:  # switched off, or there are too many
+        return
+    # Without this map no file of the user's would be its own: where it cannot be written, nothing is started.
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123
+            file.write(text)
+    resource.setrlimit(resource.RLIMIT_NPROC, (MOST_PROCESSES, MOST_PROCESSES))
+
+
+def _is_namespace_useless() -> bool:
+    """Say whether AppArmor lets anybody make a namespace and nobody use it, as Ubuntu has it since 24.04."""
+    try:
+        with open(_APPARMOR, encoding="ascii") as file:  # noqa: PTH123
+            return file.read().strip() != "0"
+    except OSError:
+        return False
 
 
 def _guard_files(box: Box, version: int) -> None:

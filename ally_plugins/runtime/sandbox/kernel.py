@@ -16,6 +16,7 @@ __all__ = [
     "drop_capabilities",
     "forbid_new_privileges",
     "landlock_version",
+    "leave_user_namespace",
     "restrict_files",
     "set_filter",
 ]
@@ -37,6 +38,7 @@ _ADD_RULE: Final = 445
 _RESTRICT_SELF: Final = 446
 _CREATE_RULESET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_CLONE_NEWUSER: Final = 0x10000000
 
 
 class _Program(ctypes.Structure):
@@ -96,6 +98,12 @@ def create_ruleset(attributes: bytes) -> int:
 def add_path(ruleset: int, descriptor: int, rights: int) -> None:
     """Give rights over what is below an open folder, or over an open file."""
     _call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, struct.pack("=Qi", rights, descriptor), 0)
+
+
+def leave_user_namespace() -> None:
+    """Go over into a user namespace of its own, in which this user has all capabilities, until they are dropped."""
+    if _LIBC.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def restrict_files(ruleset: int) -> None:

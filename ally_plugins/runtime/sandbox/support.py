@@ -45,8 +45,8 @@ def support() -> Support:
 def gaps(found: Support) -> tuple[str, ...]:
     """Return what a sandbox does not keep on such a machine, the gravest first; empty where it keeps all.
 
-    How many processes a plugin starts, and how much of the processor and the disk it takes, is kept nowhere, and not
-    named here.
+    How many processes a plugin starts is limited for an ordinary user where namespaces can be made, and how much of the
+    processor and the disk it takes nowhere: both are on the page of what is trusted, and not named here.
     """
     if not found.has_filter:
         return (f"there is no sandbox on {found.system}: a plugin that is placed in one runs as in a process",)
