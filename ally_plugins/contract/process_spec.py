@@ -127,6 +127,8 @@ class Daemon:
     """Variables that are set for it, over those that every daemon has. Values may be secret: never show them."""
     limits: ProcessLimits = field(default=ProcessLimits(), kw_only=True)
     timing: Timing = field(default=Timing(), kw_only=True)
+    fork: bool = field(default=True, kw_only=True)
+    """Whether a Python class may be forked from a process that has loaded the SDK; false starts each process afresh."""
     restarts: Restarts | None = field(default=None, kw_only=True)
     """Another system's rule for starting it again; None for ours, which doubles the delay and never gives up."""
 
@@ -160,9 +162,10 @@ class Daemon:
         return evolve(self, command=(program, *arguments), cwd=self.cwd or folder)
 
     def with_process(self, settled: Mapping[str, Any]) -> Daemon:
-        """Return it with the limits and times that the operator has settled in `[plugins.NAME.process]`."""
+        """Return it with what the operator has settled in `[plugins.NAME.process]`: limits, times, how it starts."""
         timing = {key: value for key, value in settled.items() if key in _TIMING_KEYS}
-        return evolve(self, limits=self.limits.with_settled(settled), timing=evolve(self.timing, **timing))
+        fork = settled.get("fork", self.fork)
+        return evolve(self, limits=self.limits.with_settled(settled), timing=evolve(self.timing, **timing), fork=fork)
 
 
 def _is_in_folder(program: str) -> bool:
@@ -252,8 +255,8 @@ DAEMON: Final = checked(
 )
 """The shape of `[daemon]` of a manifest."""
 
-PROCESS: Final = table("a table such as { memory_mb = 512 }", **_LIMIT_KEYS, **_TIMING_KEYS)
-"""The shape of `[plugins.NAME.process]`: limits and times by their field's name."""
+PROCESS: Final = table("a table such as { memory_mb = 512 }", **_LIMIT_KEYS, **_TIMING_KEYS, fork=FLAG)
+"""The shape of `[plugins.NAME.process]`: limits and times by their field's name, and `fork`."""
 
 
 def daemon_of(given: Mapping[str, Any]) -> Daemon:

@@ -16,7 +16,9 @@ __all__ = ["CRASH_LIMIT", "CRASH_WINDOW", "Backoff", "CrashCounter", "LinearBack
 CRASH_LIMIT: Final = 5  # design, section 3: five crashes
 CRASH_WINDOW: Final = 60.0  # in sixty seconds
 
-FIRST_DELAY: Final = 0.25  # seconds; a first restart is to be done within one
+FIRST_DELAY: Final = 0.02
+"""Seconds: most that run fail once, by an accident, and its gates deny meanwhile. Who cannot start would fail again."""
+SECOND_DELAY: Final = 0.25
 LONGEST_DELAY: Final = 30.0
 HEALTHY_AFTER: Final = 60.0  # design, section 7: reset after 60 s healthy
 
@@ -55,31 +57,37 @@ class CrashCounter:
 class Backoff:
     """How long to wait before each restart: doubled every time, up to `longest`, with up to a quarter taken off.
 
-    All times are in seconds. `random` gives numbers from 0 to 1: without it, plugins that fell together would come back
-    together. Lives as long as one plugin is supervised.
+    The first wait of one that ran is `soon`. All times are in seconds. `random` gives numbers from 0 to 1:
+    without it, plugins that fell together would come back together. Lives as long as one plugin is supervised.
     """
 
     random: Callable[[], float]
-    first: float = FIRST_DELAY
+    soon: float = FIRST_DELAY
+    first: float = SECOND_DELAY
     longest: float = LONGEST_DELAY
     healthy_after: float = HEALTHY_AFTER
     _failures: int = field(init=False, default=0)
+    _has_failed: bool = field(init=False, default=False)
 
     def failed(self, ran_for: float) -> float | None:
         """Count a failure after `ran_for` seconds, and return the wait before the next start; None would be to give up.
 
-        Who ran long enough to count as healthy starts anew.
+        0 seconds are a start that failed. Who ran long enough to count as healthy starts anew.
         """
         if ran_for >= self.healthy_after:
-            self._failures = 0
-        # 32: `longest` is reached far before, and beyond 1,023 a float overflows.
-        delay = min(self.longest, self.first * 2.0 ** min(self._failures, 32))
-        self._failures += 1
+            self.reset()
+        is_first, self._has_failed = not self._has_failed, True
+        if is_first and ran_for:
+            delay = self.soon
+        else:
+            # 32: `longest` is reached far before, and beyond 1,023 a float overflows.
+            delay = min(self.longest, self.first * 2.0 ** min(self._failures, 32))
+            self._failures += 1
         return delay * (1 - self.random() / 4)
 
     def reset(self) -> None:
         """Forget all failures."""
-        self._failures = 0
+        self._failures, self._has_failed = 0, False
 
 
 @define

@@ -54,7 +54,15 @@ class Stage:
         self.folder = folder
         self.host = host
         self.session = host.session("s")
+        self.failures: list[str] = []
+        """Why `bad` was in `backoff`, each time: the first is short, and over when something else is waited for."""
+        self._awaited = 0
         self._calls = 0
+        host.stream.subscribe("PLUGIN_STATE", self._note_state)
+
+    def _note_state(self, event: Any) -> None:
+        if (event.plugin_name, event.state) == ("bad", "backoff"):
+            self.failures.append(event.reason)
 
     @property
     def bad(self) -> Plugin:
@@ -73,9 +81,18 @@ class Stage:
         return await until(predicate, lambda: f"{what or 'it'}; bad is {self.bad.state}: {self.bad.reason}")
 
     async def reached(self, *states: str) -> str:
-        """Wait until `bad` is in one of these states; return the reason that it has then."""
-        await self.until(lambda: self.bad.state in states, " or ".join(states))
-        return self.bad.reason
+        """Wait until `bad` is in one of these states; return the reason that it has then.
+
+        A `backoff` that nobody has waited for yet counts, though it may be over.
+        """
+
+        def has_failed() -> bool:
+            return "backoff" in states and len(self.failures) > self._awaited
+
+        await self.until(lambda: has_failed() or self.bad.state in states, " or ".join(states))
+        reason = self.failures[-1] if has_failed() else str(self.bad.reason)
+        self._awaited = len(self.failures)
+        return reason
 
     async def restarted(self) -> None:
         """Wait until `bad` has failed and runs again."""

@@ -233,8 +233,8 @@ serve(then=flood)
 
     async def main() -> int:
         async with theatre(body) as stage:
-            grown = await calm_while(stage, lambda: stage.bad.state == "backoff")
-            assert stage.bad.reason.startswith("broke the protocol: a line of more than 1048576 bytes came; send less")
+            grown = await calm_while(stage, lambda: stage.failures)
+            assert stage.failures[0].startswith("broke the protocol: a line of more than 1048576 bytes came; send less")
             assert all(sent < 5 for sent in stage.notes())
             await stage.restarted()
             return grown
@@ -464,7 +464,7 @@ serve(then=flood)
                 return bool(stage.bad.state != "running")
 
             await calm_while(stage, is_over)
-            assert stage.bad.reason.startswith("did not answer 1 health checks")
+            assert (await stage.reached("backoff")).startswith("did not answer 1 health checks")
             return most[0]
 
     assert 1_000_000 < go(main()) < 9_500_000

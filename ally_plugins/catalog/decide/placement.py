@@ -25,7 +25,7 @@ __all__ = ["Interpreter", "Placed", "place"]
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?(\.exe)?\Z")
 """Programs in whose place another Python can be put."""
 
-_OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeout", "ping_retries"})
+_OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeout", "ping_retries", "fork"})
 """Keys of `[plugins.NAME.process]` that mean nothing to programs which are run for each call."""
 
 _SAFE_PATH: Final = "PYTHONSAFEPATH"

@@ -22,10 +22,13 @@ __all__ = ["check_environments", "check_process", "check_sandbox", "platform_wea
 _NO_GUARDIAN: Final = (
     "no guardian outlives the host here: what a daemon has started may go on after the host was killed"
 )
+_NO_FORKER: Final = "the process of a plugin in Python starts an interpreter of its own here: none is forked"
 _WEAKER: Final = (
     ("darwin", _NO_GUARDIAN),
+    ("darwin", _NO_FORKER),
     ("darwin", "the limits of a daemon's process are not enforced on macOS"),
     ("win32", _NO_GUARDIAN),
+    ("win32", _NO_FORKER),
     ("win32", "the limits of a daemon's process are not enforced on Windows"),
     ("win32", "daemons that listen on a socket cannot run on Windows, only those that speak over stdio"),
 )
@@ -34,7 +37,7 @@ _WEAKER: Final = (
 def platform_weaknesses(platform: str) -> list[str]:
     """Return what is weaker for daemons on a platform than on Linux."""
     weaknesses = [text for name, text in _WEAKER if name == platform]
-    return weaknesses or ([] if platform == "linux" else [_NO_GUARDIAN])
+    return weaknesses or ([] if platform == "linux" else [_NO_GUARDIAN, _NO_FORKER])
 
 
 def check_process(record: PluginRecord) -> Iterator[CheckResult]:

@@ -71,6 +71,7 @@ class SocketOpener:
             cwd=daemon.cwd or remote.services.working_dir(),
             env=remote.environment({**more, **await self._talk_back()}),
             limits=daemon.limits,
+            fork=daemon.fork,
             stdio=False,
         )
         self._process = process = await remote.services.launcher.launch(spec, None, remote.log.write)

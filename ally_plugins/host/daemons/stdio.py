@@ -73,6 +73,7 @@ class StdioOpener:
             env=env,
             limits=daemon.limits,
             box=box,
+            fork=daemon.fork,
         )
         return await remote.services.launcher.launch(spec, lambda: link, remote.log.write)
 

@@ -220,7 +220,7 @@ class Supervisor:
             plugin.set_state(RunState.FAILED, f"{failure}; it was started again often enough; "
                              f"try `ally-plugins restart {plugin.name}`")  # fmt: skip
             return None
-        plugin.set_state(RunState.BACKOFF, f"{failure}; it starts again in {delay:.1f} s")
+        plugin.set_state(RunState.BACKOFF, f"{failure}; it starts again in {_describe_wait(delay)}")
         self._settled.set()
         return delay
 
@@ -372,6 +372,10 @@ class Supervisor:
     def _stderr_suffix(self) -> str:
         tail = self.opener.stderr_tail()
         return f", stderr ends: {tail}" if tail else ""
+
+
+def _describe_wait(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.2f} s"  # noqa: PLR2004 - the first wait is shorter
 
 
 def _is_conclusive(task: asyncio.Future[Any]) -> bool:

@@ -182,7 +182,8 @@ class Plugin:
     def why_unavailable(self, hook: str) -> tuple[Cause, str] | None:
         """Return why a hook of it cannot be called: the cause as votes name it, and the reason; None when it can."""
         if not self.is_running:
-            return _CAUSES.get(self.state, "not_running"), self.reason
+            ran = self.state is RunState.STARTING and self.supervisor is not None and self.supervisor.started > 1
+            return "restarting" if ran else _CAUSES.get(self.state, "not_running"), self.reason
         if hook not in self.implementations:
             return "failed", f"its code has no {hook}"
         return None

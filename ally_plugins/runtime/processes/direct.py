@@ -34,6 +34,7 @@ POLL: Final = 0.02
 GAPS: Final = (
     "a daemon that ignores the end of its input outlives a host that is killed",
     "what a daemon starts in a session of its own is not stopped with it",
+    "each plugin's process starts an interpreter of its own: there is no forker",
 )
 GAP_LIMITS: Final = "memory, processor time, file size and descriptors of a daemon are not limited"
 GAP_LATE_LIMITS: Final = "a daemon's limits hold from a moment after its start"

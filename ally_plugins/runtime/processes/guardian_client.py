@@ -9,19 +9,23 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
 
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import CannotExecute
 
 from .executing import cannot_execute
+from .forking import fork_of
 from .guardian.process_tree import MARKER
-from .guardian_link import START_TIMEOUT, LifeLine, close_all, kill_marked
+from .guardian_link import START_TIMEOUT, LifeLine, close_all, find_marked, kill_marked
 from .launcher import Launcher
 from .process import UNKILLABLE, Exit, Process, ProcessSpec, absolute_folder, kernel_limits
 
@@ -30,12 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardedLauncher"]
 
+_log: Final = logging.getLogger(__name__)
+
 REPORT_WAIT: Final = 1.0
 """Seconds from a death, which the pidfd reports, to the guardian's message how; without one it counts as unseen."""
 
 SWEEP_PAUSE: Final = 0.02
 SWEEPS: Final = 100
 """Looks for what a killed guardian left, two seconds in all: what forks faster than it is killed wins."""
+
+LEFT_TO_KEEPERS: Final = 50
+"""Of these how many do nothing but look: each tree's keeper sees the guardian's end too, and finds more than we do."""
 
 
 class GuardedProcess(Process):
@@ -174,8 +183,9 @@ class GuardedLauncher(Launcher):
         for process in processes:
             process.kill_main()
         if not line.ended_well:
-            for _ in range(SWEEPS):
-                if not kill_marked(line.token):
+            for count in range(SWEEPS):
+                look = find_marked if count < LEFT_TO_KEEPERS else kill_marked
+                if not look(line.token):
                     break
                 await asyncio.sleep(SWEEP_PAUSE)
         for process in processes:
@@ -211,6 +221,11 @@ class GuardedLauncher(Launcher):
         if waiting is not None and not waiting[1].done():
             waiting[1].set_exception(cannot_execute(waiting[0], message["errno"], message["stage"]))
 
+    def _receive_unforked(self, number: int, message: dict[str, Any], _descriptors: list[int]) -> None:
+        if number in self._waiting:
+            name = self._waiting[number][0].name
+            _log.warning("the process of %r was started afresh: %s", name, message["reason"])
+
     def _receive_exited(self, number: int, message: dict[str, Any], _descriptors: list[int]) -> None:
         if number in self._processes:
             self._processes[number].note_exit(Exit(message["code"], message["signal"]))
@@ -227,7 +242,7 @@ class GuardedLauncher(Launcher):
         number = next(self._numbers)
         future: asyncio.Future[GuardedProcess] = asyncio.get_running_loop().create_future()
         try:
-            line.send(_request(number, spec, line.marker(number)), list(ends.child_descriptors))
+            line.send(_request(number, spec, self._python, line), list(ends.child_descriptors))
         except OSError as error:
             raise _not_sent(spec, error.errno or 0) from error
         except UnicodeEncodeError as error:
@@ -251,6 +266,7 @@ _HANDLERS: Final = {
     "ready": GuardedLauncher._receive_ready,  # noqa: SLF001
     "started": GuardedLauncher._receive_started,  # noqa: SLF001
     "refused": GuardedLauncher._receive_refused,  # noqa: SLF001
+    "unforked": GuardedLauncher._receive_unforked,  # noqa: SLF001
     "exited": GuardedLauncher._receive_exited,  # noqa: SLF001
     "ended": GuardedLauncher._receive_ended,  # noqa: SLF001
 }
@@ -278,18 +294,33 @@ def _not_sent(spec: ProcessSpec, number: int) -> CannotExecute:
     return cannot_execute(spec, number, "fork")  # no descriptor was free
 
 
-def _request(number: int, spec: ProcessSpec, marker: str) -> dict[str, Any]:
+def _request(number: int, spec: ProcessSpec, python: str, line: LifeLine) -> dict[str, Any]:
     box = spec.box
-    environment = {**spec.env, **(box.env if box is not None else {}), MARKER: marker}
-    return {
+    if box is not None:
+        spec = evolve(spec, env={**spec.env, **box.env})
+    request: dict[str, Any] = {
         "spawn": number,
-        "argv": [_as_bytes(argument) for argument in spec.argv],
-        "env": {_as_bytes(name): _as_bytes(value) for name, value in environment.items()},
+        "argv": _all_as_bytes(spec.argv),
+        "env": _as_variables({**spec.env, MARKER: line.marker(number)}),
         "cwd": _as_bytes(absolute_folder(spec)),
         "limits": kernel_limits(spec.limits),
         "stdio": spec.stdio,
         "box": None if box is None else box.to_json(),
     }
+    fork = fork_of(spec, python, os.environ)
+    if fork is not None:
+        # Whatever is forked has the environment that the forker began with in /proc, and so its marker.
+        environment = _as_variables({**fork.env, MARKER: line.marker(0)})
+        request["fork"] = {"argv": _all_as_bytes(fork.argv), "env": environment}
+    return request
+
+
+def _as_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    return {_as_bytes(name): _as_bytes(value) for name, value in environment.items()}
+
+
+def _all_as_bytes(texts: Iterable[str]) -> list[str]:
+    return [_as_bytes(text) for text in texts]
 
 
 def _as_bytes(text: str) -> str:

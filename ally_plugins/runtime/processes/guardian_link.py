@@ -21,7 +21,7 @@ from typing import Any, Final
 from .guardian.line import receive
 from .guardian.process_tree import MARKER
 
-__all__ = ["START_TIMEOUT", "LifeLine", "close_all", "kill_marked"]
+__all__ = ["START_TIMEOUT", "LifeLine", "close_all", "find_marked", "kill_marked"]
 
 START_TIMEOUT: Final = 10.0
 """Seconds that a guardian has to start and a launch to be answered; 40 and 3 ms here."""
@@ -196,13 +196,18 @@ class LifeLine:
             self._loop.remove_writer(self._socket.fileno())
 
 
-def kill_marked(token: str) -> int:
-    """Kill every process that carries a guardian's marker, and return how many there were.
+def find_marked(token: str) -> list[int]:
+    """Return every process that carries a guardian's marker.
 
-    For the orphans of daemons whose guardian was killed itself: they went to init, so only the marker identifies them.
+    For the orphans of daemons whose guardian was killed, and keeper too: only the marker identifies them.
     """
     wanted = f"\0{MARKER}={token}.".encode()
-    found = [pid for pid in _processes() if wanted in _environment(pid)]
+    return [pid for pid in _processes() if wanted in _environment(pid)]
+
+
+def kill_marked(token: str) -> int:
+    """Kill every process that carries a guardian's marker, and return how many there were."""
+    found = find_marked(token)
     for pid in found:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -52,6 +52,8 @@ class ProcessSpec:
     limits: ProcessLimits = field(factory=ProcessLimits)
     stdio: bool = True
     box: Box | None = None
+    fork: bool = True
+    """Whether it may be forked from a process that has loaded what it needs, where the machine and the program can."""
 
 
 @frozen

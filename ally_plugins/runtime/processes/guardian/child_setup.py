@@ -1,4 +1,4 @@
-"""The child between fork and exec: a session, a parent's death signal, limits, and nothing of the guardian's."""
+"""The child between fork and program: a session, a parent's death signal, limits, and nothing of its parents'."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NoReturn
 
 # By the way from here: the guardian does not load the package, which takes more than the standard library.
@@ -21,12 +23,15 @@ __all__ = [
     "PR_SET_PDEATHSIG",
     "PYTHON_IGNORES",
     "exec_program",
+    "name_process",
     "prctl",
+    "set_up",
 ]
 
 OOM_RAISE: Final = 100  # of 1000: when memory runs out, a daemon goes before the host
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
 IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 PYTHON_IGNORES: Final = (signal.SIGPIPE, signal.SIGXFSZ)  # the interpreter does, and a child would inherit it
@@ -41,13 +46,41 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
+def name_process(name: str) -> None:
+    """Set what lists of processes show as its name, 15 bytes of it."""
+    text = ctypes.create_string_buffer(os.fsencode(name)[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(text))
+
+
 def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, keeper: int) -> NoReturn:
     """Turn the child that its keeper has forked into the program, or write `STAGE ERRNO` and exit. Never returns."""
+    try:
+        argv = [argument.encode("latin-1") for argument in request["argv"]]
+        environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
+        set_up(request, descriptors, writer, keeper, execute=partial(os.execvpe, argv[0], argv, environment))
+    finally:
+        os._exit(127)  # nothing may return into the loop of a parent
+
+
+def set_up(
+    request: dict[str, Any],
+    descriptors: tuple[int, ...],
+    writer: int,
+    keeper: int,
+    *,
+    renew: Callable[[], None] | None = None,
+    execute: Callable[[], None] | None = None,
+) -> None:
+    """Make the child that its keeper has forked what the request says.
+
+    `renew` is called outside of the sandbox, `execute` in it, as the last. Where something fails, `STAGE ERRNO` is
+    written to `writer`, and the process exits.
+    """
     stage = "start"
     try:
         # A session of its own: a group to kill whole, and no terminal that could send it Ctrl-C.
         os.setsid()
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the guardian's end still kills the rest
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the keeper's end still kills the rest
         if os.getppid() != keeper:
             os._exit(127)  # it died before that could be noticed
         # As `exec` would: until then, files of its own in /proc would be root's.
@@ -60,24 +93,30 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
         os.chdir(request["cwd"].encode("latin-1"))
         stage = "limits"
         _lower_priority()
-        argv = [argument.encode("latin-1") for argument in request["argv"]]
-        environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
         # Late: what comes before may need more than they leave.
         for name, soft, hard in request["limits"]:
             _limit(getattr(resource, name), soft, hard)
+        stage = "exec"
+        if renew is not None:
+            renew()
         # Behind all that a sandbox refuses, such as limits that are raised; the program itself is looked for inside.
         if request["box"] is not None:
             stage = "box"
             enter(Box.from_json(request["box"]))
-        stage = "exec"
-        os.execvpe(argv[0], argv, environment)  # noqa: S606
+            stage = "exec"
+        if execute is not None:
+            execute()
     except OSError as error:
-        os.write(writer, f"{stage} {error.errno or 0}".encode())
+        _give_up(writer, stage, error.errno or 0)
     # The limit of memory holds already, and may be below what this Python takes.
     except MemoryError:
-        os.write(writer, b"%s %d" % (stage.encode(), errno.ENOMEM))
-    except BaseException:  # noqa: BLE001 - nothing may return into the guardian's loop
-        os.write(writer, b"%s %d" % (stage.encode(), errno.EINVAL))
+        _give_up(writer, stage, errno.ENOMEM)
+    except BaseException:  # noqa: BLE001 - as above
+        _give_up(writer, stage, errno.EINVAL)
+
+
+def _give_up(writer: int, stage: str, number: int) -> NoReturn:
+    os.write(writer, b"%s %d" % (stage.encode(), number))
     os._exit(127)  # a shell's number for what cannot be executed
 
 
@@ -93,10 +132,10 @@ def _lower_priority() -> None:
     """Let the host and the person's programs go first."""
     with contextlib.suppress(OSError):  # a batch of work is not woken at once: fan-out to 50 is a third faster
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:  # noqa: PTH123
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+b", 0) as file:  # noqa: PTH123
         raised = min(1000, int(file.read()) + OOM_RAISE)
         file.seek(0)
-        file.write(str(raised))
+        file.write(b"%d" % raised)
 
 
 def _limit(which: int, soft: int, hard: int) -> None:

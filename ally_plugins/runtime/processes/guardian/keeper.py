@@ -1,64 +1,97 @@
 """The keeper of one tree: parent of its main process, and subreaper of whatever loses its parent below that.
 
-A fork of the guardian that does nothing but wait. The kernel gives it every orphan of its tree, whatever session that
-has begun and whatever environment it has: what is below the keeper is the tree, and nothing else is. It ends when
-nothing is left there.
+A fork, of the guardian or of a forker, that does nothing but wait. The kernel gives it every orphan of its tree,
+whatever session that has begun and whatever environment it has: what is below the keeper is the tree, and nothing else
+is. It ends when nothing is left there; and when the guardian ends, however that ended, it kills what is left.
 
-    keeper to guardian    pid N + pidfd    exit STATUS (as `waitpid` gives it)
+    keeper to guardian    keeper PID + pidfd, of itself    program PID + pidfd
+                          exit STATUS (as `waitpid` gives it)    end: nothing is left
+    guardian to keeper    a byte: the program may begin
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
-from typing import Any, Final, NoReturn
+from contextlib import suppress
+from typing import Final, NoReturn
 
-from .child_setup import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, exec_program, prctl
-from .process_tree import ME, close
+from .child_setup import PR_SET_CHILD_SUBREAPER, name_process, prctl
+from .process_tree import close, drain, kill_all, wake_on_child
 
 __all__ = ["keep"]
 
 FAILED: Final = 1
 
 
-def keep(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, link: socket.socket) -> NoReturn:
-    """Turn the forked child into a keeper, start the program below it, and wait for everything there to end.
+def keep(descriptors: tuple[int, ...], writer: int, link: socket.socket) -> int:
+    """Turn the forked child into a keeper, fork the program below it, and wait for everything there to end.
 
-    `writer` is the pipe on which the program's start is reported, `link` the socket to the guardian; all other
-    descriptors are the guardian's own, and closed. Never returns.
+    Returns in the program only, with the keeper's process id. `writer` is the pipe on which the program's start is
+    reported, `link` the socket to the guardian; all other descriptors are the parent's own, and closed.
     """
+    keeper = os.getpid()
+    if not _begin(keeper, descriptors, writer, link):
+        _end_all()
+    return keeper
+
+
+def _begin(keeper: int, descriptors: tuple[int, ...], writer: int, link: socket.socket) -> bool:
+    """Return true in the program at its beginning, and false in the keeper when its work is to end everything."""
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != ME:
-            os._exit(FAILED)  # the guardian died before it could be noticed
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        # The guardian's, both: its pipe must not be woken for the keeper's children.
+        name_process("ally-keeper")
+        # The parent's, both: its pipe must not be woken for the keeper's children.
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         needed = {0, 1, 2, *descriptors, writer, link.fileno()}
         close(set(map(int, os.listdir("/proc/self/fd"))) - needed)  # noqa: PTH208
-        keeper = os.getpid()
+        _introduce(link, b"keeper", keeper)
+        # Before the program is: a guardian that gave up this start, or has ended, must not find two of it.
+        if not link.recv(1):
+            os._exit(FAILED)
         program = os.fork()
         if program == 0:
             link.close()
-            exec_program(request, descriptors, writer, keeper)
-        pidfd = os.pidfd_open(program)  # it cannot be another's: nobody has reaped it
-        socket.send_fds(link, [b"pid %d" % program], [pidfd])
-        close((pidfd, writer, *descriptors))  # or the end of what the program writes would never be seen
+            return True
+        _introduce(link, b"program", program)
+        close((writer, *descriptors))  # or the end of what the program writes would never be seen
         _wait(program, link)
-    except OSError as error:
-        os.write(writer, f"fork {error.errno or 0}".encode())
-    finally:
-        os._exit(FAILED)  # what is below gets SIGKILL, or becomes the guardian's
+    except OSError as error:  # the line to the guardian, or this process could not be forked
+        with suppress(OSError):
+            os.write(writer, f"fork {error.errno or 0}".encode())
+    return False
 
 
-def _wait(program: int, link: socket.socket) -> NoReturn:
-    while True:
+def _introduce(link: socket.socket, word: bytes, pid: int) -> None:
+    pidfd = os.pidfd_open(pid)  # it cannot be another's: nobody has reaped it
+    socket.send_fds(link, [b"%s %d" % (word, pid)], [pidfd])
+    os.close(pidfd)
+
+
+def _wait(program: int, link: socket.socket) -> None:
+    """Return when the guardian has ended."""
+    wake = wake_on_child()
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    poll.register(link, select.POLLIN)
+    is_watched = True
+    while is_watched:
         try:
-            pid, status = os.waitpid(-1, 0)
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                if reaped[0] == program:
+                    link.send(b"exit %d" % reaped[1])
         except ChildProcessError:
+            link.send(b"end")
             os._exit(0)  # nothing is left
-        if pid == program:
-            link.send(b"exit %d" % status)
-            link.close()
+        is_watched = link.fileno() not in dict(poll.poll())
+        drain(wake)
+
+
+def _end_all() -> NoReturn:
+    try:
+        kill_all()
+    finally:
+        os._exit(FAILED)

@@ -5,17 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MARKER", "ME", "children", "close", "descendants", "has_children", "is_ours", "kill", "reap", "send_signal"]
+__all__ = [
+    "MARKER",
+    "TICK",
+    "children",
+    "close",
+    "descendants",
+    "drain",
+    "is_ours",
+    "kill",
+    "kill_all",
+    "reap",
+    "send_signal",
+    "wake_on_child",
+]
 
 MARKER: Final = "ALLY_DAEMON_ID"
 """The variable in a daemon's environment that its orphans are known by when the guardian itself was killed."""
 
-ME: Final = os.getpid()
+TICK: Final = 0.01  # seconds between two looks at a tree that is being killed; there are none while nothing ends
+SLOWEST_TICK: Final = 0.1  # the same, when what is left can not be killed at once (it waits for a disk)
 
-_HAS_LISTS: Final = os.path.exists(f"/proc/self/task/{ME}/children")  # noqa: PTH110 - CONFIG_PROC_CHILDREN
+_HAS_LISTS: Final = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # noqa: PTH110 - CONFIG_PROC_CHILDREN
 
 
 def children(pid: int) -> list[int]:
@@ -90,14 +105,18 @@ def kill(pids: Iterable[int]) -> None:
     send_signal(pids, signal.SIGKILL)
 
 
-def reap() -> Iterable[tuple[int, int]]:
-    """Reap what has ended: process ids and statuses."""
-    with contextlib.suppress(ChildProcessError):
-        while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
-            yield reaped
+def kill_all() -> None:
+    """Kill everything below this process, also what is forked meanwhile, and return when nothing is left."""
+    me = os.getpid()
+    # A millisecond, since most end at once; longer and longer, for what waits for a disk.
+    pause = TICK / 10
+    while reap():
+        kill(descendants(me))
+        time.sleep(pause)
+        pause = min(pause * 1.1, SLOWEST_TICK)
 
 
-def has_children() -> bool:
+def reap() -> bool:
     """Reap what has ended, and return whether anything is left: whatever is below is below a child."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -112,3 +131,19 @@ def close(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+def wake_on_child() -> int:
+    """Return a descriptor that becomes readable when a child dies."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    # It does nothing, but must be there: for a signal without a Python handler nothing is written to the descriptor.
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return reader
+
+
+def drain(descriptor: int) -> None:
+    """Read what is there."""
+    with contextlib.suppress(BlockingIOError):
+        while os.read(descriptor, 512):
+            pass

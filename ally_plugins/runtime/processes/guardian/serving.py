@@ -13,40 +13,36 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
-from .child_setup import IGNORED, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PYTHON_IGNORES, prctl
+from .child_setup import (
+    IGNORED,
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PYTHON_IGNORES,
+    exec_program,
+    name_process,
+    prctl,
+)
+from .forkers import Forkers
 from .keeper import keep
 from .line import receive
-from .process_tree import ME, children, close, descendants, has_children, is_ours, kill, reap, send_signal
+from .process_tree import (
+    TICK,
+    children,
+    close,
+    descendants,
+    drain,
+    is_ours,
+    kill,
+    kill_all,
+    reap,
+    send_signal,
+    wake_on_child,
+)
+from .tree import Tree
 
-__all__ = ["Guardian", "Tree", "main"]
-
-TICK: Final = 0.01  # seconds between two looks at a tree that is being killed; there are none while nothing ends
-SLOWEST_TICK: Final = 0.1  # the same, when what is left can not be killed at once (it waits for a disk)
-
-
-class Tree:
-    """One daemon's processes, which are those below its keeper; it lives until nothing of them is left."""
-
-    __slots__ = ("deadline", "has_exited", "keeper", "link", "main", "number", "pidfd", "pipe", "status")
-
-    def __init__(self, number: int, keeper: int, link: socket.socket, pipe: int) -> None:
-        self.number = number
-        self.keeper: int | None = keeper
-        """None when it has ended, and with it everything below."""
-        self.link = link
-        self.pipe = pipe
-        """Ends without a byte when the program was executed; -1 when that is known."""
-        self.main: int | None = None
-        """The main process, once the keeper has named it."""
-        self.pidfd = -1
-        self.status: int | None = None
-        """How the main process has ended, as `waitpid` gives it."""
-        self.has_exited = False
-        """Whether that was reported."""
-        self.deadline: float | None = None
-        """When what is left is killed; None while the tree is to live."""
+__all__ = ["Guardian", "main"]
 
 
 class Guardian:
@@ -56,44 +52,42 @@ class Guardian:
         self._line = line
         self._is_over = False
         self._trees: dict[int, Tree] = {}
-        self._keepers: dict[int, Tree] = {}
+        self._forkers = Forkers(self)
         self._has_strays = False
         """Whether a keeper was killed: what was below it may be the guardian's own children now."""
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._watch(line.fileno(), self._serve)
-        self._watch(host, self._end)
-        reader = _wake_on_child()
-        self._watch(reader, lambda: _drain(reader))
+        self.watch(line.fileno(), self._serve)
+        self.watch(host, self._end)
+        reader = wake_on_child()
+        self.watch(reader, lambda: drain(reader))
 
     def run(self) -> None:
         """Serve until the host is gone."""
         self._send({"ready": True})
         while not self._is_over:
-            for descriptor, _ in self._poll.poll(self._pause()):
-                # A handler before it in this turn may have ended the watch.
-                handler = self._handlers.get(descriptor)
-                if handler is not None:
+            ready = [(each, self._handlers.get(each)) for each, _ in self._poll.poll(self._pause())]
+            for descriptor, handler in ready:
+                # One before it in this turn may have ended the watch, and the number may be another's.
+                if handler is not None and self._handlers.get(descriptor) is handler:
                     handler()
-            self._reap()
+            reap()
+            self._forkers.check()
             self._check_ending()
             self._kill_strays()
 
-    def finish(self) -> None:
-        """Kill everything below, also what is forked meanwhile, and return when nothing is left."""
-        # A millisecond, since most end at once; longer and longer, for what waits for a disk.
-        pause = TICK / 10
-        while has_children():
-            kill(descendants(ME))
-            time.sleep(pause)
-            pause = min(pause * 1.1, SLOWEST_TICK)
-
-    # --- the life line ---
-
-    def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, handler: Callable[[], None]) -> None:
+        """Call the handler whenever the descriptor is readable."""
         self._handlers[descriptor] = handler
         self._poll.register(descriptor, select.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop that; to be called before the descriptor is closed."""
+        if self._handlers.pop(descriptor, None) is not None:
+            self._poll.unregister(descriptor)
+
+    # --- the life line ---
 
     def _end(self) -> None:
         self._is_over = True
@@ -135,56 +129,116 @@ class Guardian:
 
     def _spawn(self, request: dict[str, Any], descriptors: tuple[int, ...]) -> None:
         try:
-            tree = self._fork(request, descriptors)
+            tree = Tree(request, descriptors)
         except OSError as error:
+            close(descriptors)
             self._send({"refused": request["spawn"], "stage": "fork", "errno": error.errno})
             return
-        finally:
-            close(descriptors)
-        self._trees[tree.number] = self._keepers[tree.keeper or 0] = tree
-        self._watch(tree.pipe, lambda: self._settle(tree))
-        self._watch(tree.link.fileno(), lambda: self._listen(tree))
+        self._trees[tree.number] = tree
+        self._watch_start(tree)
+        if not self._forkers.take(tree):
+            self._start(tree)
 
-    def _fork(self, request: dict[str, Any], descriptors: tuple[int, ...]) -> Tree:
-        if len(descriptors) != 1 + request["stdio"]:  # the kernel drops those for which no number is free
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        # `exec` closes the writer: an end without a byte is how success shows.
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    def _watch_start(self, tree: Tree) -> None:
+        self.watch(tree.pipe, lambda: self._settle(tree))
+        self.watch(tree.link.fileno(), lambda: self._listen(tree))
+
+    def start_afresh(self, tree: Tree, reason: str) -> None:
+        """Start what could not be forked, and tell the host why."""
+        tree.is_forking = False
+        if self.reopen(tree):
+            self._send({"unforked": tree.number, "reason": reason})
+            self._start(tree)
+
+    def reopen(self, tree: Tree) -> bool:
+        """Make anew what a start is reported on; False where that cannot be, and the start was refused.
+
+        Who has the old ends cannot begin any more: a keeper waits for a byte that does not come.
+        """
+        self._close_start(tree)
         try:
-            link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                link.setblocking(False)  # noqa: FBT003
-                keeper = os.fork()
-                if keeper == 0:
-                    keep(request, descriptors, writer, theirs)
-        except OSError:
-            os.close(reader)
-            raise
-        finally:
-            os.close(writer)
-        return Tree(request["spawn"], keeper, link, reader)
+            tree.open()
+        except OSError as error:
+            self._refuse(tree, "fork", error.errno or 0)
+            return False
+        self._watch_start(tree)
+        return True
+
+    def _start(self, tree: Tree) -> None:
+        try:
+            keeper = os.fork()
+        except OSError as error:
+            self._close_start(tree)
+            self._refuse(tree, "fork", error.errno or 0)
+            return
+        if keeper == 0:
+            descriptors, writer = tree.descriptors, tree.writer
+            exec_program(tree.request, descriptors, writer, keep(descriptors, writer, tree.theirs))
+        tree.keeper = keeper
+        tree.release()
+
+    def _close_start(self, tree: Tree) -> None:
+        """Close both ends of what a start is reported on."""
+        for descriptor in (tree.pipe, tree.link.fileno()):
+            self.unwatch(descriptor)
+        close((tree.pipe, tree.writer))
+        tree.pipe = tree.writer = -1
+        tree.link.close()
+        tree.theirs.close()
+
+    def _refuse(self, tree: Tree, stage: str, number: int) -> None:
+        self._send({"refused": tree.number, "stage": stage, "errno": number})
+        self._forkers.note_keeper(tree)
+        tree.release()
+        del self._trees[tree.number]
 
     def _listen(self, tree: Tree) -> None:
-        """Take what a keeper says: which process is the main one, and how it ended."""
+        """Take what a keeper says: who it is, which process is the main one, how that ended, and the end."""
         while tree.link.fileno() >= 0:
             try:
                 data, descriptors = receive(tree.link)
             except BlockingIOError:
                 return
             word, _, number = data.decode("ascii", "replace").partition(" ")
-            if word == "pid":
+            if word == "keeper":
+                self._begin(tree, int(number), descriptors)
+            elif word == "program":
                 tree.main = int(number)
-                if descriptors and tree.number in self._trees:
-                    tree.pidfd = descriptors[0]
+                if tree.number in self._trees:
+                    tree.pidfd = (descriptors or [-1])[0]
                 else:
                     close(descriptors)
                 self._settle(tree)
             elif word == "exit":
                 tree.status = int(number)
                 self._settle(tree)
+            elif word == "end":
+                tree.ends_well = True
             else:  # it has said all, or was killed
-                self._unwatch(tree.link.fileno())
+                self.unwatch(tree.link.fileno())
                 tree.link.close()
+                self._note_silence(tree)
+
+    def _note_silence(self, tree: Tree) -> None:
+        """Take note that a keeper says no more; most have said all."""
+        if tree.is_forking:
+            self._forkers.note_failure(tree)
+            return
+        if tree.watch < 0:  # it has not even begun
+            tree.is_over = True
+        self._settle(tree)
+
+    def _begin(self, tree: Tree, keeper: int, descriptors: list[int]) -> None:
+        """Let a keeper begin that has named itself."""
+        if not descriptors:  # no number is free for its pidfd: without a byte it ends, and that is seen
+            tree.link.shutdown(socket.SHUT_WR)
+            return
+        tree.keeper, (tree.watch,), tree.is_forking = keeper, descriptors, False
+        self.watch(tree.watch, lambda: self._note_end(tree))
+        with contextlib.suppress(OSError):  # it was killed in this moment, which its pidfd tells
+            tree.link.send(b"\n")
+        tree.release()
+        self._forkers.note_keeper(tree)
 
     def _settle(self, tree: Tree) -> None:
         """Report to the host that the program was executed or why not, and then how it ended, once these are known."""
@@ -201,39 +255,37 @@ class Guardian:
             report = os.read(tree.pipe, 100)
         except BlockingIOError:
             return False
-        if not report and tree.main is None and tree.keeper is not None:
-            self._unwatch(tree.pipe)  # which would be readable for ever; the keeper is about to name it
+        if tree.is_forking and report:
+            self.unwatch(tree.pipe)
+            self._forkers.note_failure(tree)
             return False
-        self._unwatch(tree.pipe)
+        if not report and tree.main is None and tree.link.fileno() >= 0:
+            self.unwatch(tree.pipe)  # which would be readable for ever; the keeper is about to name it
+            return False
+        self.unwatch(tree.pipe)
         os.close(tree.pipe)
         tree.pipe = -1
         if not report and tree.main is not None:
             self._send({"started": tree.number, "pid": tree.main}, *((tree.pidfd,) if tree.pidfd >= 0 else ()))
             return True
         stage, _, number = report.decode().partition(" ")
-        self._send({"refused": tree.number, "stage": stage or "fork", "errno": int(number or errno.EAGAIN)})
         close((tree.pidfd,))
-        del self._trees[tree.number]
+        self._refuse(tree, stage or "fork", int(number or errno.EAGAIN))
         return True
-
-    def _unwatch(self, descriptor: int) -> None:
-        if self._handlers.pop(descriptor, None) is not None:
-            self._poll.unregister(descriptor)
 
     # --- ending ---
 
-    def _reap(self) -> None:
-        for pid, status in reap():
-            tree = self._keepers.pop(pid, None)
-            if tree is None:
-                continue
-            self._listen(tree)
-            tree.keeper = None
-            if status != 0:  # it was killed: the kernel kills the main process, and gives the guardian the rest
-                self._has_strays = True
-                if tree.main is not None and tree.status is None:
-                    tree.status = int(signal.SIGKILL)
-            self._settle(tree)
+    def _note_end(self, tree: Tree) -> None:
+        """Take note that a keeper has ended, and by itself only when nothing is left."""
+        self._listen(tree)
+        self.unwatch(tree.watch)
+        close((tree.watch,))
+        tree.keeper, tree.is_over = None, True
+        if not tree.ends_well:  # it was killed: the kernel kills the main process, and gives the guardian the rest
+            self._has_strays = True
+            if tree.main is not None and tree.status is None:
+                tree.status = int(signal.SIGKILL)
+        self._settle(tree)
 
     def _end_tree(self, number: int, grace: float) -> None:
         tree = self._trees.get(number)
@@ -252,7 +304,7 @@ class Guardian:
         """Look at the trees that end: they are gone, or it is time to kill what is left."""
         for tree in [tree for tree in self._trees.values() if tree.deadline is not None]:
             # A stray may be of any tree whose keeper was killed, so none of them is gone before it.
-            if tree.keeper is None and not self._has_strays:
+            if tree.is_over and not self._has_strays:
                 del self._trees[tree.number]
                 self._send({"ended": tree.number})
             elif time.monotonic() >= (tree.deadline or 0):
@@ -265,32 +317,19 @@ class Guardian:
     def _kill_strays(self) -> None:
         """Kill what became the guardian's own child, since its keeper was killed: nobody could end it any more."""
         if self._has_strays:
-            strays = [pid for pid in children(ME) if pid not in self._keepers and is_ours(pid)]
+            known = {tree.keeper for tree in self._trees.values()} | self._forkers.pids
+            strays = [pid for pid in children(os.getpid()) if pid not in known and is_ours(pid)]
             self._has_strays = bool(strays)
             kill([*strays, *(pid for stray in strays for pid in descendants(stray))])
 
     def _pause(self) -> float | None:
         if self._has_strays:
             return TICK * 1000
-        deadlines = [tree.deadline for tree in self._trees.values() if tree.deadline is not None]
-        if not deadlines:
-            return None
-        return max(TICK, min(deadlines) - time.monotonic()) * 1000
-
-
-def _wake_on_child() -> int:
-    """Return a descriptor that becomes readable when a child dies."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    # It does nothing, but must be there: for a signal without a Python handler nothing is written to the descriptor.
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    return reader
-
-
-def _drain(descriptor: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        while os.read(descriptor, 512):
-            pass
+        now = time.monotonic()
+        waits = [max(TICK, tree.deadline - now) for tree in self._trees.values() if tree.deadline is not None]
+        if (wait := self._forkers.pause()) is not None:
+            waits.append(wait)
+        return min(waits) * 1000 if waits else None
 
 
 def main() -> None:
@@ -308,12 +347,13 @@ def main() -> None:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    name_process("ally-guardian")
     host = os.pidfd_open(int(sys.argv[2]))  # a forked copy of the host may hold the life line open
     # So that it keeps no folder of the host's in use.
     os.chdir("/")
     guardian = Guardian(line, host)
     guardian.run()
-    guardian.finish()
+    kill_all()
 
 
 if __name__ == "__main__":
