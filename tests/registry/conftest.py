@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401  # before a site hides where it is installed
 import importlib
 import sys
 from pathlib import Path
