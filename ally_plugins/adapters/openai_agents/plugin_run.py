@@ -300,6 +300,18 @@ class PluginRun(RunHooks[Any]):
         if hold is not None and not hold.done():
             hold.set_result(how)
 
+    def _responded(self, response: ModelResponse, agent: Agent[Any], shown: Sequence[Item]) -> None:
+        thoughts = [each.get("summary") or each.get("content") for each in shown if each.get("type") == "reasoning"]
+        usage: Any = response.usage
+        self.work.model_answered(
+            "".join(text_of(item) for item in shown if item.get("role") == "assistant"),
+            thoughts=[text_of({"content": thought}) for thought in thoughts],
+            model=self._model_name(agent),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=getattr(usage.input_tokens_details, "cached_tokens", None) or None,
+        )
+
     def _model_name(self, agent: Agent[Any]) -> str | None:
         model = self._config.model or agent.model
         return model if model is None or isinstance(model, str) else getattr(model, "model", type(model).__name__)
@@ -314,20 +326,16 @@ class PluginRun(RunHooks[Any]):
     @override
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
         """Emit what the model answered, and how full its window is."""
-        await self._settle(response, agent)
-        items, usage = items_of(response.to_input_items()), response.usage
+        self.work.received()
+        try:
+            await self._settle(response, agent)
+        except AnswerRefused:  # the model has answered, and is paid for
+            self._responded(response, agent, ())
+            raise
+        items = items_of(response.to_input_items())
         self._follow([*self._items, *items])
         self.calls.made.update(item["call_id"] for item in items if item.get("call_id"))
-        thoughts = [each.get("summary") or each.get("content") for each in items if each.get("type") == "reasoning"]
-        details: Any = usage.input_tokens_details
-        self.work.model_answered(
-            "".join(text_of(item) for item in items if item.get("role") == "assistant"),
-            thoughts=[text_of({"content": thought}) for thought in thoughts],
-            model=self._model_name(agent),
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_read_tokens=getattr(details, "cached_tokens", None) or None,
-        )
+        self._responded(response, agent, items)
         await self.calls.decide_unread(context, items)
         await self._hooks.on_llm_end(context, agent, response)
 

@@ -1,7 +1,5 @@
 """One tool call of a run: its final arguments, whether it may run, and what came of it; plugins' tools."""
 
-# ruff: noqa: ARG002 - the framework gives a tool more than this one needs
-
 from __future__ import annotations
 
 import copy
@@ -9,14 +7,13 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from strands.interrupt import InterruptException
+from strands.tools import PythonAgentTool
 from strands.types.events import ToolResultEvent
-from strands.types.tools import AgentTool
 
 from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 
 from .messages import result_of, with_result
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from strands.types.events import TypedEvent
 
     from ally_plugins.adapters.kit.work import AgentWork
-    from ally_plugins.contract.tools.agent_tool import AgentTool as OfferedTool
+    from ally_plugins.contract.tools.agent_tool import AgentTool
 
 __all__ = ["PluginTool", "run_call"]
 
@@ -119,36 +116,15 @@ def _event(use: Any, result: ToolResult) -> ToolResultEvent:
     return ToolResultEvent({"toolUseId": use["toolUseId"], "status": status, "content": content})
 
 
-class PluginTool(AgentTool):
+class PluginTool(PythonAgentTool):
     """A plugin's tool for one call of it; `result` is what it came to, with its data."""
 
-    def __init__(self, work: AgentWork, offered: OfferedTool) -> None:
-        super().__init__()
+    def __init__(self, work: AgentWork, offered: AgentTool) -> None:
+        super().__init__(offered.name, spec_of(offered), self._call)
         self.sensitivity = "normal" if offered.requires_confirmation else None
         self.result: ToolResult | None = None
-        self._offered = offered
-        self._work = work
+        self._work, self._offered = work, offered
 
-    @property
-    @override
-    def tool_name(self) -> str:
-        """The name that it is offered under."""
-        return self._offered.name
-
-    @property
-    @override
-    def tool_spec(self) -> Any:
-        """What the model is shown of it."""
-        return spec_of(self._offered)
-
-    @property
-    @override
-    def tool_type(self) -> str:
-        """Tell it from the agent's own tools."""
-        return "ally-plugin"
-
-    @override
-    async def stream(self, tool_use: Any, invocation_state: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
-        """Call it; errors are texts for the model. Cancelling cancels it."""
-        self.result = await call_offered(self._work, self._offered, tool_use["input"])
-        yield _event(tool_use, self.result)
+    async def _call(self, use: Any, /, **_: Any) -> Any:
+        self.result = await call_offered(self._work, self._offered, use["input"])
+        return _event(use, self.result).tool_result

@@ -7,7 +7,6 @@ of that message, which the framework stores and never sends.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +23,7 @@ from ally_plugins.contract.values.shown import media, shown_data, shown_text
 if TYPE_CHECKING:
     from strands.types.content import Message as Entry
 
-__all__ = ["Woven", "add_messages", "convert", "prompt_of", "result_of", "text_of", "with_result", "with_text"]
+__all__ = ["add_messages", "convert", "prompt_of", "result_of", "text_of", "with_result", "with_text"]
 
 _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
@@ -158,46 +157,43 @@ def with_result(given: Any, before: ToolResult, after: ToolResult) -> Any:
 # --- requests to the model ---
 
 
-class Woven:
-    """One request's messages as plugins see them, and the way back: what was changed, dropped and added, by id.
+def weave(history: Iterable[Entry], session_id: str) -> Weaver:
+    """Return one request's messages as plugins see them; each has its blocks, and the framework's that has those.
 
     Raises GateRefused for a request with a call that is too large to be shown.
     """
-
-    def __init__(self, history: Sequence[Entry], session_id: str) -> None:
-        self._history = history
-        self._weaver = Weaver(_pieces(history), session_id)
-        self.messages = self._weaver.messages
-
-    def with_messages(self, after: Iterable[Message]) -> list[Any]:
-        """Return the history as the messages have it now; what was added stands in the person's messages.
-
-        What follows each other with one role is one message.
-        """
-        found: list[Any] = []
-        for index, blocks in self._weaver.rebuilt(after, _changed, lambda new: (None, [{"text": new.text_for_model}])):
-            head: Any = copy.copy(self._history[index]) if index is not None else {"role": "user"}
-            if found and found[-1]["role"] == head["role"]:
-                found[-1]["content"] += blocks
-            elif blocks:
-                found.append({**head, "content": list(blocks)})
-        return found
+    return Weaver(_pieces(history), session_id)
 
 
-def _pieces(history: Sequence[Any]) -> Iterator[tuple[tuple[int, list[Any]], Message | None]]:
-    """Yield the blocks that each message is, with the place of the framework's message that has them."""
-    for index, entry in enumerate(history):
+def unwoven(weaver: Weaver, after: Iterable[Message]) -> list[Any]:
+    """Return the history as the messages have it now; what was added stands in the person's messages.
+
+    What follows each other with one role is one message.
+    """
+    found: list[Any] = []
+    for entry, blocks in weaver.rebuilt(
+        after, _changed, lambda new: ({"role": "user"}, [{"text": new.text_for_model}])
+    ):
+        if found and found[-1]["role"] == entry["role"]:
+            found[-1]["content"] += blocks
+        elif blocks:
+            found.append({**entry, "content": list(blocks)})
+    return found
+
+
+def _pieces(history: Iterable[Any]) -> Iterator[tuple[tuple[Any, list[Any]], Message | None]]:
+    for entry in history:
         for block in entry["content"]:
             if "toolUse" in block:
                 refuse_cut_call(block["toolUse"]["name"], block["toolUse"]["input"])
         parts: list[tuple[Message | None, list[Any]]] = [*_parts(entry)] or [(None, entry["content"])]
         for message, blocks in parts:
-            yield (index, blocks), message
+            yield (entry, blocks), message
 
 
-def _changed(piece: Any, after: Message) -> Any:
-    index, blocks = piece
-    if after.role == "tool":
-        result = {**blocks[0]["toolResult"], "content": [{"text": after.content}]}
-        return index, [{"toolResult": result}, *blocks[1:]]
-    return index, with_text(blocks, after.content)
+def _changed(piece: tuple[Any, list[Any]], after: Message) -> tuple[Any, list[Any]]:
+    entry, blocks = piece
+    if after.role != "tool":
+        return entry, with_text(blocks, after.content)
+    result = {**blocks[0]["toolResult"], "content": [{"text": after.content}]}
+    return entry, [{"toolResult": result}, *blocks[1:]]

@@ -14,7 +14,7 @@ from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.errors import HostError
 
-from .messages import Woven, add_messages, convert, prompt_of, text_of, with_tail, with_text
+from .messages import add_messages, convert, prompt_of, text_of, unwoven, weave, with_tail, with_text
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
@@ -268,10 +268,10 @@ class PluginRun:
         if prompt is not blocks:
             context = context.replace(system_prompt=prompt)
         if self.work.wants("model_request"):
-            woven = Woven(context.messages, self.work.live.id)
-            messages, _ = await changed_request(self.work, model_name(context.model), woven.messages, None)
+            weaver = weave(context.messages, self.work.live.id)
+            messages, _ = await changed_request(self.work, model_name(context.model), weaver.messages, None)
             if messages is not None:
-                context = context.replace(messages=woven.with_messages(messages))
+                context = context.replace(messages=unwoven(weaver, messages))
         return context.replace(messages=with_tail(context.messages, tail)) if tail else context
 
 

@@ -32,11 +32,13 @@ from pydantic import BaseModel
 from ally_plugins import (
     AgentEnd,
     AgentStart,
+    AssistantMessage,
     BlockingHost,
     Deny,
     ModelResponse,
     PromptSection,
     Replace,
+    ThoughtComplete,
     ToolCall,
     ToolCallEnd,
     UserMessage,
@@ -47,6 +49,7 @@ from ally_plugins.adapters.openai_agents import AllyPlugins, RunInterrupted
 from ally_plugins.testing import Answer
 from ally_plugins.testing.adapters.script import calls
 from tests.adapters.openai_agents.scripted import Bench, FollowingModel, live, loop_of_run_sync, requests, texts
+from tests.kit.agents import withholding
 from tests.kit.hosts import make_plugin, new_host
 
 WORK = calls(("c1", "work", "a"))
@@ -678,6 +681,20 @@ def test_a_stream_shows_nothing_of_an_answer_before_plugins_have_seen_it() -> No
     shown, left = asyncio.run(main({"guard": make_plugin(ally_gate_answer=deny)}))
     assert "wxyz" not in shown
     assert left == []
+
+
+def test_an_answer_that_is_withheld_is_counted_and_nothing_of_it_is_told() -> None:
+    async def main() -> None:
+        async with live({"guard": withholding("wxyz")}) as bench:
+            agent = bench.agent(
+                Answer(text="the code is wxyz", thinking="wxyz it is", input_tokens=70, output_tokens=7)
+            )
+            with pytest.raises(AnswerRefused, match="it has a code"):
+                await bench.plugins.run(agent, "go")
+            assert [(each.input_tokens, each.output_tokens) for each in bench.of(ModelResponse)] == [(70, 7)]
+            assert not bench.of(AssistantMessage, ThoughtComplete)
+
+    asyncio.run(main())
 
 
 def test_an_answer_with_a_structure_is_shown_as_one_and_its_change_is_the_output() -> None:
