@@ -79,7 +79,9 @@ def test_each_has_its_own_version_in_an_environment_that_a_command_builds(
         built = pool.map(lambda name: operator.ally("env", name, "--yes", home=home, **offline), made)
     for name, text in zip(made, built, strict=True):
         assert f"ally-plugins place {name} process --env {name}" in text
-        operator.ally("place", name, "process", "--env", name, home=home)
+        # A sandbox reads the environment that it was given, too.
+        placement = "sandbox" if name == "new-one" else "process"
+        operator.ally("place", name, placement, "--env", name, home=home)
     operator.ally("doctor", home=home)
 
     told: list[dict[str, Any]] = json.loads(operator.run(BOTH, *made, home=home))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from ally_plugins import Daemon, Host, ToolCall, ToolCallError
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.process_spec import Timing
 from ally_plugins.host.daemons import boxes
 from ally_plugins.runtime.lanes.plugin import RunState
@@ -172,3 +174,37 @@ async def test_a_daemon_that_listens_on_a_socket_is_not_placed_in_a_sandbox(tmp_
     async with host_in(tmp_path, daemon) as host:
         assert host.plugins["p"].state == RunState.FAILED
         assert "it listens on a Unix socket, which there is none of in a sandbox" in host.plugins["p"].reason
+
+
+PROGRAMS = {
+    "tool.py": "import json, sys\nprint(json.dumps({'message': open(json.load(sys.stdin)['path']).read()}))\n",
+    "tool.sh": """read -r word < word; read -r other < /etc/passwd || echo "{\\"message\\": \\"$word\\"}"\n""",
+    "word": "inside",
+}
+PROGRAMS["tool"] = f"#!/bin/sh\n{PROGRAMS['tool.sh']}"
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "tool.py"], ["sh", "tool.sh"], ["./tool"]], ids=["python", "sh", "file"]
+)
+async def test_the_programs_of_a_folder_for_code_ally_run_inside(tmp_path: Path, command: list[str]) -> None:
+    home = Home("test", path=tmp_path / "home")
+    home.prepare()
+    folder = home.plugins_dir / "it"
+    folder.mkdir(parents=True)
+    parameters = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}
+    tool = {"name": "show", "description": "shows", "command": command[0], "args": command[1:], "schema": parameters}
+    manifest = {"name": "it", "version": "1.0.0", "description": "shows", "tools": [tool]}
+    for name, text in {**PROGRAMS, "plugin.json": json.dumps(manifest)}.items():
+        (folder / name).write_text(text)
+    (folder / "tool").chmod(0o700)
+    registry = Registry(home)
+    registry.enable(registry.plan("it"))
+    registry.place("it", "sandbox")
+
+    async with Host("test", home=home) as host:
+        assert str((await host.call_tool("show", {"path": "word"})).output).strip() == "inside"
+        if command[-1] == "tool.py":
+            assert "Permission denied: '/etc/passwd'" in str(
+                (await host.call_tool("show", {"path": "/etc/passwd"})).error
+            )
