@@ -55,7 +55,7 @@ def _kept(message: BaseMessage) -> Message | None:
 def text_of(message: BaseMessage) -> str:
     """Return the text of a message, without thoughts and calls; what is no text (an image) is described as JSON."""
     if isinstance(message.content, str) or isinstance(message, AIMessage):
-        return shown_text(str(message.text))
+        return shown_text(message.text)  # of a subclass of str, the text itself
     return shown_text("\n".join(_texts(message)))
 
 

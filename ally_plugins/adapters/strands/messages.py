@@ -99,7 +99,9 @@ def _shown(blocks: Iterable[Any]) -> str:
 
 def _line(block: Any) -> str:
     if "text" in block:
-        return str(block["text"])
+        text = block["text"]
+        # The text itself, which the model reads: a subclass may print another.
+        return text if isinstance(text, str) else str(text)
     if "json" in block:
         return json.dumps(block["json"], ensure_ascii=False, default=repr)
     kind = next(iter(block), "")

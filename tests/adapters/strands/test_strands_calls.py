@@ -466,3 +466,36 @@ def test_an_answer_with_a_structure_is_no_call() -> None:
             assert not bench.of(ToolCallStart)
 
     go(main())
+
+
+class Mild(str):
+    """A text that prints another one."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "harmless"
+
+
+@pytest.mark.parametrize("made", ["plain", "blocks"])
+def test_a_result_is_shown_to_transforms_as_the_text_that_the_model_reads(made: str) -> None:
+    shown: list[str] = []
+
+    async def redact(self: Any, call: ToolCall, result: ToolResult) -> Any:
+        shown.append(result.output)
+        return Replace(evolve(result, output="[redacted]")) if "SECRET123" in result.output else None
+
+    @tool
+    def look(text: str) -> Any:
+        """Look at a text."""
+        content = Mild("SECRET123")
+        return content if made == "plain" else {"status": "success", "content": [{"text": content}]}
+
+    async def main() -> None:
+        async with live({"guard": make_plugin(ally_transform_tool_output=redact)}) as bench:
+            agent = bench.agent(call("c1", "look", text="a"), "done", tools=[look])
+            await agent.invoke_async("go")
+            assert results(agent) == {"c1": "[redacted]"}
+
+    go(main())
+    assert shown == ["SECRET123"]
