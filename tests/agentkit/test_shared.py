@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import ArgumentsError, Ask, Message, PromptSection, Replace, ToolCall, ToolResult, evolve, tool
+from ally_plugins import (
+    ArgumentsError,
+    Ask,
+    Message,
+    ModelResponse,
+    PromptSection,
+    Replace,
+    ToolCall,
+    ToolResult,
+    evolve,
+    tool,
+)
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_instructions
 from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.run import Interrupted
@@ -23,7 +34,7 @@ from .bench import KitBench
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ally_plugins import AgentWork
+    from ally_plugins import AgentWork, PermissionQuestion
 
 CALL = ToolCall("bash", {"command": "ls"}, "c1")
 
@@ -207,6 +218,59 @@ def test_a_yes_to_other_arguments_is_none_and_plugins_have_the_last_word_on_what
 
     run(KitBench({"p": make_plugin(ally_transform_tool_input=add)}), play, can_defer=True)
     assert shown == ["ls -l"]
+
+
+def test_how_sensitive_a_call_is_may_be_said_of_its_final_arguments_and_it_is_carried_out_later() -> None:
+    async def shout(_: Any, call: ToolCall) -> Any:
+        return Replace(evolve(call, arguments={"command": call.arguments["command"].upper()}))
+
+    asked: list[Any] = []
+
+    async def approve(question: PermissionQuestion) -> str:
+        asked.append((question.request.sensitivity, question.call.arguments["command"]))
+        return "allow"
+
+    async def sensitivity(call: ToolCall) -> str | None:
+        return "high" if call.arguments["command"] == "RM" else None
+
+    async def done(call: ToolCall) -> ToolResult:
+        return ToolResult(success=True, output=call.arguments["command"])
+
+    async def play(work: AgentWork) -> None:
+        for command in ("ls", "rm"):
+            call = ToolCall("bash", {"command": command}, command)
+            admitted = await work.admitted(call, sensitivity=sensitivity)
+            assert isinstance(admitted, ToolCall)
+            assert (await work.carry_out(admitted, done)).output == command.upper()
+
+    run(KitBench({"p": make_plugin(ally_transform_tool_input=shout)}, approve=approve), play)
+    assert asked == [("high", "RM")]
+
+
+# --- requests to the model ---
+
+
+def test_requests_at_once_are_timed_each_by_itself_and_without_what_plugins_do_about_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr("ally_plugins.adapters.kit.work.perf_counter", lambda: clock)
+    bench = KitBench()
+
+    async def play(work: AgentWork) -> None:
+        nonlocal clock
+        for clock, ask in ((1.0, "one"), (2.0, "two")):  # noqa: B007 - the clock is read by the kit
+            work.requested("m", 1, by=ask)
+        clock = 4.0
+        work.received(by="one")
+        clock = 8.0
+        work.model_failed(TimeoutError(), by="two")
+        work.model_answered("hello", by="one", input_tokens=7)
+        work.model_failed(TimeoutError(), by="one")
+
+    run(bench, play)
+    told = [(each.duration_ms, each.stop_reason, each.input_tokens) for each in bench.of(ModelResponse)]
+    assert told == [(6000.0, "TimeoutError", None), (3000.0, None, 7)]
 
 
 # --- tools ---
