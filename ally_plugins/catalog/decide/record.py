@@ -21,6 +21,7 @@ from ally_plugins.contract.process_spec import Daemon, ProcessLimits
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.values.masking import Secret
+from ally_plugins.policy.granted_files import names_project
 from ally_plugins.policy.permissions import GrantSet
 
 if TYPE_CHECKING:
@@ -123,6 +124,12 @@ class PluginRecord:
     def variables(self) -> tuple[str, ...]:
         """The environment variables of the host that its process is given: those granted, sorted."""
         return tuple(sorted(grant.topic for grant in self.granted.grants if grant.kind == "env"))
+
+    @property
+    def runs_by_project(self) -> bool:
+        """Whether it has a process for each project: no sandbox can be widened, and it was granted files of these."""
+        is_daemon = self.daemon is not None and self.bridge is None
+        return is_daemon and self.placement == "sandbox" and names_project(self.granted)
 
     @property
     def unheld(self) -> tuple[str, ...]:

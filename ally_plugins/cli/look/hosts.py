@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT, hosts_status
+from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT, hosts_status, project_lines
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 
@@ -21,7 +21,8 @@ __all__ = ["hosts"]
 def hosts(state: State) -> None:
     """Show the hosts that run on this home: process, app, since when, open sessions, plugins by state.
 
-    A host that does not answer is named, and is left alone; what dead hosts have left is removed.
+    Of a plugin that has a process for each project there is a line for each. A host that does not answer is named, and
+    is left alone; what dead hosts have left is removed.
 
     \b
     Example:
@@ -35,6 +36,10 @@ def hosts(state: State) -> None:
     rows = [*map(_row, found.hosts), *((str(pid), "-", "-", "-", "it does not answer") for pid in found.silent)]
     for line in table(("process", "app", "started", "sessions", "plugins"), rows) or ["no host runs"]:
         echo(line)
+    for host in found.hosts:
+        for plugin in host.get("plugins", ()):
+            for line in project_lines(plugin):
+                echo(f"{inert(plugin.get('name', ''))} in host {host.get('pid')} {line}")
 
 
 def _row(host: Mapping[str, Any]) -> tuple[str, ...]:

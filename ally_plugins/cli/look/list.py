@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.cli.shell.processes import trust
 from ally_plugins.cli.shell.requests import unheld_line
-from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, warn_of_silent_hosts
+from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, project_lines, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json, table
 
@@ -48,15 +48,23 @@ def list_(state: State) -> None:
     rows = [_row(record, live) for record in records]
     for line in table(headings, rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
         echo(line)
-    for record in records:
-        for warning in record.warnings:
-            echo(f"warning: {inert(record.label)}: {inert(warning)}")
-        if record.is_enabled and (note := unheld_line(record, record.granted)):
-            echo(f"note: {inert(record.label)}: {note}")
+    for line in [line for record in records for line in (*_projects(record, live), *_remarks(record))]:
+        echo(line)
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
     for line in _trust(records):
         echo(paint(line, dim=True))
+
+
+def _projects(record: PluginRecord, live: HostsStatus) -> list[str]:
+    lines = [line for each in live.plugin(_live_name(record)) for line in project_lines(each.facts)]
+    return [f"{inert(record.label)} {line}" for line in lines]
+
+
+def _remarks(record: PluginRecord) -> list[str]:
+    lines = [f"warning: {inert(record.label)}: {inert(warning)}" for warning in record.warnings]
+    note = unheld_line(record, record.granted) if record.is_enabled else ""
+    return [*lines, f"note: {inert(record.label)}: {note}"] if note else lines
 
 
 def _trust(records: Sequence[PluginRecord]) -> list[str]:

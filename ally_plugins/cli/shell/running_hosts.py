@@ -29,6 +29,7 @@ __all__ = [
     "hosts_status",
     "notify_hosts",
     "offers_of",
+    "project_lines",
     "warn_of_silent_hosts",
 ]
 
@@ -146,8 +147,11 @@ class HostsStatus:
 
     def lines(self, name: str) -> list[str]:
         """Return a plugin's state in each host as a line, and the hosts that did not answer."""
-        found = [f"host {each.pid} ({inert(each.app)}): {_live_text(each)}" for each in self.plugin(name)]
-        return [*found, *(f"host {pid} does not answer" for pid in self.silent)]
+        lines = []
+        for each in self.plugin(name):
+            lines.append(f"host {each.pid} ({inert(each.app)}): {_live_text(each)}")
+            lines += [f"  {line}" for line in project_lines(each.facts)]
+        return [*lines, *(f"host {pid} does not answer" for pid in self.silent)]
 
     def data(self, name: str) -> list[dict[str, Any]]:
         """Return a plugin as each host has it, as JSON values."""
@@ -159,6 +163,20 @@ def _live_text(each: LivePlugin) -> str:
     counts = ", ".join(f"{facts[key]} {key}" for key in _COUNTS if facts.get(key))
     reason = f": {inert(facts['reason'])}" if facts.get("reason") else ""
     return f"{inert(each.state)} since {when(facts.get('since'))}{reason}{f'; {counts}' if counts else ''}"
+
+
+def project_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return, for a plugin that has a process for each project, a line on each; nothing for others."""
+    return [_project_text(each) for each in facts.get("projects", ())]
+
+
+def _project_text(each: Mapping[str, Any]) -> str:
+    where = f"in {inert(each['project'])}" if each.get("project") else "for sessions without a project"
+    process = f", process {each['pid']}" if each.get("pid") else ""
+    sessions = each.get("sessions", 0)
+    reason = f": {inert(each['reason'])}" if each.get("reason") else ""
+    of = f", {sessions} session{'' if sessions == 1 else 's'}"
+    return f"{where}: {inert(each.get('state', ''))}{process}{of}{reason}"
 
 
 _COUNTS: Final = ("delivered", "dropped", "crashes", "restarts")

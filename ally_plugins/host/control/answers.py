@@ -7,16 +7,33 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ally_plugins.contract.shapes import FLAG, INTEGER, LENIENT, NUMBER, TEXT, WrongShape, described_json, several
+from ally_plugins.contract.shapes import (
+    FLAG,
+    INTEGER,
+    LENIENT,
+    NUMBER,
+    TEXT,
+    WrongShape,
+    described_json,
+    or_null,
+    several,
+)
 from ally_plugins.contract.tables import keys, object_of
 
 __all__ = ["answer_problem"]
 
+_PROJECT: Final = keys(
+    ("state",),
+    project=or_null(TEXT),
+    **dict.fromkeys(("state", "reason"), TEXT),
+    **dict.fromkeys(("pid", "restarts", "sessions"), INTEGER),
+)
 _PLUGIN: Final = keys(
     ("name",),
     **dict.fromkeys(("name", "placement", "state", "reason"), TEXT),
     **dict.fromkeys(("since", "delivered", "dropped", "crashes", "pid", "restarts"), INTEGER),
     by_code=FLAG,
+    projects=several(object_of(_PROJECT)),
 )
 _STATUS: Final = keys(
     ("pid", "app"),

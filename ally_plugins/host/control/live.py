@@ -96,7 +96,7 @@ class LiveControls:
     def refuse(self, method: str, processes: Sequence[int]) -> str:
         """Record that a plugin's process asked for a change, and return why it is refused."""
         members = self._plugin_set.members.values() if self._plugin_set is not None else ()
-        plugin = next((each.plugin.name for each in members if _process(each.plugin).get("pid") in processes), None)
+        plugin = next((each.plugin.name for each in members if not _pids(each.plugin).isdisjoint(processes)), None)
         if processes:
             who = f"the plugin {plugin!r}" if plugin is not None else f"the process {processes[0]} of a plugin"
             text = f"{method} was asked for by {who}, and plugins change nothing here; {_OWN_TERMINAL}"
@@ -177,14 +177,23 @@ class LiveControls:
             is_wanted = record is not None and record.config.enabled
             if record is not None and member is not None and is_wanted and member.record.is_enabled:
                 await self._open_changes.apply(record if record.is_enabled else _narrowed(record, member))
-                if not self._open_changes.lacks_required_hook(name):
+                is_settled = not self._open_changes.is_boxed_otherwise(name)
+                if is_settled and not self._open_changes.lacks_required_hook(name):
                     return self._answer(name, "changed", **_not_taken_up(record, member.record))
         # No longer under `_reading`: a start may take as long as its deadline, and other plugins' changes go on.
+        if is_wanted and self._open_changes.is_boxed_otherwise(name):
+            return await self._locked(name, lambda: self._box_anew(name))
         if is_wanted and self._open_changes.lacks_required_hook(name):
             return await self._locked(name, lambda: self._start_anew(name))
         if is_wanted:
             return await self._locked(name, lambda: self._enable(name))
         return await self._disable(name)
+
+    async def _box_anew(self, name: str) -> dict[str, Any]:
+        """Start a plugin again whose sandbox was made for other grants; a new one is made for those of now."""
+        if self._open_changes.is_boxed_otherwise(name):
+            await self._start(name, lambda: self._open_changes.box_anew(name))
+        return self._answer(name, "changed")
 
     async def _start_anew(self, name: str) -> dict[str, Any]:
         """Start a plugin again that lacks the hook of a gate or transform that it was just granted, which denies now.
@@ -371,12 +380,14 @@ class LiveControls:
 
 
 def _process(plugin: Plugin) -> dict[str, Any]:
-    """Return the process id and restarts of a plugin in a process of its own."""
-    supervisor = plugin.supervisor
-    if supervisor is None:
-        return {}
-    pid = supervisor.process.pid if supervisor.process is not None else None
-    return {"pid": pid, "restarts": max(0, supervisor.started - 1)}
+    """Return the process id and restarts of a plugin in a process of its own; of each process, where it has several."""
+    return {} if plugin.supervisor is None else dict(plugin.supervisor.describe())
+
+
+def _pids(plugin: Plugin) -> set[Any]:
+    """Return the process ids of all processes of a plugin."""
+    about = _process(plugin)
+    return {about.get("pid"), *(each["pid"] for each in about.get("projects", ()))} - {None}
 
 
 def _not_taken_up(record: PluginRecord, running: PluginRecord) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -148,7 +148,10 @@ class DaemonCalls:
         if isinstance(params, AckEvents):
             await self._acknowledge(self._plugin.name, params.offset)
             return None
-        return answer_to_wire(request.method, await self._bus.call(self._plugin, self._with_handlers(params)))
+        return answer_to_wire(request.method, await self._carry_out(self._with_handlers(params)))
+
+    async def _carry_out(self, call: PluginCall[Any]) -> Any:
+        return await self._bus.call(self._plugin, call)
 
     def _with_handlers(self, params: Any) -> PluginCall[Any]:
         """Return a call with handlers for what runs in the daemon's process: each sends a request to it."""
@@ -202,7 +205,7 @@ class DaemonCalls:
         Raises RefusedError for any other reason. Cancelling withdraws it.
         """
         try:
-            await self._bus.call(self._plugin, self._registration(kind, offer))
+            await self._carry_out(self._registration(kind, offer))
         except PermissionRefused as refusal:
             why = self._plugin.describe(refusal)
             _log.info("the %s %r of %r is not offered: %s", kind, offer.name, self._plugin.name, why)
@@ -213,23 +216,28 @@ class DaemonCalls:
         """Unregister what a restarted daemon does not offer any more. Cancelling may leave it registered."""
         # It may be gone: unregistered by the plugin, or removed with a grant that was revoked.
         with suppress(RefusedError):
-            await self._bus.call(self._plugin, Unregister(name=name))
+            await self._carry_out(Unregister(name=name))
 
     def _handler(self, kind: str, name: str) -> Callable[..., Awaitable[Any]]:
-        method = "call_tool" if kind == "tool" else "run_action"
-
         async def call(**arguments: Any) -> Any:
-            scope = SCOPE.get() or Scope(self._plugin.name)
-            # Of this call alone: the daemon names it in its own calls, and several may run at one time.
-            cause = new_id("c")
-            params = {"name": name, "arguments": arguments, "session_id": scope.session_id, "cause": cause,
-                      "origin": scope.origin}  # fmt: skip
-            value = await self._request(method, params, cause, scope)
-            return tool_result_from(value) if kind == "tool" else value
+            return await self.run(kind, name, arguments)
 
         # Read by `Contribution.run`: nothing of the plugin's runs here that could keep the caller waiting.
         call.is_remote = True  # type: ignore[attr-defined]
         return call
+
+    async def run(self, kind: str, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Have the daemon run a tool or an action of its own, in the scope of the caller, and return what it returned.
+
+        Raises RefusedError and RemoteError. Cancelling cancels it there.
+        """
+        scope = SCOPE.get() or Scope(self._plugin.name)
+        # Of this call alone: the daemon names it in its own calls, and several may run at one time.
+        cause = new_id("c")
+        params = {"name": name, "arguments": arguments, "session_id": scope.session_id, "cause": cause,
+                  "origin": scope.origin}  # fmt: skip
+        value = await self._request("call_tool" if kind == "tool" else "run_action", params, cause, scope)
+        return tool_result_from(value) if kind == "tool" else value
 
     async def _run_task(self, name: str) -> Any:
         scope = SCOPE.get()

@@ -107,6 +107,10 @@ class RemoteLane:
         self._cursors[session_id] = Cursor(ring, ring.head)
         self._confirmed[session_id] = ring.head
 
+    def change_observers(self, observers: Observers) -> None:
+        """Deliver these events from the next one on."""
+        self.observers = observers
+
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
         self._cursors.pop(session_id, None)

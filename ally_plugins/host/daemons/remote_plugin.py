@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -62,12 +62,29 @@ class RemotePlugin:
     log: StderrLog
     project: str | None = None
     """The root of the project whose sessions this process is for; None for one that is for all sessions."""
+    session_ids: Callable[[], tuple[str, ...]] | None = None
+    """Returns the sessions that it is told of at its start, where these are not all that are open."""
+    on_hooks: Callable[[], None] | None = None
+    """Called when it has named its hooks; None computes the order of the host's hooks anew."""
     offers: DaemonOffers = field(init=False)
     bridged: BridgedPlugin | None = field(init=False, default=None)
     """The part of a plugin of another system that runs in the host, from its start on."""
 
     def __attrs_post_init__(self) -> None:
         self.offers = DaemonOffers(self)
+
+    @property
+    def parts(self) -> Sequence[RemotePlugin]:
+        """What there is of the plugin in processes: this one; see `by_project` for others."""
+        return (self,)
+
+    def settle(self, record: PluginRecord) -> None:
+        """Use another configuration and other grants from the next start on."""
+        self.record = record
+
+    def forget_offers(self) -> None:
+        """Forget what was registered: it was removed otherwise."""
+        self.offers.forget()
 
     def initialize_params(self) -> dict[str, Any]:
         """Return the params of `initialize`."""
@@ -82,7 +99,7 @@ class RemotePlugin:
                 grants=plugin.grants.texts(),
                 settings=dict(self.record.settings),
                 secrets=tuple(name for name, value in self.record.settings.items() if isinstance(value, Secret)),
-                sessions=self.services.session_ids(),
+                sessions=(self.session_ids or self.services.session_ids)(),
                 data_dir=self.services.data_dir_of(plugin.name),
                 deadlines={**DEADLINES, **plugin.options.deadlines},
                 # What this end reads: a longer line ends the connection.
@@ -137,7 +154,7 @@ class DaemonOffers:
         plugin.version = result.version or plugin.version
         self.wanted = result.events
         remote.update_observers()
-        remote.services.replan()
+        (remote.on_hooks or remote.services.replan)()
         await self._register_contributions(result)
 
     def check(self, result: InitializeResult) -> dict[str, Implementation]:

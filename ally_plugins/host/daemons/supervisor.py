@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -172,6 +172,11 @@ class Supervisor:
         self._restart_now.set()
         if self._broken is not None and not self._broken.done():
             self._broken.set_result(reason)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return its process as JSON values."""
+        pid = self.process.pid if self.process is not None else None
+        return {"pid": pid, "restarts": max(0, self.started - 1)}
 
     async def settled(self) -> None:
         """Wait until it runs, or has failed to. Cancelling stops the waiting."""

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.reader import JournalReader
+    from ally_plugins.runtime.lanes.lane import Lane
     from ally_plugins.runtime.lanes.plugin import Plugin
-    from ally_plugins.runtime.lanes.protocol import AnyLane
 
     from .offsets import Place, PlacedEvent
 
@@ -36,13 +36,14 @@ class InlineFeed(Feed):
     def __init__(
         self,
         plugin: Plugin,
-        lane: AnyLane,
+        lane: Lane,
         types: Iterable[str],
         journal: Journal,
         reading: JournalReader,
         host_id: str,
     ) -> None:
         super().__init__(plugin, lane, types, journal, reading, host_id)
+        self._inline: Final = lane
         self._waiting: Final[deque[tuple[str, Place]]] = deque()
         # Of every type: grants are looked at for each event, since they change while the feed lives.
         self._table: Final = Observers.compile(plugin.implementations, lambda _: True)
@@ -76,7 +77,7 @@ class InlineFeed(Feed):
         """Call the hooks for an event; return false when the plugin's end interrupted them."""
         name = self.plugin.name
         handlers = self._table.handlers(event.__class__)
-        self._lane.delivered += bool(handlers)
+        self._inline.delivered += bool(handlers)
         for hook, function, is_async in handlers:
             scope = Scope(name, event.session_id, event.origin, frozenset((name,)), event)
             try:

@@ -13,10 +13,10 @@ import attrs
 from attrs import define, field
 
 from ally_plugins.contract.calls import Register
+from ally_plugins.contract.grants import BESIDE_THE_HOST
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.contract.values.errors import NotFoundRefused, OrderError, UnavailableRefused
 from ally_plugins.host.bus.services import HostServices
-from ally_plugins.runtime.lanes.lane import Lane
 from ally_plugins.runtime.lanes.observers import Observers
 from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 
@@ -24,9 +24,9 @@ from .plugin_set import PluginMember, PluginSet
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.host.daemons.by_project import PluginByProject
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin
-    from ally_plugins.policy.permissions import GrantSet
-    from ally_plugins.runtime.lanes.protocol import AnyLane
+    from ally_plugins.policy.permissions import Grant, GrantSet
 
 __all__ = ["PluginChanges"]
 
@@ -41,6 +41,7 @@ class PluginChanges:
     plugin_set: PluginSet
     services: HostServices
     _retiring: set[asyncio.Task[None]] = field(init=False, factory=set)
+    _boxed_otherwise: set[str] = field(init=False, factory=set)
 
     async def close(self) -> None:
         """Wait for plugins that are being stopped: at most their deadline for `ally_stop` and a second.
@@ -73,6 +74,8 @@ class PluginChanges:
         if plugin.grants != before.grants:
             self._observe(member)
             self._withdraw_revoked(plugin)
+            if member.record.placement == "sandbox" and _beside(plugin.grants) != _beside(before.grants):
+                self._boxed_otherwise.add(record.name)
         if plugin.options != before:
             _announce(plugin, _difference(before, plugin.options))
         if plugin.is_running:
@@ -83,6 +86,22 @@ class PluginChanges:
         member = self.plugin_set.members.get(name)
         plugin = member.plugin if member is not None else None
         return plugin is not None and plugin.is_running and any(map(plugin.lacks, plugin.options.required))
+
+    def is_boxed_otherwise(self, name: str) -> bool:
+        """Say whether a plugin runs in a sandbox that was made for other grants: none can be changed."""
+        return name in self._boxed_otherwise
+
+    async def box_anew(self, name: str) -> None:
+        """Stop a plugin in a sandbox, and start it in one that is made for its grants of now; its gates deny between.
+
+        The old process ends first: it may have what was just revoked. Cancelling leaves the plugin stopped. Raises
+        NotFoundRefused, and OrderError; nothing is changed then.
+        """
+        member = self._member(name)
+        self._place(member.record, member)
+        self._boxed_otherwise.discard(name)
+        await self._retire(member.plugin, "what it may do beside the host has changed")
+        await self._start(self._member(name))
 
     async def start_one(self, record: PluginRecord) -> None:
         """Add an installed plugin and start it; it gets the events of all open sessions.
@@ -111,7 +130,7 @@ class PluginChanges:
         self._replace_with_stand_in(member, reason)
         if plugin.lane is not None:
             # Already now: its lane goes on until pending gates are answered, and is to carry no event meanwhile.
-            _change_observers(plugin.lane, Observers())
+            plugin.lane.change_observers(Observers())
         self._remove_contributions(name)
         await self._retire(plugin, reason)
 
@@ -227,7 +246,7 @@ class PluginChanges:
         if member.remote is not None:
             member.remote.update_observers()
         elif plugin.lane is not None:
-            _change_observers(plugin.lane, self.plugin_set.observers_of(member))
+            plugin.lane.change_observers(self.plugin_set.observers_of(member))
 
     def _withdraw_revoked(self, plugin: Plugin) -> None:
         """Remove tools and actions, and cancel tasks, whose grants were revoked."""
@@ -259,28 +278,29 @@ class PluginChanges:
             for spec in _OFFERED[kind](plugin.instance):
                 await self.plugin_set.bus.offer(plugin, Register.of(spec))
 
-    async def _register_daemon_offers(self, plugin: Plugin, remote: RemotePlugin) -> None:
+    async def _register_daemon_offers(self, plugin: Plugin, remote: RemotePlugin | PluginByProject) -> None:
         """Register all that a daemon offered in its answer to `initialize`."""
-        result = getattr(remote.lane.link, "initialize_result", None)
-        if result is not None:
+        answers = [(each, getattr(each.lane.link, "initialize_result", None)) for each in remote.parts]
+        answered = [(each, result) for each, result in answers if result is not None]
+        if answered:
             self._remove_contributions(plugin.name)
-            remote.offers.forget()
-            await remote.offers.accept(result)
+            remote.forget_offers()
+        for each, result in answered:
+            await each.offers.accept(result)
 
 
 def _may_run_beside(record: PluginRecord) -> bool:
     """Say whether a second instance of a plugin may run for a moment beside the first."""
-    return record.bridge is None and (record.daemon is None or record.daemon.transport == "stdio")
+    is_one = record.bridge is None and not record.runs_by_project
+    return is_one and (record.daemon is None or record.daemon.transport == "stdio")
+
+
+def _beside(grants: GrantSet) -> set[Grant]:
+    """Return what a plugin may do beside the host, which its sandbox was made for."""
+    return {grant for grant in grants.grants if grant.kind in BESIDE_THE_HOST}
 
 
 _OFFERED: Final = {"tool": collect_tools, "action": collect_actions}
-
-
-def _change_observers(lane: AnyLane, observers: Observers) -> None:
-    if isinstance(lane, Lane):  # it may be in the middle of a batch
-        lane.change_observers(observers)
-    else:
-        lane.observers = observers
 
 
 def _difference(before: PluginOptions, after: PluginOptions) -> str:

@@ -61,6 +61,7 @@ from .blockers import BlockerWatch
 
 if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves
+    from ally_plugins.host.daemons.by_project import PluginByProject  # noqa: TC004 - as the next ones
     from ally_plugins.host.daemons.interface import DaemonServices  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.sessions.session import Session
@@ -80,7 +81,7 @@ class PluginMember:
     record: PluginRecord
     factory: Callable[[Ally], Any] | None = None
     ally: Ally | None = None
-    remote: RemotePlugin | None = None
+    remote: RemotePlugin | PluginByProject | None = None
     """What a plugin has that runs in a process of its own."""
     is_given: bool = False
     """Whether it comes by code, as every one with a factory does."""
@@ -97,6 +98,8 @@ class PluginMember:
         )
         self.record = evolve(self.record, granted=record.granted, config=config)
         self.plugin.options = options_of(record)
+        if self.remote is not None:
+            self.remote.settle(self.record)
 
     @property
     def is_declared(self) -> bool:
@@ -247,7 +250,12 @@ class PluginSet:
                 new_remote,  # with the wire and all that, only where there are daemons
             )
 
-            member.remote = new_remote(plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared)
+            if record.runs_by_project:
+                self._load_by_project(member)
+            else:
+                member.remote = new_remote(
+                    plugin, record, self.bus, self.daemon_services, is_declared=member.is_declared
+                )
             return
         plugin.slot = self.marks.slot(plugin.name)
         # A module's code may block the loop or end the process; the mark says whose it was.
@@ -271,6 +279,17 @@ class PluginSet:
             self._fail(plugin, plugin.describe(error))
         finally:
             plugin.slot.marks[HOOK] = 0
+
+    def _load_by_project(self, member: PluginMember) -> None:
+        from ally_plugins.host.daemons.by_project import DURABLE_PROBLEM, PluginByProject
+
+        plugin, record = member.plugin, member.record
+        if record.durable:
+            self._fail(plugin, DURABLE_PROBLEM.format(plugin.name))
+        elif record.daemon is not None:
+            member.remote = PluginByProject(
+                plugin, record, record.daemon, self.bus, self.daemon_services, member.is_declared
+            )
 
     async def _start(self, member: PluginMember, sessions: Iterable[Session]) -> None:
         plugin = member.plugin
@@ -329,10 +348,12 @@ class PluginSet:
         It is awaited once the new one has answered `initialize` and what it offers was checked, before `ally_start`.
         The state says how it went; one that did not come so far has ended. Cancelling before that ends it, too.
         """
+        from ally_plugins.host.daemons.remote_plugin import RemotePlugin
         from ally_plugins.host.daemons.transports import new_supervisor
 
         plugin, remote = member.plugin, member.remote
-        assert remote is not None  # noqa: S101 - the caller has seen that it runs in a process
+        # The caller has seen that it runs in one process.
+        assert isinstance(remote, RemotePlugin)  # noqa: S101
         assert remote.daemon is not None  # noqa: S101
         announce, plugin.on_state = plugin.on_state, lambda _: None  # what is known by its name is the other one's
 
@@ -365,8 +386,13 @@ class PluginSet:
         for session in sessions:
             lane.attach(session.id, session.ring)
 
-    async def _start_remote(self, plugin: Plugin, remote: RemotePlugin) -> None:
+    async def _start_remote(self, plugin: Plugin, remote: RemotePlugin | PluginByProject) -> None:
         """Start a process and wait until it runs, or its first try has failed."""
+        from ally_plugins.host.daemons.remote_plugin import RemotePlugin
+
+        if not isinstance(remote, RemotePlugin):
+            await remote.open()
+            return
         try:
             if remote.daemon is None or remote.daemon.transport == "socket":  # such a one has no way to name hooks
                 check_required(plugin.name, plugin.options.required, (), "nowhere")

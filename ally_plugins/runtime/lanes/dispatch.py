@@ -21,7 +21,7 @@ from ally_plugins.policy.ordering import Placement, order_for_hook
 from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
 
 from .deadlocks import Waits
-from .link import NonsenseAnswer, NotSent, call_when_done
+from .link import NonsenseAnswer, NotRunning, NotSent, call_when_done
 from .plugin import Plugin, orderables
 from .requests import Crash
 
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatcher", "HookCall", "TransformChange", "Transformed"]
 
-_CAUSES: Final[dict[type, Cause]] = {TimedOut: "timeout", NonsenseAnswer: "nonsense", NotSent: "unshown"}
+_CAUSES: Final[dict[type, Cause]] = {
+    TimedOut: "timeout",
+    NonsenseAnswer: "nonsense",
+    NotSent: "unshown",
+    NotRunning: "not_running",
+}
 
 _NOBODY: Final[frozenset[str]] = frozenset()
 _WAY_OUT: Final = "start a task for it, or make the call from a tool"

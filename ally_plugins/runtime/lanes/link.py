@@ -22,6 +22,7 @@ __all__ = [
     "DaemonGone",
     "Link",
     "NonsenseAnswer",
+    "NotRunning",
     "NotSent",
     "PendingAnswer",
     "RemoteCrash",
@@ -40,6 +41,10 @@ class DaemonError(PluginError):
 
 class DaemonGone(DaemonError):
     """The daemon's process ended, or its connection broke, before it answered. The supervisor counts that, once."""
+
+
+class NotRunning(DaemonGone):
+    """The process that a session's hooks go to does not run, though others of the plugin may."""
 
 
 class RemoteCrash(DaemonError):

@@ -103,8 +103,15 @@ class Counts:
 class ProcessKeeper(Protocol):
     """What keeps the process of a plugin running; `host.daemons.supervisor` has the one that does."""
 
-    process: Process | None
-    started: int
+    @property
+    def process(self) -> Process | None:
+        """The process, None while there is none."""
+        ...
+
+    @property
+    def started(self) -> int:
+        """How often a process was started."""
+        ...
 
     async def stop(self, reason: str) -> None:
         """End the process, with everything that it has started. Never raises; safe to call twice.
@@ -114,6 +121,10 @@ class ProcessKeeper(Protocol):
 
     def restart(self, reason: str) -> None:
         """End the process and start it again at once; returns before that is done."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return its process as JSON values: `pid` and `restarts`; and `projects`, where there is one for each."""
+        ...
 
 
 @define(eq=False, repr=False)

@@ -21,9 +21,17 @@ __all__ = ["AnyLane"]
 class AnyLane(Watched, Protocol):
     """Carries events to one plugin and keeps its hooks from overlapping; see `Lane` here, and `host.daemons.lane`."""
 
-    delivered: int
-    dropped: int
     observers: Observers
+
+    @property
+    def delivered(self) -> int:
+        """How many events were delivered."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost."""
+        ...
 
     @property
     def plugin(self) -> str:
@@ -38,6 +46,9 @@ class AnyLane(Watched, Protocol):
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
+
+    def change_observers(self, observers: Observers) -> None:
+        """Deliver these events from the next one on."""
 
     def position(self, session_id: str) -> int | None:
         """Return the number of the last event of a session that was delivered, None when it is not attached."""
