@@ -6,12 +6,10 @@ error: frameworks run their hooks in contexts of their own.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.open_calls import OpenCall  # noqa: TC004 - nobody reads these at run time
@@ -46,17 +44,24 @@ def current_place() -> RunPlace | None:
     return place
 
 
-@contextmanager
-def inside(work: AgentRun, call_id: str | None) -> Generator[None]:
+@define(eq=False)
+class inside:  # noqa: N801 - a function to its callers; as a generator it would cost twice as much, in every call
     """Let a block run in a run, or in a tool call of it."""
-    before, here = _PLACE.get(), RunPlace(work, call_id)
-    # No token: it could be reset in this very context alone, and a framework may leave in another.
-    _PLACE.set(here)
-    try:
-        yield
-    finally:
-        if _PLACE.get() is here:  # else the block has ended in another context; the one of its beginning goes with it
-            _PLACE.set(before)
+
+    _work: AgentRun
+    _call_id: str | None
+    _here: RunPlace | None = field(init=False, default=None)
+    _before: RunPlace | None = field(init=False, default=None)
+
+    def __enter__(self) -> None:
+        self._before, self._here = _PLACE.get(), RunPlace(self._work, self._call_id)
+        # No token: it could be reset in this very context alone, and a framework may leave in another.
+        _PLACE.set(self._here)
+
+    def __exit__(self, *_: object) -> None:
+        # Else the block has ended in another context; the one of its beginning goes with it.
+        if _PLACE.get() is self._here:
+            _PLACE.set(self._before)
 
 
 def enter_call(work: AgentRun, opened: OpenCall) -> None:

@@ -85,6 +85,16 @@ class AgentRun:
         """Whether another agent has called this one."""
         return self.parent is not None
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody gets what is emitted; see `Session.is_heard`."""
+        return self.live.session.is_heard
+
+    @property
+    def emit_heard(self) -> Callable[[Event], None] | None:
+        """What emits the events of a call that begins now, None where nobody gets them."""
+        return self.emit if self.is_heard else None
+
     def emit(self, event: Event) -> None:
         """Emit an event in the session; dropped once the host has stopped."""
         try:

@@ -14,6 +14,7 @@ from attrs import define, field, frozen
 
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError
+from ally_plugins.host.sessions.gates import ALLOWED
 from ally_plugins.host.sessions.open_calls import (
     OpenCall,
     OpenCalls,
@@ -211,7 +212,7 @@ class ToolCallRun(AgentRun):
         standing = known.outcome if known is not None and not is_approved else None
         if standing is not None and standing.is_deferred and self.can_defer and self.approve is None:
             raise CallDeferred(call, standing.reason)
-        opened = OpenCall(self.emit, given, self.parent_id, is_resumed)
+        opened = OpenCall(self.emit_heard, given, self.parent_id, is_resumed)
         # Set afterwards, so that `given` stays what the model made: by it, the call is known when it comes again.
         opened.call = call
         is_standing = standing is not None and standing.is_allowed
@@ -235,10 +236,12 @@ class ToolCallRun(AgentRun):
         emits nothing.
         """
         session = self.live.session
+        if session.passes("tool_input"):
+            return call
         try:
             return await session.own_loop.run(session.transform_tool_input(call))
         except GateRefused as refusal:  # the transform may redact: no event may carry the arguments before it
-            OpenCall(self.emit, call, self.parent_id).deny_unshown(str(refusal))
+            OpenCall(self.emit_heard, call, self.parent_id).deny_unshown(str(refusal))
             raise
 
     async def refuse(self, tool_name: str, reason: str, call_id: str | None = None) -> str:
@@ -283,7 +286,7 @@ class ToolCallRun(AgentRun):
         call was made in an earlier run, which has emitted its start. Cancelling ends the call as interrupted. Raises
         HostError for a call whose id is open already.
         """
-        opened = OpenCall(self.emit, call, self.parent_id, is_resumed)
+        opened = OpenCall(self.emit_heard, call, self.parent_id, is_resumed)
         return await self._authorize(opened, sensitivity, is_approved=is_approved)
 
     async def _authorize(
@@ -323,7 +326,8 @@ class ToolCallRun(AgentRun):
     ) -> PermissionOutcome:
         session = self.live.session
         # For an approved call too: a person's yes does not lift what a plugin forbids.
-        ruling = await session.own_loop.run(session.gate_tool_call(call))
+        is_free = session.passes("tool_call")
+        ruling = ALLOWED if is_free else await session.own_loop.run(session.gate_tool_call(call))
         if is_approved:
             self.live.permission.respond(self.emit, call, is_allowed=not ruling.is_denied, parent_id=self.parent_id)
         if ruling.is_denied:
@@ -345,7 +349,7 @@ class ToolCallRun(AgentRun):
         """Emit the denial, and the call's end, of a question that an earlier run deferred and the host answered."""
         self.live.permission.respond(self.emit, call, is_allowed=False, parent_id=self.parent_id)
         self.live.deferred.pop(call_key(call), None)
-        OpenCall(self.emit, call, self.parent_id, is_started=True).deny(reason)
+        OpenCall(self.emit_heard, call, self.parent_id, is_started=True).deny(reason)
 
     def postpone(self, call: ToolCall) -> None:
         """Leave a call open that may run, for a tool that is run after this run, or that has put itself off."""
@@ -357,7 +361,7 @@ class ToolCallRun(AgentRun):
         Cancelling ends the call as interrupted.
         """
         deferred = self.live.deferred.pop(call_key(call), None)
-        opened = OpenCall(self.emit, call if deferred is None else deferred.call, self.parent_id, is_started=True)
+        opened = OpenCall(self.emit_heard, call if deferred is None else deferred.call, self.parent_id, is_started=True)
         return await opened.finish(result, self._transform_output)
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
@@ -389,6 +393,8 @@ class ToolCallRun(AgentRun):
         if session.is_closed:
             # Withheld: the plugin that would have redacted it is gone.
             raise GateRefused("the host of the plugins has stopped", plugin=None)
+        if session.passes("tool_output"):
+            return result
         return await session.own_loop.run(session.transform_tool_output(call, result))
 
     def _note_result(self, call: ToolCall, result: ToolResult) -> None:

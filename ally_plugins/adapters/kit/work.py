@@ -89,6 +89,8 @@ class AgentWork(AnswerRun):
             self._questions = RunQuestions(session, self.live.permission, self.approve)
             self._questions.open()
         if self.parent is not None:
+            if self.call_id is not None and not self.is_heard:  # else its TOOL_CALL_START has said so
+                session.conversation.note_caller(self.call_id, self.parent.about.get("agent_id"))
             self._emit_start(None, prompt)
             return prompt
         # Before the safe point, so that older messages of plugins come first.
@@ -219,7 +221,8 @@ class AgentWork(AnswerRun):
 
         `by` tells requests apart that are made at once in one run; give the same to what ends this one.
         """
-        self.emit(ModelRequest(model=model, message_count=count, **self.about))
+        if self.is_heard:
+            self.emit(ModelRequest(model=model, message_count=count, **self.about))
         # After the event: what its listeners take is not the model's time.
         self._requested_at[by] = perf_counter()
 
@@ -251,7 +254,7 @@ class AgentWork(AnswerRun):
 
     def _respond(self, by: str, **fields: Any) -> None:
         began, took = self._requested_at.pop(by, None), self._took.pop(by, None)
-        if began is not None:
+        if began is not None and self.is_heard:
             took = round(1000 * (perf_counter() - began if took is None else took), 3)
             self.responded(ModelResponse(duration_ms=took, **fields, **self.about))
 
@@ -261,12 +264,14 @@ class AgentWork(AnswerRun):
 
     def thought(self, thinking: str) -> None:
         """Emit THOUGHT_COMPLETE."""
-        self.emit(ThoughtComplete(thinking=thinking, **self.about))
+        if self.is_heard:
+            self.emit(ThoughtComplete(thinking=thinking, **self.about))
 
     def said(self, content: str) -> None:
         """Emit ASSISTANT_MESSAGE: text of the model for the person, or of a sub-agent for the agent that called it."""
-        message_id = self.live.mirror.next_id if self.parent is None else None
-        self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
+        if self.is_heard:
+            message_id = self.live.mirror.next_id if self.parent is None else None
+            self.emit(AssistantMessage(content=content, message_id=message_id, **self.about))
 
     def planned(self, todos: Sequence[Mapping[str, str]], call_id: str | None) -> None:
         """Emit TODO_UPDATE with the todos, `{id, task, status, activeForm?}` each, unless they are as before."""
@@ -282,7 +287,10 @@ class AgentWork(AnswerRun):
         # At most 100: providers count otherwise than the window is given, and may end above it.
         usage = round(min(100.0 * tokens / window, 100.0), 2)
         self.context_usage = usage
-        if self.parent is None:
+        if not self.is_heard:
+            if self.parent is None:
+                self.live.session.note_usage(usage)
+        elif self.parent is None:
             self.emit(ContextUsageUpdate(context_usage=usage))
         else:
             self.emit(ContextUsageUpdate(context_usage=usage, parent_call_id=self.call_id or self.id, **self.about))

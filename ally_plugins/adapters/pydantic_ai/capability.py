@@ -53,6 +53,14 @@ _REQUESTING: Final[ContextVar[str | None]] = ContextVar("ally_requesting", defau
 """The id of the run that is about to ask the model: the framework wraps the model behind that, and names no run."""
 
 
+class _Runs(dict[str, PluginRun]):
+    """The runs by their id. Raises RuntimeError for one that no `wrap_run` was called for."""
+
+    def __missing__(self, run_id: str) -> PluginRun:
+        message = "the framework called a hook before wrap_run; is another capability answering runs by itself?"
+        raise RuntimeError(message)
+
+
 class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
     """A pydantic-ai capability: `Agent(model, capabilities=[AllyPlugins(host)])` lives with the host's plugins.
 
@@ -85,7 +93,7 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         self.defer_loading = False
         self.defer = defer
         self.kit = AgentKit(host=host, serves=self.serves, **options)
-        self._runs: dict[str, PluginRun] = {}
+        self._runs = _Runs()
         self._owners: WeakValueDictionary[str, asyncio.Task[Any]] = WeakValueDictionary()
         """The tasks that drive runs, by the run's id."""
 
@@ -102,14 +110,6 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         return capabilities[-1]
 
     # --- the framework's hooks ---
-
-    def _run(self, ctx: RunContext[Any]) -> PluginRun:
-        """Return the run that a hook belongs to. Raises RuntimeError for one that no `wrap_run` was called for."""
-        run = self._runs.get(ctx.run_id or "")
-        if run is None:
-            message = "the framework called a hook before wrap_run; is another capability answering runs by itself?"
-            raise RuntimeError(message)
-        return run
 
     @override
     async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
@@ -134,14 +134,14 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
     @override
     async def before_node_run(self, ctx: RunContext[Any], *, node: AgentNode[Any]) -> AgentNode[Any]:
         """Replace the person's message as transforms left it."""
-        return await self._run(ctx).before_node(ctx, node)
+        return await self._runs[ctx.run_id or ""].before_node(ctx, node)
 
     @override
     async def after_node_run(
         self, ctx: RunContext[Any], *, node: AgentNode[Any], result: NodeResult[Any]
     ) -> NodeResult[Any]:
         """Let follow-ups of plugins take the run further."""
-        return await self._run(ctx).after_node(ctx, result)
+        return await self._runs[ctx.run_id or ""].after_node(ctx, result)
 
     @override
     async def before_model_request(
@@ -149,14 +149,14 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
     ) -> ModelRequestContext:
         """Let plugins' messages enter."""
         _REQUESTING.set(ctx.run_id)
-        return await self._run(ctx).before_request(ctx, request_context)
+        return await self._runs[ctx.run_id or ""].before_request(ctx, request_context)
 
     @override
     async def wrap_model_request(
         self, ctx: RunContext[Any], *, request_context: ModelRequestContext, handler: WrapModelRequestHandler
     ) -> ModelResponse:
         """Emit what the model answered."""
-        return await self._run(ctx).request(ctx, request_context, handler)
+        return await self._runs[ctx.run_id or ""].request(ctx, request_context, handler)
 
     @override
     def get_wrapper_model(self, model: Model) -> Model | None:
@@ -178,7 +178,7 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         self, ctx: RunContext[Any], *, call: ToolCallPart, tool_def: ToolDefinition, args: RawToolArgs
     ) -> RawToolArgs:
         """Let plugins change the arguments, before they are checked."""
-        return await self._run(ctx).calls.prepare(ctx, call, args)
+        return await self._runs[ctx.run_id or ""].calls.prepare(ctx, call, args)
 
     @override
     async def wrap_tool_execute(
@@ -191,11 +191,11 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         handler: WrapToolExecuteHandler,
     ) -> Any:
         """Run the call if gates and the person allow it."""
-        return await self._run(ctx).execute(ctx, call, tool_def, args, handler)
+        return await self._runs[ctx.run_id or ""].execute(ctx, call, tool_def, args, handler)
 
     @override
     async def handle_deferred_tool_calls(
         self, ctx: RunContext[Any], *, requests: DeferredToolRequests
     ) -> DeferredToolResults | None:
         """Decide on the calls that the framework defers: for an approval, or for the host author to run."""
-        return await self._run(ctx).calls.approve(requests)
+        return await self._runs[ctx.run_id or ""].calls.approve(requests)

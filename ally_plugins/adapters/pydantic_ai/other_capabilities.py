@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, ToolSearch
 from pydantic_core import to_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def takes_part(ctx: RunContext[Any], own: AbstractCapability[Any], *hooks: str) 
         # By the class: the framework's base has every hook, with a body that does nothing.
         getattr(type(each), hook) is not getattr(AbstractCapability, hook)
         for each in found
-        if each is not own
+        # The framework's own search of tools stands in each run, and adds a tool by a toolset.
+        if each is not own and type(each) is not ToolSearch
         for hook in hooks
     )
 

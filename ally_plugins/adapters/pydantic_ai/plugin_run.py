@@ -12,7 +12,7 @@ from pydantic_ai.messages import ModelResponse, ThinkingPart
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
-from ally_plugins.adapters.kit.endings import cancelled_with
+from ally_plugins.adapters.kit.endings import CancelledWith
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.shown import shown_text
 
@@ -74,6 +74,8 @@ class PluginRun:
         self._capability = capability
         self._resources = resources
         self._owner = owner
+        self._beginning = CancelledWith(owner)
+        self._may_differ: bool | None = None
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
         self._under_way = UnderWay(self._end)
@@ -93,7 +95,7 @@ class PluginRun:
             if sent is not None and sent != text:
                 self._prompt = with_text(ctx.prompt, sent)
             try:
-                with cancelled_with(self._owner):  # not the tools: the framework does, and waits for their clean-up
+                with self._beginning:  # not the tools: the framework does, and waits for their clean-up
                     result = await handler()
             except BaseException as error:
                 give_up_calls(self._history)  # those that had begun are given up by the framework, before it comes here
@@ -117,6 +119,9 @@ class PluginRun:
         """Replace the person's message as transforms left it; copy what the model has answered."""
         self._history = ctx.messages
         if isinstance(node, UserPromptNode):
+            # The run has begun, and the framework waits for its end by itself. At every step it has a text made of the
+            # task, which names each callback of that with the line that it is from.
+            self._beginning.release()
             if self._prompt is not None:
                 return dataclasses.replace(node, user_prompt=self._prompt)
         elif isinstance(node, CallToolsNode):
@@ -178,7 +183,7 @@ class PluginRun:
         self.answers.expect(request_context.model_request_parameters)
         async with self._under_way:
             try:
-                with cancelled_with(self._owner):
+                with CancelledWith(self._owner):
                     response = mended_response(await handler(request_context))
                 response = await self.answers.settled(response)
             except BaseException as error:
@@ -218,7 +223,9 @@ class PluginRun:
 
     def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any]) -> None:
         """Raise ToolFailed unless a tool is about to be called with what plugins were shown."""
-        self.calls.check(ctx, tool, args, may_differ=takes_part(ctx, self._capability, *CHANGES_ARGUMENTS))
+        if self._may_differ is None:  # a run has the same capabilities from its beginning to its end
+            self._may_differ = takes_part(ctx, self._capability, *CHANGES_ARGUMENTS)
+        self.calls.check(ctx, tool, args, may_differ=self._may_differ)
 
     async def execute(
         self,

@@ -114,6 +114,13 @@ class Conversation:
             with self._following:
                 follower(self, event)
 
+    def note_caller(self, call_id: str, agent_id: str | None) -> None:
+        """Keep which agent has made a call that runs: an agent that is started in it works for that one."""
+        with self._following:
+            self._callers[call_id] = agent_id
+            if len(self._callers) > _MAX_CALLS:
+                del self._callers[next(iter(self._callers))]
+
     def snapshot(self, session_id: str, parts: Sequence[str], since: str | None) -> Context:
         """Return the named parts; of the messages those after the cursor `since` (None: all), without private ones."""
         with self.lock:
@@ -171,11 +178,8 @@ def _todo(index: int, todo: Mapping[str, Any]) -> TodoItem:
 
 
 def _call_started(conversation: Conversation, event: Any) -> None:
-    callers = conversation._callers  # noqa: SLF001 - this module's own class
     if event.call_id is not None:
-        callers[event.call_id] = event.agent_id
-        if len(callers) > _MAX_CALLS:
-            del callers[next(iter(callers))]
+        conversation.note_caller(event.call_id, event.agent_id)
 
 
 def _call_ended(conversation: Conversation, event: Any) -> None:

@@ -89,11 +89,12 @@ class Postponed(Exception):
 class OpenCall:
     """A call between its TOOL_CALL_START and its TOOL_CALL_END, each of which is emitted once.
 
-    `parent_id` is the call that a sub-agent runs in, when it is one that makes this call. An open call may outlive the
-    run that began it: one that was `Postponed` ends in another run.
+    Without `emit` nobody gets its events, and none is made. `parent_id` is the call that a sub-agent runs in, when it
+    is one that makes this call. An open call may outlive the run that began it: one that was `Postponed` ends in
+    another run.
     """
 
-    emit: Emit
+    emit: Emit | None
     call: ToolCall
     parent_id: str | None = None
     is_started: bool = False
@@ -113,8 +114,9 @@ class OpenCall:
         if self.is_started:
             return
         self.is_started = True
-        arguments = self.call.arguments if unshown is None else EMPTY
-        self.emit(ToolCallStart(arguments=arguments, unshown=unshown, **self._about()))
+        if self.emit is not None:
+            arguments = self.call.arguments if unshown is None else EMPTY
+            self.emit(ToolCallStart(arguments=arguments, unshown=unshown, **self._about()))
 
     async def decide(self, decide: Decide, preview: Preview | None = None) -> PermissionOutcome:
         """Emit the start and what the call would change, and have it decided; a refused one has ended, as denied.
@@ -155,7 +157,8 @@ class OpenCall:
                 agent_id=call.agent_id or diff.agent_id,
                 parent_id=self.parent_id or diff.parent_id,
             )
-            self.emit(diff)
+            if self.emit is not None:
+                self.emit(diff)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call is decided all the same
             _log.exception("the preview of %r failed; it is decided without one", call.tool_name)
             return Previewed(problem=f"the preview failed: {type(error).__name__}: {error}".removesuffix(": "))
@@ -184,6 +187,8 @@ class OpenCall:
         if self.is_ended:
             return
         self.is_ended = True  # before the event: a listener of it may close what is open
+        if self.emit is None:
+            return
         summary = {"success": result.success, "error": result.error, "data": result.data}
         self.emit(
             ToolCallEnd(

@@ -216,6 +216,8 @@ class Session:
         self._host = host
         # Kept: these are properties of the host, and `_check` looks at them in every call.
         self._journal = host.journal
+        self._is_filed = host.journal.head_path is not None
+        self._dispatcher = host.dispatcher
         self._own_loop = host.own_loop
         self._process = host.own_loop.process
         self._lock = self.ring.lock
@@ -272,6 +274,21 @@ class Session:
         for what is no event, HostError in a fork of the host's process.
         """
         self._emit(event, None)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody gets what is emitted: a plugin, a listener, a journal that is a file.
+
+        Else an adapter need not make events from which nothing follows. Costs next to nothing; look each time.
+        """
+        return self._is_filed or bool(self._dispatcher.plugins) or self._stream.has_listeners
+
+    def note_usage(self, usage: float) -> None:
+        """Take note of how full the context window is, in percent, where nobody is told."""
+        self._check_known("note_usage")
+        self.conversation.token_usage = usage
+        with self._lock:
+            self._thresholds.update(usage)
 
     def emit_caused(self, event: Event, origin: tuple[str, ...]) -> None:
         """Emit an event that a chain of plugins has caused, whatever else goes on."""
@@ -644,11 +661,22 @@ class Session:
         takes part. Costs next to nothing; call it each time, since plugins come and go. Raises ValueError for another
         topic.
         """
-        hooks = HOOKS_OF_TOPICS.get(topic)
-        self._check_known("wants")
-        if hooks is None:
+        return any(map(self._dispatcher.has_participants, self._hooks_of(topic, "wants")))
+
+    def passes(self, topic: str) -> bool:
+        """Say whether what is of a topic goes on as it is, since no plugin implements a hook of that, from any thread.
+
+        Then nothing is to be asked on the host's loop. Raises as `wants` does.
+        """
+        return not any(map(self._dispatcher.has_any, self._hooks_of(topic, "passes")))
+
+    def _hooks_of(self, topic: str, call: str) -> Sequence[str]:
+        # One look for each call; which of the two it is, the checks find out.
+        if self.lease.lost is not None or not self._process.is_here:
+            self._check_known(call)
+        if topic not in HOOKS_OF_TOPICS:
             raise ValueError(f"topic is {topic!r}; {suggest(topic, HOOKS_OF_TOPICS)}")
-        return any(map(self.gates.has_participants, hooks))
+        return HOOKS_OF_TOPICS[topic] if self._dispatcher.plugins else ()
 
     async def run_tool_call(
         self,

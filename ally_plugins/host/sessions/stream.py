@@ -131,6 +131,11 @@ class HostStream(ActivityStream):
         """Emit the event in the session, which has the listeners called. Raises SessionError when there is none."""
         self._route(event)
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether anybody has subscribed, to whatever type."""
+        return bool(self._table)
+
     def notify_listeners(self, event: Event) -> None:
         """Call the listeners of an event that a session has stamped."""
         if self._table:
