@@ -93,6 +93,17 @@ LISTED: dict[str, dict[str, set[str]]] = {
         "permissionRequest": {"behavior", "message"},
         "agentStop": {"decision", "reason"},
     },
+    "opencode": {
+        "chat.message": {"throw", "text"},
+        "tool.execute.before": {"throw", "args"},
+        "tool.execute.after": {"output", "append"},
+    },
+    "pi": {
+        "input": {"return", "notify"},
+        "tool_call": {"return", "args"},
+        "tool_result": {"return", "send", "as"},
+        "agent_end": {"send", "as"},
+    },
     "goose": {"PreToolUse": {"decision", "reason"}, "Stop": {"decision", "reason"}},
 }
 """The fields that an agent reads in the answer to each event, beside `hookSpecificOutput.hookEventName`."""
@@ -241,4 +252,42 @@ def _goose(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) 
     return Reaction(blocks and event == "PreToolUse", goes_on=blocks and event == "Stop")
 
 
-_REACT = {"claude": _claude, "codex": _codex, "gemini": _gemini, "copilot": _copilot, "goose": _goose}
+def _opencode(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) -> Reaction:  # noqa: ARG001
+    """Return what the plugin in opencode's process does; without an answer it throws where it guards."""
+    said, guards = _parsed(stdout), event in {"chat.message", "tool.execute.before", "tool.execute.after"}
+    if code != 0:
+        return Reaction(stopped=guards)
+    if event == "tool.execute.after":
+        return Reaction("output" in said, said.get("output"), context=said.get("append", ""))
+    return Reaction(guards and "throw" in said, said.get("args" if event.startswith("tool") else "text"))
+
+
+def _pi(event: str, payload: dict[str, Any], code: int, stdout: str, _: str) -> Reaction:  # noqa: ARG001
+    """Return what pi does with what the extension returns; without an answer that throws where it guards."""
+    said = _parsed(stdout)
+    back = said.get("return", {})
+    if code != 0:
+        return Reaction(stopped=event in {"input", "tool_call", "tool_result"})
+    match event:
+        case "input":
+            return Reaction(
+                back.get("action") == "handled", back.get("text") if back.get("action") == "transform" else None
+            )
+        case "tool_call":
+            return Reaction(back.get("block") is True, said.get("args"))
+        case "tool_result":
+            context = said.get("send", "") if said.get("as") == "steer" else ""
+            return Reaction("content" in back, back.get("content"), context=context)
+        case _:
+            return Reaction(goes_on=event == "agent_end" and said.get("as") == "followUp")
+
+
+_REACT = {
+    "claude": _claude,
+    "codex": _codex,
+    "gemini": _gemini,
+    "copilot": _copilot,
+    "goose": _goose,
+    "opencode": _opencode,
+    "pi": _pi,
+}

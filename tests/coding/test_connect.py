@@ -66,6 +66,8 @@ FILES = {
     "codex": ".codex/hooks.json",
     "gemini": ".gemini/settings.json",
     "copilot": ".copilot/hooks/ally-plugins.json",
+    "opencode": ".config/opencode/plugin/ally-plugins.js",
+    "pi": ".pi/agent/extensions/ally-plugins.ts",
     "goose": ".agents/plugins/ally-plugins/hooks/hooks.json",
 }
 MERGED = ["claude", "codex", "gemini"]
@@ -153,11 +155,14 @@ def test_settings_that_cannot_be_read_are_left_alone(broken: str, person: Path) 
     assert file.read_text() == broken
 
 
-@pytest.mark.parametrize("agent", ["copilot", "goose"])
+@pytest.mark.parametrize("agent", ["copilot", "opencode", "pi", "goose"])
 def test_an_agent_with_a_file_of_ours_alone_has_it_while_it_is_connected(agent: str, person: Path) -> None:
     run_command("connect", agent)
     text = file_of(person, agent).read_text()
-    assert json.loads(text)["hooks"].keys() == CLOSED[agent].keys()
+    if FILES[agent].endswith(".json"):
+        assert json.loads(text)["hooks"].keys() == CLOSED[agent].keys()
+    else:
+        assert f'const CLIENT = "{person}/state/hooks/hook"' in text
     shown = json.loads(run_command("connect", agent, "--status", "--json").stdout)
     assert shown["agents"][0]["connected"] == "not seen yet"
     run_command("disconnect", agent)
@@ -178,7 +183,7 @@ def test_what_was_connected_twice_is_put_back_without_hooks_of_ours(person: Path
     assert json.loads(file.read_text() if file.exists() else "{}") == {}
 
 
-@pytest.mark.parametrize("agent", list(FILES))
+@pytest.mark.parametrize("agent", [agent for agent, file in FILES.items() if file.endswith(".json")])
 def test_each_entry_is_of_the_form_that_its_agent_takes(agent: str, tmp_path: Path) -> None:
     entries = entries_for(Connection(agent, tmp_path), Home("ally-plugins", tmp_path))
     for event, entry in entries.items():

@@ -585,3 +585,103 @@ def test_copilots_sub_agents_work_in_the_conversation_of_the_one_that_the_person
             assert len(said) == 1
 
     go(main())
+
+
+# --- agents with our code in their process ---
+
+
+class Inside:
+    """A conversation of opencode or pi, with the words of each."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk, self.is_pi = talk, talk.agent == "pi"
+
+    async def prompt(self, text: str, session: str = "s1") -> Reaction:
+        if self.is_pi:
+            return await self.talk.hook("input", text=text, session_id=session)
+        about: dict[str, Any] = {"input": {"sessionID": session}, "output": {"parts": [{"type": "text", "text": text}]}}
+        return await self.talk.hook("chat.message", **about)
+
+    async def before(self, command: str, call_id: str = "c1", session: str = "s1") -> Reaction:
+        if self.is_pi:
+            about: dict[str, Any] = {"input": {"command": command}, "toolCallId": call_id, "session_id": session}
+            return await self.talk.hook("tool_call", **about)
+        given = {"tool": "bash", "sessionID": session, "callID": call_id}
+        return await self.talk.hook("tool.execute.before", input=given, output={"args": {"command": command}})
+
+    async def after(self, text: str, call_id: str = "c1", session: str = "s1") -> Reaction:
+        if self.is_pi:
+            about: dict[str, Any] = {"content": [{"type": "text", "text": text}], "structuredContent": {"output": text}}
+            return await self.talk.hook("tool_result", toolCallId=call_id, session_id=session, **about)
+        given = {"tool": "bash", "sessionID": session, "callID": call_id, "args": {"command": "x"}}
+        return await self.talk.hook("tool.execute.after", input=given, output={"output": text, "metadata": {"exit": 3}})
+
+    async def stop(self, session: str = "s1") -> Reaction:
+        if self.is_pi:
+            return await self.talk.hook("agent_end", session_id=session)
+        return await self.talk.hook("event.session.idle", input={"properties": {"sessionID": session}})
+
+
+@pytest.mark.parametrize("agent", ["opencode", "pi"])
+def test_an_agent_with_our_code_in_it_is_denied_redacted_and_gated_like_the_others(agent: str) -> None:
+    def transform(self: Any, message: Message) -> Replace[Message] | None:  # noqa: ARG001
+        return Replace(evolve(message, content="[key]")) if SECRET in message.content else None
+
+    async def main() -> None:
+        hooks = {
+            "ally_gate_tool_call": denies_rm,
+            "ally_transform_tool_output": redacts,
+            "ally_transform_user_message": transform,
+        }
+        grants = ["gate:tool_call:bash", "transform:tool_output", "transform:user_message"]
+        async with talk_of(agent, grants, **hooks) as talk:
+            agents = Inside(talk)
+            assert (await agents.prompt(SECRET)).value == "[key]"
+            assert (await agents.before("rm x", "c0")).stopped
+            assert not (await agents.before("ls")).stopped
+            found = await agents.after(f"key: {SECRET}")
+            assert found.stopped
+            assert SECRET not in str(found.value)
+            assert (await agents.after("raw", "never-seen")).stopped
+            assert not (await agents.stop()).goes_on
+            assert SECRET not in json.dumps(talk.events())
+            assert talk.types()[-1] == "AGENT_END"
+
+    go(main())
+
+
+def test_opencodes_sub_agents_work_in_the_conversation_that_began_them() -> None:
+    def never(self: Any, message: Message) -> Deny:  # noqa: ARG001
+        return Deny("never")
+
+    async def main() -> None:
+        grants = ["gate:user_message", "gate:tool_call"]
+        hooks = {"ally_gate_user_message": never, "ally_gate_tool_call": denies_rm}
+        async with talk_of("opencode", grants, **hooks) as talk:
+            info = {"sessionID": "sub", "info": {"id": "sub", "parentID": "s1", "agent": "general"}}
+            await talk.hook("event.session.created", input={"properties": info})
+            agents = Inside(talk)
+            assert not (await agents.prompt("do it", "sub")).stopped
+            assert (await agents.prompt("do it")).stopped
+            assert (await agents.before("rm x", session="sub")).stopped
+            assert not (await agents.before("ls", "c2", session="sub")).stopped
+            assert not (await agents.after("fine", "c2", session="sub")).stopped
+            await agents.stop("sub")
+            assert list(talk.host.sessions) == ["opencode-s1"]
+            assert [each for each in talk.types() if each.startswith("AGENT")] == ["AGENT_START", "AGENT_END"]
+            assert {event.agent_id for event in talk.emitted if event.type.startswith("TOOL_CALL")} == {"sub"}
+
+    go(main())
+
+
+def test_pi_is_sent_on_three_times_in_a_row_and_no_more() -> None:
+    def never(self: Any, stop: Stop) -> Deny:  # noqa: ARG001
+        return Deny("go on")
+
+    async def main() -> None:
+        async with talk_of("pi", ["gate:stop"], ally_gate_stop=never) as talk:
+            agents = Inside(talk)
+            await agents.prompt("hello")
+            assert [(await agents.stop()).goes_on for _ in range(4)] == [True, True, True, False]
+
+    go(main())

@@ -14,6 +14,7 @@ import shlex
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,6 +71,8 @@ class _Form:
     """Whether an event's entries stand in its list, and not in groups."""
     own: Mapping[str, Mapping[str, Any]] | None = None
     has_projects: bool = True
+    template: str = ""
+    """The file of ours that runs in the agent's process, for an agent that has no hook commands."""
 
 
 _FORMS: Final[Mapping[str, _Form]] = {
@@ -85,6 +88,10 @@ _FORMS: Final[Mapping[str, _Form]] = {
         own={},
         has_projects=False,
     ),
+    "opencode": _Form(
+        ".config/opencode/plugin", "ally-plugins.js", own={}, has_projects=False, template="opencode_plugin.js"
+    ),
+    "pi": _Form(".pi/agent/extensions", "ally-plugins.ts", own={}, has_projects=False, template="pi_extension.ts"),
     "goose": _Form(
         ".agents/plugins/ally-plugins",
         "hooks/hooks.json",
@@ -186,6 +193,9 @@ def _read(file: Path) -> bytes | None:
 
 def merged_text(connection: Connection, home: Home, *, missing: str = "closed") -> str:
     """Return the settings with our hooks in them. Raises ConfigError."""
+    if connection.form.template:
+        text = files("ally_plugins.adapters.coding").joinpath(connection.form.template).read_text("utf-8")
+        return text.replace('"@CLIENT@"', json.dumps(str(client_file(home))))
     entries = entries_for(connection, home, missing=missing)
     if connection.form.own is None:
         return merge_hooks(settings_text(connection), entries, is_ours, str(connection.file))
@@ -260,6 +270,8 @@ def _put_back(connection: Connection, text: str | None) -> None:
 def connected_events(connection: Connection) -> set[str]:
     """Return the events that have a hook of ours now. Raises ConfigError."""
     text = settings_text(connection)
+    if connection.form.template:
+        return set(CLOSED[connection.agent]) if f"/hooks/{CLIENT}" in text else set()
     # A file that is ours alone may be of a form that others do not have.
     found = read_settings(text, str(connection.file)) if connection.form.own is None else _loaded(text)
     hooks = found.get("hooks")

@@ -268,7 +268,7 @@ class Conversation:
         session = self.session
         if hook.text:
             session.emit(AssistantMessage(content=hook.text))
-        if self._sent_on < SENT_ON:
+        if self._sent_on < SENT_ON and HookKind.STOP in self.dialect.writers:
             said = await self._words("turn_end")
             if not said and (await session.gate_stop(Stop(answer=hook.text))).is_denied:
                 said = await self._words("step")

@@ -8,6 +8,8 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from attrs import evolve
+
 from ally_plugins.contract.values.errors import AllyError
 
 from .conversation import Conversation
@@ -112,30 +114,37 @@ class Conversations:
             raise
 
     async def _answer(self, dialect: Dialect, hook: AgentHook) -> Reply:
+        hook = self._placed(dialect, hook)
         conversation = self._conversation(dialect, hook)
         reply = await conversation.reply(hook)
         if hook.kind is HookKind.SESSION_END and hook.agent_id is None:
             await self._close(conversation, f"the agent has ended it ({hook.text or 'without a reason'})")
         return reply
 
-    def _root_of(self, dialect: Dialect, hook: AgentHook) -> str:
-        """Return the conversation that a hook belongs to: a sub-agent with one of its own works for another's."""
-        if hook.parent_id is None or hook.agent_id is None:
-            return hook.session_id
-        root = self._roots.get((dialect.name, hook.parent_id), hook.parent_id)
-        self._roots[dialect.name, hook.agent_id] = root
-        if len(self._roots) > _KEPT_ROOTS:
-            self._roots.popitem(last=False)
-        return root
+    def _placed(self, dialect: Dialect, hook: AgentHook) -> AgentHook:
+        """Return a hook of a sub-agent that has a conversation of its own as one in that which it works in."""
+        if hook.parent_id is not None and hook.agent_id is not None:
+            root = self._roots.get((dialect.name, hook.parent_id), hook.parent_id)
+            self._roots[dialect.name, hook.agent_id] = root
+            if len(self._roots) > _KEPT_ROOTS:
+                self._roots.popitem(last=False)
+            return evolve(hook, session_id=root)
+        if (known := self._roots.get((dialect.name, hook.session_id))) is None:
+            return hook
+        # Its own id is all that the agent says.
+        kind = {HookKind.STOP: HookKind.AGENT_STOP, HookKind.SESSION_END: HookKind.AGENT_STOP}.get(hook.kind, hook.kind)
+        tool = hook.tool
+        if tool is not None:
+            tool = evolve(tool, call=evolve(tool.call, agent_id=hook.session_id))
+        return evolve(hook, kind=kind, agent_id=hook.session_id, session_id=known, is_person=False, tool=tool)
 
     def _conversation(self, dialect: Dialect, hook: AgentHook) -> Conversation:
         """Return the conversation, opened or found again. Raises as `Host.session` does."""
         now = asyncio.get_running_loop().time()
-        root = self._root_of(dialect, hook)
-        key = (dialect.name, root)
+        key = (dialect.name, hook.session_id)
         found = self._open.get(key)
         if found is None or found.session.is_closed:
-            session_id = f"{dialect.name}-{root}"
+            session_id = f"{dialect.name}-{hook.session_id}"
             session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
             session.has_person = dialect.asks_person
             found = self._open[key] = Conversation(dialect, session, now)

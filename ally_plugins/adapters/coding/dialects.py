@@ -9,6 +9,8 @@ from .codex import CODEX
 from .copilot import COPILOT
 from .gemini import GEMINI
 from .goose import GOOSE
+from .opencode import OPENCODE
+from .pi import PI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,4 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DIALECTS"]
 
-DIALECTS: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (CLAUDE, CODEX, GEMINI, COPILOT, GOOSE)}
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    dialect.name: dialect for dialect in (CLAUDE, CODEX, GEMINI, COPILOT, OPENCODE, PI, GOOSE)
+}

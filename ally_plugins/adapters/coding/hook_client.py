@@ -76,6 +76,22 @@ CLOSED: dict[str, dict[str, str]] = {
         "subagentStart": PASSES,
         "subagentStop": PASSES,
     },
+    # These two have our code in their process, which does what is printed, and closes by itself without an answer.
+    "opencode": {
+        "event.session.created": PASSES,
+        "chat.message": '{"throw":%s}',
+        "tool.execute.before": '{"throw":%s}',
+        "tool.execute.after": '{"output":%s}',
+        "event.session.idle": PASSES,
+    },
+    "pi": {
+        "session_start": PASSES,
+        "session_shutdown": PASSES,
+        "input": '{"return":{"action":"handled"},"notify":%s}',
+        "tool_call": '{"return":{"block":true,"reason":%s}}',
+        "tool_result": '{"return":{"content":[{"type":"text","text":%s}]}}',
+        "agent_end": PASSES,
+    },
     "goose": {
         "SessionStart": PASSES,
         "SessionEnd": PASSES,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "disconnect"]
 
-_AGENTS = ("claude", "codex", "gemini", "copilot", "goose")  # not asked of the adapters: `--help` imports none of them
+# Not asked of the adapters: `--help` imports none of them.
+_AGENTS = ("claude", "codex", "gemini", "copilot", "opencode", "pi", "goose")
 
 _project = click.option(
     "--project",
@@ -45,10 +46,10 @@ _project = click.option(
 def connect(state: State, agent: str | None, project: Path | None, missing: str, prints: bool, status: bool) -> None:  # noqa: FBT001 - click's flags
     """Have a coding agent ask your plugins.
 
-    AGENT is claude (Claude Code), codex, gemini, copilot or goose. It writes our hooks into the agent's settings,
-    beside those that are there, and says which of the plugins' grants the agent can serve. Nothing of yours is lost:
-    `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does not
-    serve, and where the agent would run no hook of yours.
+    AGENT is claude (Claude Code), codex, gemini, copilot, opencode, pi or goose. It writes our hooks into the agent's
+    settings, beside those that are there, and says which of the plugins' grants the agent can serve. Nothing of yours
+    is lost: `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does
+    not serve, and where the agent would run no hook of yours.
 
     \b
     Example:
