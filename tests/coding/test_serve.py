@@ -162,9 +162,11 @@ def test_an_agent_that_never_ends_its_payload_is_closed_too(machine: Machine) ->
 
 
 @pytest.mark.slow
-def test_the_first_hook_starts_the_host_and_a_second_host_leaves_it_the_hooks(machine: Machine) -> None:
+def test_the_first_hook_starts_the_host_and_a_second_host_leaves_it_the_hooks(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.lay()
-    os.environ["SOME_AGENTS_KEY"] = "sk-secret"
+    monkeypatch.setenv("SOME_AGENTS_KEY", "sk-secret")
     assert machine.hook() == Reaction()
     (host,) = hosts_of(machine.home)
     with open(f"/proc/{host.pid}/environ", "rb") as file:  # noqa: PTH123 - no file of ours
@@ -175,6 +177,7 @@ def test_the_first_hook_starts_the_host_and_a_second_host_leaves_it_the_hooks(ma
     assert [each.pid for each in hosts_of(machine.home)] == [host.pid]
     # Killed: its socket is left, the next hook starts another one, which has seen no gate asked for the open call.
     os.kill(host.pid, signal.SIGKILL)
+    wait_until(lambda: not hosts_of(machine.home))
     assert machine.hook("PostToolUse").stopped
     (again,) = hosts_of(machine.home)
     assert again.pid != host.pid
