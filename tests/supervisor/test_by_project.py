@@ -131,6 +131,19 @@ def test_gates_tools_and_events_of_a_session_go_to_the_process_of_its_project(
     go(main())
 
 
+def test_a_turn_begins_when_the_process_of_its_project_has_offered_its_tools(
+    folder: Path, roots: tuple[Path, Path]
+) -> None:
+    async def main() -> None:
+        async with hosting(folder) as host:
+            session = host.session("s1", project=roots[0])
+            assert list(host.tools) == []
+            await session.safe_point("turn_start")
+            assert [each.spec.name for each in host.tools] == ["peek"]
+
+    go(main())
+
+
 def test_a_session_without_a_project_has_a_process_that_sees_none(folder: Path, roots: tuple[Path, Path]) -> None:
     async def main() -> None:
         async with hosting(folder) as host:

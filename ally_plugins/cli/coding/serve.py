@@ -64,7 +64,7 @@ async def _serve(state: State, hook_socket: HookSocket, idle: float) -> int:
     from ally_plugins.host.host import Host
 
     try:
-        async with Host(state.app, home=state.home) as host:
+        async with Host(state.app, home=state.home, protect=True) as host:
             conversations = Conversations(host)
             server = HookServer(hook_socket, conversations)
             await server.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -40,7 +41,8 @@ def call(state: State, name: str, tool: str, arguments: str, timeout: float | No
     """Call TOOL of the plugin NAME and print what it returns.
 
     The plugin has to be enabled; it runs by itself, with its own grants and settings, in a new session. The arguments
-    are checked against the tool's schema. The exit code is 1 when the tool fails.
+    are checked against the tool's schema. In a sandbox it sees of the project what it was granted; that is the folder
+    in which the command runs. The exit code is 1 when the tool fails.
 
     \b
     Example:
@@ -89,7 +91,8 @@ async def _call(
         plugin = host.plugins[bare_name(name)]
         if not plugin.is_running:
             raise PluginLoadError(f"{name!r} is {plugin.state}: {plugin.reason}", plugin=plugin.name)
-        session = host.session()
+        session = host.session(project=Path.cwd())
+        await host.services.settle(session.id)  # only then its tools are known, where it has a process for each project
         called_with = decided_value(plugin.secrets.masked_value(arguments), salt=None)
         data = {"tool": tool, "arguments": called_with}
         # Before the call: it is in the journal even if the tool ends this program. Masked, since it stays there.

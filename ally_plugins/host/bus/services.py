@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import reduce
 from operator import and_
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from ally_plugins.journal.journal import Journal
 
 __all__ = ["NOT_RUNNING", "HostServices"]
+
+SETTLE: Final = 15.0
+"""Seconds that a turn waits for plugins' processes that start for it, as long as it would for a gate of theirs."""
 
 NOT_RUNNING: Final = "this host does not run; use `async with Host(...) as host:`"
 
@@ -88,6 +92,8 @@ class HostServices:
     """Names the host in its leases. Set at its start, since a fork may start what its parent has made."""
     fan_out: FanOut | None = None
     open_lanes: Callable[[], Sequence[AnyLane]] = tuple
+    starting: dict[str, list[Callable[[], Coroutine[Any, Any, None]]]] = field(factory=dict)
+    """By session what waits for a process that starts for it, where a plugin has one for each project."""
     handing_over: Callable[[str], AbstractAsyncContextManager[None]] = lambda _: nullcontext()
     """What lets go of a session in its block, when durable events of it that plugins have begun with are done."""
 
@@ -208,6 +214,19 @@ class HostServices:
         if self.fan_out is not None:
             self.fan_out.wake(session)
 
+    async def settle(self, session_id: str) -> None:
+        """Wait until the processes that start for a session run, or their first try has failed: 15 seconds at most.
+
+        Cancelling stops the waiting.
+        """
+        tasks = [asyncio.ensure_future(wait()) for wait in self.starting.pop(session_id, ())]
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=SETTLE)
+        finally:
+            for task in tasks:
+                task.cancel()
+
     async def capability(self, hook: str, **arguments: Any) -> Any:
         """Call a capability hook; see `Capabilities.call`."""
         return await self.capabilities.call(hook, **arguments)
@@ -238,6 +257,7 @@ class HostServices:
         for lane in self.lanes():
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
+        self.starting.pop(session.id, None)
         self.activations.forget(session.id)
 
     def find_session(self, session_id: str) -> Session | None:

@@ -130,6 +130,8 @@ class PluginByProject:
             process.idle = None
         process.sessions.add(session_id)
         process.remote.lane.attach(session_id, ring)
+        if process.plugin.state in {RunState.LOADED, RunState.STARTING}:
+            self.services.note_start(session_id, process.settled)
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events; the process is stopped when no other session comes for a while."""

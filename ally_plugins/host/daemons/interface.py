@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
@@ -55,6 +55,9 @@ class DaemonServices(Protocol):
     def project_of(self, session_id: str | None) -> str | None:
         """Return the root of the project that an open session is about."""
         ...
+
+    def note_start(self, session_id: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the next turn of a session wait for a process that starts for it."""
 
     def protected_places(self) -> tuple[ProtectedPlace, ...]:
         """Return what no plugin is given. Blocks on files; raises ConfigError and ConsentError."""

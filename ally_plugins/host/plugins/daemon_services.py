@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.host.sockets.leftovers import temporary_folder
@@ -94,6 +94,10 @@ class HostDaemonServices:
     def session_ids(self) -> tuple[str, ...]:
         """Return the ids of the open sessions."""
         return tuple(self._services.sessions)
+
+    def note_start(self, session_id: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the next turn of a session wait for a process that starts for it."""
+        self._services.starting.setdefault(session_id, []).append(wait)
 
     def project_of(self, session_id: str | None) -> str | None:
         """Return the root of the project that an open session is about."""

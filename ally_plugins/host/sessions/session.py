@@ -143,6 +143,9 @@ class SessionServices(Protocol):
         """Call what an agent may call."""
         ...
 
+    async def settle(self, session_id: str) -> None:
+        """Wait for the plugins' processes that start for a session."""
+
     def release_session(self, session: Session) -> None:
         """Forget a session that has been drained and is closed."""
 
@@ -780,10 +783,11 @@ class Session:
         Call it where the conversation may change: after all results of an assistant's tool calls ("step"), at the end
         of a turn ("turn_end"), and with the person's next message or when a plugin wakes the agent ("turn_start"). A
         message whose delivery is recorded too late for a crash is delivered again under the same id; conversations fold
-        by id. A message that the host's implementation does not take waits for the next safe point. While a delivery
-        cannot be recorded the agent goes on; recording it is tried again at the next safe point. What has entered when
-        the call is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for
-        another `kind`.
+        by id. A message that the host's implementation does not take waits for the next safe point. A "turn_start"
+        waits for processes of plugins that start for the session, as long as for a gate. While a delivery cannot be
+        recorded the agent goes on; recording it is tried again at the next safe point. What has entered when the call
+        is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for another
+        `kind`.
         """
         self._check("safe_point")
         self._check_open()
@@ -793,6 +797,9 @@ class Session:
             self._origin = self._turn_origin  # as below, where nothing waits: this is every step of most runs
             self.triggered.clear()
             return ()
+        if kind == "turn_start":
+            # Their tools are to be there when the agent asks what it has, and what they say to its first message.
+            await self._host.settle(self.id)
         if kind != "step":
             # Before the next turn has its id: these calls end in the one that they began in.
             self._open_calls.close("the turn has ended")
