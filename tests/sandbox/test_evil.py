@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ NEEDED = {"cut": 3, "signals": 6, "guardian": 6}
 
 def is_kept_here(name: str) -> bool:
     """Say whether this kind of machine can keep a row of the sandbox, by the mechanism that the table names."""
+    if name == "fork bomb" and os.geteuid() == 0:  # a namespace has a limit of its own
+        return tuple(map(int, platform.release().split(".")[:2])) >= (6, 14)
     needed = NEEDED.get(name, 1 if TABLE[name].sandbox.startswith("Landlock") else 0)
     return support().has_filter and support().landlock >= needed
 
@@ -48,7 +52,8 @@ def test_every_attack_from_a_sandbox_is_refused_or_stands_there_as_not_kept(kind
     expected = {name for name, row in ROWS.items() if kind.name in row["done"]["sandbox"]}
     assert {name for name, how in came.items() if how == DONE and is_kept_here(name)} <= expected
     if not gaps(support()):
-        assert {name for name, how in came.items() if how == DONE} <= expected
+        too_old = set() if is_kept_here("fork bomb") else {"fork bomb"}
+        assert {name for name, how in came.items() if how == DONE} <= expected | too_old
 
 
 @needs_sandbox

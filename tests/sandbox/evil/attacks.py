@@ -555,7 +555,7 @@ TABLE: dict[str, Row] = {
     "capabilities": Row(capabilities, "keep the capabilities of root", "there are none", "all are dropped"),
     "x32": Row(wide_interface, "make calls by the interface x32", "not in most kernels", SECCOMP),
     "32 bits": Row(narrow_interface, "make calls by the interface of 32 bits", NOTHING, "seccomp (the process ends)"),
-    "fork bomb": Row(fork_bomb, "start processes without end", NOTHING, "a limit in a user namespace of its own"),
+    "fork bomb": Row(fork_bomb, "start processes without end", NOTHING, "a limit in a namespace of its own"),
 }  # fmt: skip
 
 

@@ -118,8 +118,8 @@ def _become(line: socket.socket, taken: int) -> None:
     os.close(taken)
     request: dict[str, Any] = json.loads(data)
     descriptors = tuple(given)
-    keeper = keep(descriptors, writer, socket.socket(fileno=link))
-    set_up(request, descriptors, writer, keeper, renew=partial(renew, request, writer))
+    parent = keep(descriptors, writer, socket.socket(fileno=link), is_separate=request["is_separate"])
+    set_up(request, descriptors, writer, parent, renew=partial(renew, request, writer))
     os.close(writer)  # whoever waits for that finds it begun
 
 

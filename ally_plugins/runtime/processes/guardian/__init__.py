@@ -17,12 +17,15 @@ tree: what lost its parent (a double fork) becomes the keeper's child, whatever 
 environment it has. So a tree is what is below its keeper, and ends as a whole while others live. Only what runs as
 another user (a setuid program) cannot be killed.
 
+What is to be in a sandbox has a PID namespace below its keeper, where the kernel lets this user make one: its init is
+what the keeper forks, and ends all of the tree with itself.
+
 Against malice this is no wall: a process of the same user may kill the keeper or the guardian itself. When a keeper is
 killed, the kernel kills its main process (PR_SET_PDEATHSIG) and gives the rest to the guardian, which kills it. When
 the guardian is, each keeper sees it and kills what is below itself. What is left when both are killed, the host finds
 by the marker variable in the environment that it started with; the rest is for a sandbox.
 
-`serving` is its loop, `tree` what it knows of one daemon, `keeper` the process between it and a daemon, `forkers` hands
-on what may be forked, `child_setup` is the child between fork and program, `process_tree` knows processes, `line` the
-messages.
+`serving` is its loop, `tree` what it knows of one daemon, `keeper` the process between it and a daemon, `namespace`
+what a sandboxed one has besides, `forkers` hands on what may be forked, `child_setup` is the child between fork and
+program, `process_tree` knows processes, `line` the messages.
 """

@@ -52,12 +52,12 @@ def name_process(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(text))
 
 
-def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, keeper: int) -> NoReturn:
+def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: int, parent: int) -> NoReturn:
     """Turn the child that its keeper has forked into the program, or write `STAGE ERRNO` and exit. Never returns."""
     try:
         argv = [argument.encode("latin-1") for argument in request["argv"]]
         environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
-        set_up(request, descriptors, writer, keeper, execute=partial(os.execvpe, argv[0], argv, environment))
+        set_up(request, descriptors, writer, parent, execute=partial(os.execvpe, argv[0], argv, environment))
     finally:
         os._exit(127)  # nothing may return into the loop of a parent
 
@@ -66,7 +66,7 @@ def set_up(
     request: dict[str, Any],
     descriptors: tuple[int, ...],
     writer: int,
-    keeper: int,
+    parent: int,
     *,
     renew: Callable[[], None] | None = None,
     execute: Callable[[], None] | None = None,
@@ -81,7 +81,7 @@ def set_up(
         # A session of its own: a group to kill whole, and no terminal that could send it Ctrl-C.
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a setuid program loses it; the keeper's end still kills the rest
-        if os.getppid() != keeper:
+        if os.getppid() != parent:
             os._exit(127)  # it died before that could be noticed
         # As `exec` would: until then, files of its own in /proc would be root's.
         prctl(PR_SET_DUMPABLE, 1)

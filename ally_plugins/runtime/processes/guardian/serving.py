@@ -27,6 +27,7 @@ from .child_setup import (
 from .forkers import Forkers
 from .keeper import keep
 from .line import receive
+from .namespace import can_separate, outer_pid
 from .process_tree import (
     TICK,
     children,
@@ -55,6 +56,8 @@ class Guardian:
         self._forkers = Forkers(self)
         self._has_strays = False
         """Whether a keeper was killed: what was below it may be the guardian's own children now."""
+        self._has_namespaces: bool | None = None
+        """Whether trees can have PID namespaces; None until it was tried."""
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -128,6 +131,7 @@ class Guardian:
     # --- beginning ---
 
     def _spawn(self, request: dict[str, Any], descriptors: tuple[int, ...]) -> None:
+        request["is_separate"] = request["box"] is not None and self._can_separate()
         try:
             tree = Tree(request, descriptors)
         except OSError as error:
@@ -138,6 +142,14 @@ class Guardian:
         self._watch_start(tree)
         if not self._forkers.take(tree):
             self._start(tree)
+
+    def _can_separate(self) -> bool:
+        if self._has_namespaces is None:
+            try:
+                self._has_namespaces = can_separate()
+            except OSError:  # no process can be forked now: another time
+                return False
+        return self._has_namespaces
 
     def _watch_start(self, tree: Tree) -> None:
         self.watch(tree.pipe, lambda: self._settle(tree))
@@ -173,7 +185,9 @@ class Guardian:
             return
         if keeper == 0:
             descriptors, writer = tree.descriptors, tree.writer
-            exec_program(tree.request, descriptors, writer, keep(descriptors, writer, tree.theirs))
+            is_separate = tree.request["is_separate"]
+            parent = keep(descriptors, writer, tree.theirs, is_separate=is_separate)
+            exec_program(tree.request, descriptors, writer, parent)
         tree.keeper = keeper
         tree.release()
 
@@ -203,14 +217,9 @@ class Guardian:
             if word == "keeper":
                 self._begin(tree, int(number), descriptors)
             elif word == "program":
-                tree.main = int(number)
-                if tree.number in self._trees:
-                    tree.pidfd = (descriptors or [-1])[0]
-                else:
-                    close(descriptors)
-                self._settle(tree)
+                self._note_program(tree, int(number), descriptors)
             elif word == "exit":
-                tree.status = int(number)
+                tree.status = int(number) if tree.status is None else tree.status
                 self._settle(tree)
             elif word == "end":
                 tree.ends_well = True
@@ -218,6 +227,14 @@ class Guardian:
                 self.unwatch(tree.link.fileno())
                 tree.link.close()
                 self._note_silence(tree)
+
+    def _note_program(self, tree: Tree, number: int, descriptors: list[int]) -> None:
+        if tree.number in self._trees:
+            tree.pidfd = (descriptors or [-1])[0]
+        else:
+            close(descriptors)
+        tree.main = number or outer_pid(tree.pidfd, tree.keeper or 0) or 0
+        self._settle(tree)
 
     def _note_silence(self, tree: Tree) -> None:
         """Take note that a keeper says no more; most have said all."""
