@@ -38,6 +38,17 @@ def test_what_is_new_is_read_once_when_somebody_asks() -> None:
     assert read == ["a", "b", "c"]
 
 
+def test_a_message_that_was_edited_between_two_runs_is_seen_as_it_is_now() -> None:
+    mirror, conversation = mirrored()
+    history = ["a", "b", "c"]
+    mirror.follow(history, convert)
+    assert contents(conversation) == ["a", "b", "c"]
+    history[1] = "[redacted]"
+    history.append("d")
+    assert mirror.follow(history, convert, is_first=True)
+    assert contents(conversation) == ["a", "[redacted]", "c", "d"]
+
+
 def test_the_next_id_counts_what_nobody_has_read_yet() -> None:
     mirror, conversation = mirrored()
     mirror.follow(["a", "b"], convert)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from operator import is_
 from typing import Any, Final, TypeAlias
 
 from attrs import define, field
@@ -43,8 +44,8 @@ class Mirror:
     _plugin_ids: set[str] = field(init=False, factory=set)
     _unread: list[Any] = field(init=False, factory=list)
     _convert: Convert = field(init=False, default=_no_messages)
-    _followed: int = field(init=False, default=0)
-    _last: Any = field(init=False, default=None)
+    _followed: list[Any] = field(init=False, factory=list)
+    """The messages of the history as far as it was followed, to know them again."""
     _count: int = field(init=False, default=0)
     _prompts: int = field(init=False, default=0)
     _epoch: int = field(init=False, default=0)
@@ -66,20 +67,28 @@ class Mirror:
             self._read()
             return self._plugin_ids
 
-    def follow(self, history: Sequence[Any], convert: Convert) -> bool:
-        """Copy what is new in a history; return whether it replaces the one before, as after a compaction."""
+    def follow(self, history: Sequence[Any], convert: Convert, *, is_first: bool = False) -> bool:
+        """Copy what is new in a history; return whether it replaces the one before, as after a compaction.
+
+        `is_first` says that a run begins: then each message is looked at, since somebody may have edited one meanwhile.
+        """
         with self.conversation.lock:
-            followed, count = self._followed, len(history)
-            # Looks at the last message alone, so that a step costs the same however long the history is.
-            if followed and not (count >= followed and history[followed - 1] is self._last):
+            followed, count = len(self._followed), len(history)
+            if followed and not (count >= followed and self._is_known(history, is_first=is_first)):
                 return self._start_over(history, convert)
             if count > followed:
-                self._followed, self._last = count, history[-1]
-                # No copy of a whole history: the first is mostly the longest.
-                self._unread += history[followed:] if followed else history
+                new = history[followed:]
+                self._followed += new
+                self._unread += new
                 self._convert = convert
                 self.conversation.catch_up = self._read
             return False
+
+    def _is_known(self, history: Sequence[Any], *, is_first: bool) -> bool:
+        """Say whether a history begins with the messages that were followed."""
+        # Within a run at the last alone, so that a step costs the same however long the history is.
+        last = len(self._followed) - 1
+        return history[last] is self._followed[last] and (not is_first or all(map(is_, self._followed, history)))
 
     def _read(self) -> None:
         """Convert what is queued."""
@@ -93,8 +102,7 @@ class Mirror:
         # First: this converts what is queued, by the counts so far. Without plugins' messages, whose places may differ.
         before = [message for message in self.conversation.messages if message.source_plugin is None]
         self._plugin_ids.clear()  # a history may have lost some: those are to enter again
-        self._followed, self._count, self._prompts = len(history), 0, 0
-        self._last = history[-1] if history else None
+        self._followed, self._count, self._prompts = list(history), 0, 0
         named = [one for item in history for one in self._with_ids(convert(item))]
         after = [message for message in named if message.source_plugin is None]
         if len(after) >= len(before) and all(map(_is_same, before, after)):

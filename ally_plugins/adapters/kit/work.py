@@ -68,6 +68,7 @@ class AgentWork(AnswerRun):
     _taken: dict[str, Message] = field(init=False, factory=dict)
     _entered: dict[str, Message] = field(init=False, factory=dict)
     _has_begun: bool = field(init=False, default=False)
+    _has_followed: bool = field(init=False, default=False)
     _requested_at: dict[str, float] = field(init=False, factory=dict)
     _took: dict[str, float] = field(init=False, factory=dict)
     _began: float = field(init=False, factory=perf_counter)
@@ -301,7 +302,8 @@ class AgentWork(AnswerRun):
         """Copy what is new in the framework's history into the session's conversation; a sub-agent's is left out."""
         if self.parent is None:
             mirror = self.live.mirror
-            mirror.follow(history, convert)
+            mirror.follow(history, convert, is_first=not self._has_followed)
+            self._has_followed = True
             # Found in the history: delivered for good.
             if self._taken:
                 self._taken = {key: each for key, each in self._taken.items() if key not in mirror.plugin_ids}
