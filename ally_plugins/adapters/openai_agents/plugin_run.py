@@ -264,19 +264,19 @@ class PluginRun(RunHooks[Any]):
         return list(shorter)
 
     async def _transformed(self, asked: ModelInputData, agent: Agent[Any]) -> ModelInputData:
-        work, items = self.work, items_of(asked.input)
+        work, items = self.work, list[Any](asked.input)
         instructions, tail = await changed_instructions(work, asked.instructions)
         self._config.model_settings = self._settings
         if work.wants("model_request"):
-            view, given = request_view(items, work.live.id), vars(agent.model_settings.resolve(self._settings))
-            plain = {name: value for name, value in given.items() if value is not None}
+            view, given = request_view(items_of(items), work.live.id), agent.model_settings.resolve(self._settings)
+            plain = {name: value for name, value in vars(given).items() if value is not None}
             messages, settings = await changed_request(work, self._model_name(agent), view.messages, plain)
             if messages is not None:
                 items = items_with(view, messages)
             if settings is not None:
                 self._config.model_settings = (self._settings or ModelSettings()).resolve(_settings(settings))
         items += [{"role": "user", "content": message.text_for_model} for message in tail]
-        return ModelInputData(input=items, instructions=instructions)  # type: ignore[arg-type]
+        return ModelInputData(input=items, instructions=instructions)
 
     async def _settle(self, response: ModelResponse, agent: Agent[Any]) -> None:
         """Let plugins decide about the answer, before it is kept, shown or acted on. Raises AnswerRefused."""
