@@ -6,9 +6,6 @@ from typing import Any
 from .adapters.kit.blocking import BlockingKit as BlockingKit
 from .adapters.kit.kit import AgentKit as AgentKit
 from .adapters.kit.live_sessions import LiveSession as LiveSession
-from .adapters.kit.permission import Approver as Approver
-from .adapters.kit.permission import PermissionQuestion as PermissionQuestion
-from .adapters.kit.previews import file_preview as file_preview
 from .adapters.kit.tool_calls import CallDeferred as CallDeferred
 from .adapters.kit.work import AgentWork as AgentWork
 from .catalog.decide.record import PluginRecord as PluginRecord
@@ -279,6 +276,9 @@ from .host.bus.tasks import Tasks as Tasks
 from .host.health import Health as Health
 from .host.health import PluginHealth as PluginHealth
 from .host.host import Host as Host
+from .host.person.permission import Approver as Approver
+from .host.person.permission import PermissionQuestion as PermissionQuestion
+from .host.person.previews import file_preview as file_preview
 from .host.sessions.gates import Ruling as Ruling
 from .host.sessions.memory import Conversation as Conversation
 from .host.sessions.open_calls import Postponed as Postponed

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import ToolCall, file_preview
-from ally_plugins.adapters.kit.previews import MAX_PREVIEW_BYTES
+from ally_plugins.host.person.previews import MAX_PREVIEW_BYTES
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ def test_edits_are_applied_one_after_the_other(shown: Callable[..., Any], tmp_pa
         {"path": "a\0b", "old_text": "x", "new_text": "y"},
         {"path": 7, "old_text": "x", "new_text": "y"},
         {"path": ".", "old_text": "x", "new_text": "y"},
+        {"path": "/etc/passwd", "old_text": "x", "new_text": "y"},
+        {"path": "x" * 5000, "old_text": "x", "new_text": "y"},
+        {"path": "", "old_text": "x", "new_text": "y"},
         {},
     ],
 )
@@ -68,3 +71,17 @@ def test_what_the_tool_would_refuse_has_no_preview(
     (tmp_path / "link").symlink_to(tmp_path.parent / "outside.txt")
     assert shown("edit_file", **arguments) is None
     assert shown("read_file", path="a.txt") is None
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside.txt", "/etc/passwd", "link", "folder", "binary", "nul\0", "x" * 5000, "", 7]
+)
+def test_a_path_that_nobody_may_see_or_show_has_no_preview_of_what_is_written_there(
+    path: Any, shown: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path.parent / "outside.txt").write_text("secret")
+    (tmp_path / "link").symlink_to(tmp_path.parent / "outside.txt")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert shown("write_file", path=path, content="x") is None
+    assert shown("write_file", path="a", content=None) is None

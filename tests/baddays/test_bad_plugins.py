@@ -30,7 +30,7 @@ from .model_server import ModelServer, Reply
 
 if TYPE_CHECKING:
     from ally_plugins import ToolCall
-    from ally_plugins.adapters.kit.permission import PermissionQuestion
+    from ally_plugins.host.person.permission import PermissionQuestion
 
 Models = Callable[..., Any]
 

@@ -33,7 +33,7 @@ from tests.kit.hosts import make_record
 from .conversing import Conversation, Stage, staged
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit.permission import PermissionQuestion
+    from ally_plugins.host.person.permission import PermissionQuestion
 
 
 class Busy:

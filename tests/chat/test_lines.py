@@ -10,7 +10,6 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from ally_plugins.adapters.kit.permission import PermissionQuestion
 from ally_plugins.cli.chat.event_lines import (
     diff_lines,
     event_lines,
@@ -23,6 +22,7 @@ from ally_plugins.contract.values import events
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import Event, PermissionRequest
 from ally_plugins.contract.values.questions import PluginQuestion
+from ally_plugins.host.person.permission import PermissionQuestion
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e\x9b\x00\rend"
 CLASSES = [each for each in vars(events).values() if isinstance(each, type) and issubclass(each, Event) and each.TYPE]

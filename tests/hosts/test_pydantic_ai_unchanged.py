@@ -33,8 +33,8 @@ from ally_plugins import (
     evolve,
     hookimpl,
 )
-from ally_plugins.adapters.kit.cross_loop_lock import CrossLoopLock
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.runtime.lanes.cross_loop_lock import CrossLoopLock
 from tests.hosts.scripted import Script, answer, live
 from tests.kit.hosts import make_plugin
 from tests.kit.waiting import go, until, wait_until

@@ -21,7 +21,8 @@ from .work import AgentWork
 if TYPE_CHECKING:
     import asyncio
 
-    from .host_lifetime import HostUse
+    from ally_plugins.host.lifetime import HostUse
+
     from .live_sessions import LiveSession
 
 __all__ = ["AgentKit", "current_work"]

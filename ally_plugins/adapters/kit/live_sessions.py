@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary, ref
 from attrs import define, field
 
 from ally_plugins.contract.values.inert import inert
+from ally_plugins.host.lifetime import HostLifetime
+from ally_plugins.host.person.permission import PermissionFlow
 
 from .compaction_requests import COMPACT, CompactionRequest, PendingCompactions
-from .host_lifetime import HostLifetime
 from .mirror import Mirror
-from .permission import PermissionFlow
 
 if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves

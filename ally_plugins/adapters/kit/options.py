@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import define
 
+from ally_plugins.host.person.permission import Approver, Sensitive, sensitivity_of
 from ally_plugins.host.sessions.open_calls import Preview
-
-from .permission import Approver, Sensitive, sensitivity_of
 
 if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves  # noqa: TC004 - as below

@@ -17,10 +17,10 @@ from ally_plugins.contract.values.errors import SessionError
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
+    from ally_plugins.host.person.permission import Approver
 
     from .live_sessions import LiveSession  # noqa: TC004 - nobody reads these annotations at run time
     from .options import KitOptions  # noqa: TC004
-    from .permission import Approver
 
 __all__ = ["AgentRun", "Interrupted"]
 

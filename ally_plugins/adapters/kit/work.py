@@ -36,10 +36,10 @@ from ally_plugins.contract.values.events import (
     TodoUpdate,
     UserMessage,
 )
+from ally_plugins.host.person.questions import RunQuestions
 
 from .answers import AnswerRun
 from .compaction import shorten
-from .questions import RunQuestions
 from .run import Interrupted
 
 if TYPE_CHECKING:

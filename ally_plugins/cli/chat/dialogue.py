@@ -14,8 +14,8 @@ from .event_lines import plugin_question_lines, question_lines
 from .person_input import LineInput, Stopped, TerminalInput
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.questions import PluginQuestion
+    from ally_plugins.host.person.permission import PermissionQuestion
 
     from .opened_chat import OpenedChat
     from .screen import Screen

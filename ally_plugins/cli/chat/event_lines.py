@@ -14,9 +14,9 @@ from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values import events
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit.permission import PermissionQuestion
     from ally_plugins.contract.values.events import Event
     from ally_plugins.contract.values.questions import PluginQuestion
+    from ally_plugins.host.person.permission import PermissionQuestion
 
 __all__ = [
     "diff_lines",

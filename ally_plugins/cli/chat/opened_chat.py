@@ -11,12 +11,13 @@ from attrs import define, field
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.host.host import Host
+from ally_plugins.host.person.previews import file_preview
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
 
-    from ally_plugins.adapters.kit.permission import Approver
     from ally_plugins.adapters.pydantic_ai import AllyPlugins  # noqa: TC004 - nobody reads these annotations at run time
+    from ally_plugins.host.person.permission import Approver
     from ally_plugins.host.sessions.session import Session  # noqa: TC004 - nobody reads these annotations at run time
 
     from .chat_options import Options  # noqa: TC004
@@ -77,7 +78,6 @@ async def open_chat(
     from .agent import make_agent, sensitive_tools
     from .compaction import ChatCompaction
     from .models import build_model
-    from .previews import Previews
     from .saved_history import Saver, SessionLock, load_history
     from .tools.commands import CommandTools
     from .tools.todos import Todos
@@ -99,7 +99,7 @@ async def open_chat(
                 host,
                 approve=approve,
                 sensitive=sensitive_tools(options.allow),
-                preview=Previews(options.folder.resolve()),
+                preview=file_preview(options.folder),
                 context_window=options.choice.context_window,
                 compact=compaction,
             )

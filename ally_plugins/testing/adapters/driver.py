@@ -12,9 +12,9 @@ from ally_plugins.contract.serves import Serves
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.options import Preview  # noqa: TC004
-    from ally_plugins.adapters.kit.permission import Approver  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.contract.values.conversation import Message
     from ally_plugins.host.host import Host  # noqa: TC004
+    from ally_plugins.host.person.permission import Approver  # noqa: TC004 - nobody reads these annotations at run time
 
     from .script import Script  # noqa: TC004
 

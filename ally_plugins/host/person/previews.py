@@ -86,7 +86,8 @@ def _path(folder: Path, arguments: Mapping[str, Any]) -> Path | None:
     try:
         # Links are followed before the comparison: one inside may lead outside.
         path = (folder / given).resolve()
-    except (OSError, RuntimeError):  # a loop of links
+        path.exists()
+    except (OSError, RuntimeError):  # a loop of links, a name that is too long
         return None
     return path if path.is_relative_to(folder) else None
 

@@ -15,8 +15,7 @@ from attrs import define, evolve, field, frozen
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.events import DiffPreview, PermissionRequest, PermissionResponse
 from ally_plugins.host.sessions.open_calls import PermissionOutcome, Previewed
-
-from .cross_loop_lock import CrossLoopLock
+from ally_plugins.runtime.lanes.cross_loop_lock import CrossLoopLock
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.questions import PluginQuestion  # noqa: TC004 - nobody reads it at run time

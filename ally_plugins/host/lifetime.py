@@ -13,10 +13,9 @@ from weakref import ref
 from attrs import define, field
 
 from ally_plugins.contract.values.errors import HostError
+from ally_plugins.runtime.lanes.cross_loop_lock import CrossLoopLock
 from ally_plugins.runtime.lanes.loopthread import LoopThread
 from ally_plugins.runtime.lanes.teardown import finished
-
-from .cross_loop_lock import CrossLoopLock
 
 if TYPE_CHECKING:
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads it at run time
