@@ -44,10 +44,9 @@ MANIFEST = {
 }
 
 
-@pytest.mark.parametrize("is_granted", [True, False], ids=["granted", "revoked"])
-def test_each_run_sees_the_project_of_its_session_where_that_was_granted(
-    home: Path, tmp_path: Path, is_granted: bool
-) -> None:
+@pytest.mark.parametrize("kind", ["granted", "revoked"])
+def test_each_run_sees_the_project_of_its_session_where_that_was_granted(home: Path, tmp_path: Path, kind: str) -> None:
+    is_granted = kind == "granted"
     folder = home / "plugins" / "reader"
     folder.mkdir(parents=True)
     (folder / "plugin.json").write_text(json.dumps(MANIFEST))

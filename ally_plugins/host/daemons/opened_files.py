@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from ally_plugins.contract.granted_paths import is_within
+from ally_plugins.contract.granted_paths import is_in_project, is_within
 from ally_plugins.contract.values.errors import CannotExecute
 from ally_plugins.policy.granted_files import GrantedFile, granted_files
 from ally_plugins.policy.protected_places import ProtectedPlace, protection_of
@@ -53,9 +53,12 @@ def opened_files(
 
 
 def _problem(each: GrantedFile, path: str, places: Iterable[ProtectedPlace]) -> str | None:
-    if each.base and not is_within(path, os.path.realpath(each.base)):
+    base = os.path.realpath(each.base) if each.base else ""
+    if is_in_project(each.grant.target) and base != each.base:
+        return f"since the project has become a link, to {base}"  # it was none when the session was opened
+    if base and not is_within(path, base):
         return f"since a link leads out, to {path}"
-    if each.base and each.grant.target.partition("/")[0] == "data":
+    if base and not is_in_project(each.grant.target):
         return None  # its own folder lies in the home, which is protected from all others
     why = protection_of(path, each.grant.topic, places)
     return None if why is None else f"since {why}"
