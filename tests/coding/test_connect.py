@@ -236,7 +236,7 @@ def test_a_projects_hooks_find_the_client_of_the_person(person: Path, tmp_path: 
     (person / "state" / "hooks" / "serve").write_text("/nowhere")
     done = subprocess.run(["sh", "-c", line], input=b"{}", capture_output=True, timeout=30, check=False)
     assert done.returncode == 2
-    assert b"ally-plugins is not installed any more" in done.stderr
+    assert b"ally-plugins: it is not installed any more" in done.stderr
 
 
 # --- what would not guard ---

@@ -215,13 +215,22 @@ def _with_text(data: Any, text: str) -> Any:
     return None
 
 
-def _withheld(raw: Any, reason: str, name: str = "") -> Any:
-    """Return a value of the same shape with the reason in the place of each text, but for words that name a kind."""
-    if isinstance(raw, str):
-        return raw if name == "type" and _WORD.match(raw) else reason
-    if isinstance(raw, Mapping):
-        return {key: _withheld(each, reason, key) for key, each in raw.items()}
-    return [_withheld(each, reason) for each in raw] if isinstance(raw, list) else raw
+def _withheld(raw: Any, reason: str) -> Any:
+    """Return a value of the same shape with the reason in the place of each text, but for words that name a kind.
+
+    Empty texts, which tell nothing, stay, unless there is no other.
+    """
+    has_text = any(_strings(raw))
+
+    def without(value: Any, name: str = "") -> Any:
+        if isinstance(value, str):
+            is_kept = (has_text and not value) or (name == "type" and _WORD.match(value) is not None)
+            return value if is_kept else reason
+        if isinstance(value, Mapping):
+            return {key: without(each, key) for key, each in value.items()}
+        return [without(each) for each in value] if isinstance(value, list) else value
+
+    return without(raw)
 
 
 _WRITERS: Final[Mapping[HookKind, Write]] = {

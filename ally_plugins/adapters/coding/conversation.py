@@ -163,8 +163,8 @@ class Conversation:
         assert result is not None  # noqa: S101 - the dialect reads it for this kind
         try:
             found = self._calls_of(hook.agent_id).take_running(call_key(given))
-        except HostError as error:
-            return self._withheld(hook, f"the output is withheld: no gate has seen this call ({error})")
+        except HostError:
+            return self._withheld(hook, "ally-plugins withholds the output: no gate has seen this call")
         if isinstance(found, ToolResult):
             return self._withheld(hook, f"the call ran though it was refused: {_reason(found)}")
         after = await found.finish(result, self.session.transform_tool_output)

@@ -323,7 +323,7 @@ def _start(here: str) -> int:
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):
-        why = "ally-plugins is not installed any more; install it again, or take the hooks out that name"
+        why = "it is not installed any more; install it again, or take the hooks out that name"
         raise _NoAnswerError(f"{why} {sys.argv[0]}") from None
     kept = {name.encode(): value for name in _KEPT if (value := posix.environ.get(name.encode())) is not None}
     child = posix.fork()
