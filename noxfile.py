@@ -272,6 +272,23 @@ def e2e(session: nox.Session) -> None:
     _pytest(session, "-m", "e2e", *WORKERS, "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)})
 
 
+# The versions that the dialects were tried with; the program, and the package that npm installs.
+CODING_AGENTS = {"claude": "@anthropic-ai/claude-code@2.1.332", "codex": "@openai/codex@0.171.0"}
+
+
+@nox.session(requires=["wheels"], default=False)
+def coding_agents(session: nox.Session) -> None:
+    """Run the real coding agents in a box without a network, connected to plugins; `-- -k codex` runs one of them."""
+    if shutil.which("npm") is None or shutil.which("unshare") is None:
+        session.skip("npm and unshare (Linux) are needed; Claude Code and Codex were not tried")
+    folder = WORK / "coding-agents"
+    for name, package in CODING_AGENTS.items():
+        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        session.run("npm", "install", "--prefix", str(folder / name), *options, package, external=True)
+    session.install(*_wheels(), *_group("test"))
+    _pytest(session, "-m", "e2e", "tests/coding_agents", *session.posargs, env={"ALLY_CODING_AGENTS": str(folder)})
+
+
 @nox.session(requires=["wheels"], default=False)
 def fuzz(session: nox.Session) -> None:
     """Fuzz the wire protocol: `-- --seconds 600` for longer than a minute, `-- --seed N` for the same inputs again."""
