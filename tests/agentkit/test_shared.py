@@ -52,7 +52,8 @@ def run(bench: KitBench, play: Callable[[AgentWork], Awaitable[None]], *, can_de
 # --- what waits ---
 
 
-def test_what_waits_is_stopped_from_another_thread_and_the_task_goes_on() -> None:
+@pytest.mark.parametrize("is_impatient", [False, True])
+def test_what_waits_is_stopped_from_any_thread_and_the_task_goes_on(is_impatient: bool) -> None:  # noqa: FBT001
     bench = KitBench()
 
     async def play(work: AgentWork) -> None:
@@ -70,7 +71,11 @@ def test_what_waits_is_stopped_from_another_thread_and_the_task_goes_on() -> Non
 
         waiting = asyncio.ensure_future(wait())
         await begun.wait()
-        await asyncio.to_thread(work.interrupt, "enough")
+        if is_impatient:  # a person may press the key twice
+            work.interrupt("wait")
+            work.interrupt("enough")
+        else:
+            await asyncio.to_thread(work.interrupt, "enough")
         assert await waiting == "enough"
 
     run(bench, play)

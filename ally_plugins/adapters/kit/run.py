@@ -120,8 +120,8 @@ class AgentRun:
                 waiting.task.get_loop().call_soon_threadsafe(self._cancel, waiting)
 
     def _cancel(self, waiting: _Waiting) -> None:
-        # On the task's own loop: it may have left the block since.
-        if waiting in self._waiting:
+        # On the task's own loop: it may have left the block since. Once: a second cancellation would be one of others.
+        if waiting in self._waiting and not waiting.is_stopped:
             waiting.is_stopped = True
             waiting.task.cancel()
 
