@@ -10,7 +10,7 @@ from ally_plugins.contract.values.events import PluginEvent, TodoUpdate, ToolCal
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.policy.permissions import GrantSet
 from tests.durable.rig import Heard, ends
-from tests.kit.waiting import go
+from tests.kit.waiting import go, until
 
 
 def test_a_durable_event_comes_as_it_was_emitted(rig_in_memory: Any) -> None:
@@ -167,9 +167,8 @@ def test_a_plugin_in_quarantine_gets_the_rest_after_its_release(rig: Any) -> Non
         async with rig() as host:
             plugin = await host.inline(ally_tool_call_end=hook)
             host.emit(*ends(20))
-            while plugin.state != "quarantined":
-                await ear.take(1)
-                await asyncio.sleep(0)
+            await ear.take(plugin.crashes.limit)
+            await until(lambda: plugin.state == "quarantined")
             heard_before = len(ear.events)
             assert heard_before == plugin.crashes.limit
             is_bad = False

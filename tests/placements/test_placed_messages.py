@@ -82,8 +82,8 @@ def test_a_key_gives_the_same_receipt_again_and_refuses_other_content(placed: Pl
             other = await call(host, "add_message", "user", "other", key="k1")
             assert other == {
                 "raised": "KeyConflictRefused",
-                "text": f"the key 'k1' was used for the message {first['returned']['id']!r} with other content; "
-                "use another key",
+                "text": f"the key 'k1' was used for the message {first['returned']['id']!r} with other content "
+                "or metadata; use another key",
                 "reason": "key_conflict",
                 "plugin": "p",
             }
