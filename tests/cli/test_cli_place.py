@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.cli.shell.processes import sandbox_gaps
-from ally_plugins.runtime.sandbox.support import Support
+from ally_plugins.runtime.sandbox.support import Support, support
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,17 @@ def test_a_plugin_moves_into_a_sandbox_and_is_shown_there(enabled: Operator) -> 
     assert "reaches no other process" in enabled.run("list").stdout
     assert "sandbox" in enabled.run("info", "loop-warner").stdout
     assert 'placement = "sandbox"' in enabled.home.config_file.read_text()
+
+
+@pytest.mark.skipif(not support().has_filter, reason="there is no sandbox here")
+def test_review_offers_a_sandbox_to_what_is_enabled_and_outside_of_one(enabled: Operator) -> None:
+    assert enabled.ask("review")["outside_sandbox"] == ["loop-warner"]
+    assert "outside of a sandbox: loop-warner; to place one there" in enabled.run("review").stdout
+    enabled.run("place", "loop-warner", "process")
+    assert enabled.ask("review")["outside_sandbox"] == ["loop-warner"]
+    enabled.run("place", "loop-warner", "sandbox")
+    assert enabled.ask("review")["outside_sandbox"] == []
+    assert "outside of a sandbox" not in enabled.run("review").stdout
 
 
 def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(

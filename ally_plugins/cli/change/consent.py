@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ally_plugins.cli.shell.completion import grants_requested, plugin_names
+from ally_plugins.cli.shell.processes import outside_sandbox
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
@@ -105,7 +106,8 @@ def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | Non
 def review(state: State) -> None:
     """Show every plugin that waits for you: new ones, larger requests, changed code, what is missing or quarantined.
 
-    It changes nothing; below each plugin stands the command that does.
+    It changes nothing; below each plugin stands the command that does. At its end stand the enabled plugins that could
+    be placed in a sandbox and are not.
 
     \b
     Example:
@@ -114,9 +116,10 @@ def review(state: State) -> None:
     registry = state.registry
     records = registry.review()
     plans = {record.label: _plan(registry, record) for record in records}
+    outside = outside_sandbox(registry.load())
     if state.as_json:
         pending = [_data(record, plans[record.label]) for record in records]
-        print_json({"pending": pending, "problems": registry.problems})
+        print_json({"pending": pending, "outside_sandbox": outside, "problems": registry.problems})
         return
     if not records:
         echo("nothing waits for you")
@@ -124,6 +127,8 @@ def review(state: State) -> None:
         for line in _lines(record, plans[record.label]):
             echo(line)
         echo()
+    if outside:
+        echo(f"outside of a sandbox: {inert(', '.join(outside))}; to place one there: ally-plugins place NAME sandbox")
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
 

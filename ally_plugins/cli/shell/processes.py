@@ -13,11 +13,22 @@ from ally_plugins.catalog.home.config import DEFAULT_SOURCES
 from .text import inert
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.contract.process_spec import Daemon, ProcessLimits
     from ally_plugins.policy.permissions import GrantSet
 
-__all__ = ["INLINE", "IN_PROCESS", "IN_SANDBOX", "process_data", "process_rows", "sandbox_gaps", "trust"]
+__all__ = [
+    "INLINE",
+    "IN_PROCESS",
+    "IN_SANDBOX",
+    "outside_sandbox",
+    "process_data",
+    "process_rows",
+    "sandbox_gaps",
+    "trust",
+]
 
 INLINE: Final = (
     "runs inside your agent's process: grants keep it honest, they do not contain it, and it sees every environment"
@@ -54,6 +65,25 @@ def sandbox_gaps() -> tuple[str, ...]:
     from ally_plugins.runtime.sandbox.support import gaps, support
 
     return gaps(support())
+
+
+def outside_sandbox(records: Iterable[PluginRecord]) -> list[str]:
+    """Return the enabled plugins that run outside of a sandbox and could run in one; none where there is no sandbox."""
+    from attrs import evolve
+
+    from ally_plugins.catalog.decide.placement import Interpreter, place
+    from ally_plugins.runtime.sandbox.support import support
+
+    if not support().has_filter:
+        return []
+    return [
+        record.label
+        for record in records
+        if record.is_enabled
+        and record.placement != "sandbox"
+        and record.found is not None
+        and not place(record.name, record.found, evolve(record.config, placement="sandbox"), Interpreter()).problem
+    ]
 
 
 def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[tuple[str, str]]:
