@@ -1,11 +1,12 @@
 """Codex.
 
 One field that it does not know voids a whole answer, and what it was to deny runs. `ask` runs the call, and so does
-`updatedInput` without `allow`. No hook says whether a command failed.
+`updatedInput` without `allow`. No hook says whether a command failed: its event file does, at the next one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from attrs import evolve
 
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.codec import decode, encode
 
 from .claude import CLAUDE
 from .command_hooks import (
@@ -60,6 +61,9 @@ _TOOLS: Final = {
     "web_search": ("web", no_names),
 }
 
+_EXIT: Final = re.compile(r"\A(?:[^\n]{0,200}\n){0,4}?Process exited with code (-?\d{1,10})\b")
+_HEAD: Final = 1024
+
 _UNASKED: Final = "bypassPermissions"
 """The `permission_mode` in which Codex asks nothing, so that `allow` waives no question of its own."""
 
@@ -76,7 +80,27 @@ def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
         return evolve(hook, tool=call, may_ask=payload.maybe_text("permission_mode") != _UNASKED)
     raw = payload.anything("tool_response")
     failed = isinstance(raw, dict) and raw.get("isError") is True
-    return evolve(hook, tool=evolve(call, result=result_of(_text_of(raw), raw, failed=failed), raw=raw))
+    ended = evolve(call, result=result_of(_text_of(raw), raw, failed=failed), raw=raw)
+    # Other tools say in their result whether they failed.
+    is_command = ended.call.common_name == "bash"
+    return evolve(hook, tool=ended, event_file=payload.maybe_text("transcript_path") if is_command else None)
+
+
+def find_exit_code(lines: bytes, call_id: str) -> int | None:
+    """Return the code that a command ended with, from the end of Codex's event file; None where it is not there."""
+    for line in reversed(lines.split(b"\n")):
+        if call_id.encode() not in line:
+            continue
+        try:
+            said = decode(line).get("payload")
+        except (ValueError, AttributeError):  # the line that the end begins with is cut
+            continue
+        if isinstance(said, dict) and said.get("type") == "function_call_output" and said.get("call_id") == call_id:
+            # Only the head: what follows is the command's own output.
+            output = said.get("output")
+            named = _EXIT.match(output[:_HEAD]) if isinstance(output, str) else None
+            return int(named[1]) if named is not None else None
+    return None
 
 
 def _text_of(raw: Any) -> str:
@@ -132,10 +156,11 @@ CODEX: Final = Dialect(
     read_event=_read,
     writers=_WRITERS,
     asks_person=False,
+    find_exit_code=find_exit_code,
     limits={
         "gate:tool_call": (
-            "typing into a running command (`write_stdin`) fires no hook; a question to the person is a deny; no hook "
-            "says whether a command failed"
+            "typing into a running command (`write_stdin`) fires no hook; a question to the person is a deny; that a "
+            "command failed is known at the next hook, from its event file"
         ),
         "transform:tool_input": "changed arguments run only where Codex asks for no approval; else the call is denied",
         "transform:tool_output": "a patch that is applied from the shell has no output hook",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from ally_plugins.contract.values.conversation import Message, Stop, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
@@ -26,6 +27,7 @@ from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
 from .dialect import Dialect
+from .event_files import read_end
 from .payloads import HookKind
 from .replies import Answer, Reply, UnsayableError
 
@@ -47,8 +49,21 @@ WORD_SECONDS: Final = 2.0
 SENT_ON: Final = 3
 """How often in a row, without a tool call between, messages of plugins may send the agent on; as for gates."""
 
+EVENT_FILE_END: Final = 256 * 1024
+"""Bytes of an event file's end in which a call that has just ended is looked for; Codex cuts outputs at some 40 KB."""
+
 _KEPT_ENDS: Final = 1024
 """Calls of which it is remembered that their output has passed the plugins, until the hook after all calls."""
+
+
+@frozen
+class _LateEnd:
+    """A call whose output has passed the plugins, and of which it is not known yet whether it failed."""
+
+    opened: OpenCall
+    result: ToolResult
+    event_file: str
+    duration_ms: float | None
 
 
 @define(eq=False)
@@ -69,6 +84,7 @@ class Conversation:
     """Why an agent's turn has to end at the hook after all calls: plugins changed what it shows unchanged."""
     _unnamed: list[OpenCall] = field(init=False, factory=list)
     """Open calls, in their order, of an agent that gives them no ids."""
+    _late: list[_LateEnd] = field(init=False, factory=list)
     _is_at_work: bool = field(init=False, default=False)
     _sent_on: int = field(init=False, default=0)
     _sent_text: str = field(init=False, default="")
@@ -83,9 +99,11 @@ class Conversation:
 
         Cancelling takes back what plugins are asked; the hook is to be closed then as well.
         """
+        # Of parallel calls the first may be told of before the file has it; at any other hook it does.
+        has_news = hook.kind is not HookKind.AFTER_TOOL and await self._end_late()
         match hook.kind:
             case HookKind.BEFORE_TOOL if hook.tool is not None:
-                return await self._before_tool(hook, hook.tool)
+                return await self._before_tool(hook, hook.tool, has_news=has_news)
             case HookKind.AFTER_TOOL if hook.tool is not None:
                 answer = await self._after_tool(hook, hook.tool)
             case HookKind.AFTER_CALLS:
@@ -105,7 +123,7 @@ class Conversation:
     def _calls_of(self, agent_id: str | None) -> OpenCalls:
         return self._calls.setdefault(agent_id, OpenCalls())
 
-    async def _before_tool(self, hook: AgentHook, tool: EndedCall) -> Reply:
+    async def _before_tool(self, hook: AgentHook, tool: EndedCall, *, has_news: bool) -> Reply:
         session, given = self.session, self._named(hook, tool.call)
         if tool.unshown is not None:
             refused = await session.refuse_call(
@@ -129,8 +147,11 @@ class Conversation:
         if refused_or_none is None:
             changed = opened.call.arguments if opened.call.arguments != given.arguments else None
             question = questions[0] if questions else None
+            # Alone: beside another answer it was not seen to reach the model.
+            is_plain = has_news and changed is None and question is None
+            context = await self._words("step") if is_plain and hook.event in self.dialect.takes_context else ""
             try:
-                reply = self.dialect.say(hook, Answer(arguments=changed, question=question))
+                reply = self.dialect.say(hook, Answer(arguments=changed, question=question, context=context))
             except UnsayableError as error:
                 refused_or_none = opened.deny(str(error))
             else:
@@ -167,7 +188,7 @@ class Conversation:
             return self._withheld(hook, "ally-plugins withholds the output: no gate has seen this call")
         if isinstance(found, ToolResult):
             return self._withheld(hook, f"the call ran though it was refused: {_reason(found)}")
-        after = await found.finish(result, self.session.transform_tool_output)
+        after = await self._finish(found, result, hook.event_file)
         self._note_ended(given)
         context = await self._words("step") if hook.event in self.dialect.takes_context else ""
         if after == result:
@@ -176,6 +197,36 @@ class Conversation:
             return self._withheld(hook, after.error or "the output is withheld", context)
         self._end_turn_if_shown(hook, "plugins have changed the output of a call that failed, which is shown as it was")
         return Answer(result=after, context=context)
+
+    async def _finish(self, opened: OpenCall, result: ToolResult, event_file: str | None) -> ToolResult:
+        """Return what plugins made of a result, and end the call; later, where it is not known yet how it ended."""
+        if self.dialect.find_exit_code is None or event_file is None or not result.success:
+            return await opened.finish(result, self.session.transform_tool_output)
+        since = opened.running_since
+        duration_ms = round((perf_counter() - since) * 1000, 3) if since is not None else None
+        try:
+            after = await self.session.transform_tool_output(opened.call, result)
+        except BaseException as error:
+            if not isinstance(error, GateRefused):
+                opened.interrupt(error, duration_ms)
+                raise
+            after = ToolResult(success=False, error=f"the output is withheld: {error}")
+            opened.end(after, duration_ms=duration_ms)
+            return after
+        self._late.append(_LateEnd(opened, after, event_file, duration_ms))
+        return after
+
+    async def _end_late(self) -> bool:
+        """End the calls of which the event file now says how they ended; return whether there were any."""
+        late, self._late = self._late, []
+        for each in late:
+            lines = await asyncio.to_thread(read_end, each.event_file, EVENT_FILE_END)
+            find, call_id = self.dialect.find_exit_code, each.opened.call.call_id
+            code = find(lines, call_id) if find is not None and call_id is not None else None
+            failed = f"it ended with code {code}" if code else None
+            result = evolve(each.result, success=False, error=failed) if failed is not None else each.result
+            each.opened.end(result, duration_ms=each.duration_ms)
+        return bool(late)
 
     def _withheld(self, hook: AgentHook, why: str, context: str = "") -> Answer:
         self._end_turn_if_shown(hook, why)
@@ -328,6 +379,7 @@ class Conversation:
 
     async def close(self, why: str) -> None:
         """End the turn and the session. Cancelling leaves the session open."""
+        await self._end_late()
         for calls in self._calls.values():
             calls.close(why)
         self._end_turn(why)

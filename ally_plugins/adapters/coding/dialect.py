@@ -51,6 +51,8 @@ class Dialect:
     """Whether it takes a changed prompt in the place of the person's."""
     shown_events: frozenset[str] = frozenset()
     """Events after a tool whose output the agent shows whatever it is answered."""
+    find_exit_code: Callable[[bytes, str], int | None] | None = None
+    """Finds how a command ended, by its call's id, in the end of the event file, where no hook says so."""
     limits: Mapping[str, str]
     """What it does not serve, or not wholly: the grant, and why, in a sentence for the operator."""
 

@@ -76,6 +76,8 @@ class AgentHook:
     cwd: str | None = None
     model: str | None = None
     source: str | None = None
+    event_file: str | None = None
+    """Where the agent writes what happens, for one whose hooks do not say all of it."""
     text: str = ""
     is_person: bool = True
     is_sent_on: bool = False
