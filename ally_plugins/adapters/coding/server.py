@@ -181,14 +181,14 @@ class HookServer:
                 await self._answer(reader, writer)
             else:
                 _log.warning("a process of another user connected to the socket for hooks, and was turned away")
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             _log.warning("a hook got no answer, which closes it: %s: %s", type(error).__name__, error)
         finally:
             self._answering.discard(task)
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one hook. Raises OSError, ValueError, TimeoutError, IncompleteReadError for what is none."""
+        """Answer one hook. Raises OSError, ValueError, IncompleteReadError, LimitOverrunError for what is none."""
         async with asyncio.timeout(READ_SECONDS):
             agent, event, size, milliseconds = _read_head(await reader.readuntil(b"\n"))
             payload = await reader.readexactly(size)
