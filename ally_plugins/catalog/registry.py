@@ -14,7 +14,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.hookspecs import HOOKS_OF_TOPICS
@@ -179,25 +179,38 @@ class Registry:
 
     # Consent
 
-    def plan(self, name: str, only: Iterable[str] | None = None) -> Plan:
+    def plan(self, name: str, only: Iterable[str] | None = None, *, placement: Placement | None = None) -> Plan:
         """Return what enabling would agree to and grant.
 
         With `only`, it grants just those. Without, it grants everything to a new plugin; to one that was agreed to
         before, what it has and what it newly requests; to one that config.toml grants something by hand, that. Show
-        the plan to the operator, then give it to `enable`. Raises ConfigError for an unknown plugin, and ConsentError
-        for what the plugin does not request or for a plugin that cannot be loaded.
+        the plan to the operator, then give it to `enable`. With `placement` it is placed there before it runs at all.
+        Raises ConfigError for an unknown plugin, and ConsentError for what the plugin does not request, for a placement
+        in which it cannot run, or for a plugin that cannot be loaded.
         """
         record = self.get(name)
         if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
             reason = record.found.problem if record.found is not None else ""
             raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
+        if placement is not None:
+            record = self._placed(record, placement)
         if only is None:
             refused = self._refused(record.requested.grants)
             grants = (grant for grant in default_grants(record).grants if grant.text not in refused)
-            return Plan(record=record, grants=GrantSet(frozenset(grants)), refused=refused)
+            return Plan(record=record, grants=GrantSet(frozenset(grants)), placement=placement, refused=refused)
         chosen = GrantSet.of(requested_grant(record, text) for text in only)
         self._check_files(name, chosen.grants)
-        return Plan(record=record, grants=chosen, refused=self._refused(record.requested.grants))
+        refused = self._refused(record.requested.grants)
+        return Plan(record=record, grants=chosen, placement=placement, refused=refused)
+
+    def _placed(self, record: PluginRecord, placement: Placement) -> PluginRecord:
+        """Return a plugin as it would be in a placement. Raises ConsentError where it cannot run so."""
+        assert record.found is not None  # noqa: S101 - of one that is not there, there is no plan
+        config = evolve(record.config, placement=placement)
+        placed = place(record.name, record.found, config, chosen_interpreter(self.home, record.name, config))
+        if placed.problem:
+            raise ConsentError(f"{record.label!r} cannot run so: {placed.problem}")
+        return evolve(record, config=config, daemon=placed.daemon, python=placed.python)
 
     def _refused(self, grants: Iterable[Grant]) -> Mapping[str, str]:
         """Return which grants, as texts, would give a plugin files that none is given, each with the reason."""
@@ -227,7 +240,8 @@ class Registry:
             agreement = self._agreement(record, by)
             grants = {"enabled": True, "grants": list(plan.grants.texts())}
             # Before the consent: an agreement that config.toml does not mention looks as if that file had been emptied.
-            edit_config(self.home, name, lambda before: grants | source_keys(record, before), settled.config)
+            keys = grants if plan.placement is None else {**grants, "placement": plan.placement}
+            edit_config(self.home, name, lambda before: source_keys(record, before) | keys, settled.config)
             write_consent(self.home, {**settled.agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "durable": agreement.durable or (),
                 "by": by, "code": agreement.code}  # fmt: skip

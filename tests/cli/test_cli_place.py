@@ -83,6 +83,23 @@ def test_review_offers_a_sandbox_to_what_is_enabled_and_outside_of_one(enabled: 
     assert "outside of a sandbox" not in enabled.run("review").stdout
 
 
+def test_a_plugin_is_agreed_to_and_placed_in_one_step_and_never_runs_elsewhere(warner: Operator) -> None:
+    shown = warner.run("enable", "loop-warner", "--place", "sandbox", code=1).stdout
+    assert "sandbox: it runs in a sandbox" in shown
+    assert not warner.home.config_file.exists()
+    warner.run("enable", "loop-warner", "--place", "sandbox", "--yes")
+    (plugin,) = warner.ask("list")["plugins"]
+    assert (plugin["placement"], plugin["state"]) == ("sandbox", "enabled")
+
+
+def test_a_placement_in_which_a_plugin_cannot_run_is_refused_before_anything_is_agreed_to(
+    operator: Operator, folder: Path
+) -> None:
+    said = operator.run("enable", folder.name, "--place", "inline", "--yes", code=1).stderr
+    assert "ships a program and no class" in said
+    assert operator.ask("list")["plugins"][0]["state"] != "enabled"
+
+
 def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(
     enabled: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from ally_plugins.catalog.home.config import Placement
 from ally_plugins.contract.grants import Grant
 from ally_plugins.contract.values.errors import ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -28,6 +29,8 @@ class Plan:
 
     record: PluginRecord
     grants: GrantSet
+    placement: Placement | None = None
+    """Where it is placed with that; None leaves it as it is. `record` is as it would be then."""
     refused: Mapping[str, str] = FrozenDict()
     """Grants, as texts, that no operator can give, each with the reason: files from which it could free itself."""
 

@@ -16,8 +16,11 @@ from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json
 from ally_plugins.contract.values.errors import ConsentError
 
+from .placement import PLACEMENTS
+
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.config import Placement
     from ally_plugins.catalog.registry import Plan, Registry
     from ally_plugins.cli.shell.state import State
 
@@ -28,8 +31,9 @@ __all__ = ["enable", "review"]
 @click.argument("name", shell_complete=plugin_names)
 @click.option("--only", multiple=True, metavar="GRANT", shell_complete=grants_requested,
               help="Grant only this, such as add_message:user; repeatable.")  # fmt: skip
+@click.option("--place", "placement", type=click.Choice(PLACEMENTS), help="Place it so before it runs at all.")
 @click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
-def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
+def enable(state: State, name: str, only: tuple[str, ...], placement: Placement | None, yes: bool) -> None:  # noqa: FBT001 - click's way
     """Show what the plugin NAME asks for and why, and agree to it.
 
     Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
@@ -42,12 +46,13 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
       ally-plugins enable loop-warner
       ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
       ally-plugins enable loop-warner --yes
+      ally-plugins enable loop-warner --place sandbox
       ally-plugins enable folder:loop-warner
     """
     registry = state.registry
-    plan = registry.plan(registry.qualified_name(name), only or None)
+    plan = registry.plan(registry.qualified_name(name), only or None, placement=placement)
     # Nothing to agree to is no reason for a question; with --only the operator means a change.
-    if _is_settled(plan) and not only:
+    if _is_settled(plan) and not only and placement is None:
         _report(state, plan, plan.record, None)
         return
     if not state.as_json:
@@ -56,6 +61,7 @@ def enable(state: State, name: str, only: tuple[str, ...], yes: bool) -> None:  
     elif not yes:
         _show(plan, to_stderr=True)
     command_line = f"ally-plugins enable {name}{''.join(f' --only {grant}' for grant in only)}"
+    command_line += f" --place {placement}" if placement is not None else ""
     require_consent(
         state,
         f"Agree, and enable {name}?",

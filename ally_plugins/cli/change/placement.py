@@ -6,7 +6,7 @@ import shlex
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.registry import Registry
     from ally_plugins.cli.shell.state import State
 
-__all__ = ["env", "place"]
+__all__ = ["PLACEMENTS", "env", "place"]
+
+PLACEMENTS: Final = ("sandbox", "process", "inline")
 
 
 @command("place")
 @click.argument("name", shell_complete=plugin_names)
-@click.argument("placement", type=click.Choice(["sandbox", "process", "inline"]))
+@click.argument("placement", type=click.Choice(PLACEMENTS))
 @click.option("--interpreter", metavar="PYTHON", help="Run it with this Python, which has ally-plugins installed.")
 @click.option("--env", "environment", metavar="NAME", help="Run it with this environment, which `env` builds.")
 def place(state: State, name: str, placement: Placement, interpreter: str | None, environment: str | None) -> None:
