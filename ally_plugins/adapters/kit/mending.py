@@ -18,7 +18,7 @@ __all__ = ["mended_value", "new_call_id"]
 def mended_value(value: Any) -> Any:
     """Return a value whose texts can be sent; the same one when they can. Objects that are not plain are left alone."""
     if isinstance(value, str):
-        return shown_text(value)
+        return value if value.isascii() else shown_text(value)
     if isinstance(value, Iterator):  # plugins and the model read it, and it can be read once
         return mended_value(list(value))
     # Exact types: a subclass may not be made from a list of items (a named tuple).

@@ -20,13 +20,14 @@ from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed, 
 
 from .failures import with_failure
 from .history import call_of_part
-from .other_capabilities import changed_arguments
+from .other_capabilities import CHANGES_ARGUMENTS, changed_arguments, takes_part
 from .results import ToolOutcome
 from .todos import todos_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic_ai.capabilities import AbstractCapability
     from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
     from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
@@ -52,8 +53,10 @@ class _Prepared:
 class Calls:
     """The tool calls of one run; it lives as long as the run."""
 
-    def __init__(self, work: AgentWork) -> None:
+    def __init__(self, work: AgentWork, capability: AbstractCapability[Any]) -> None:
         self._work = work
+        self._capability = capability
+        self._may_differ: bool | None = None
         self._prepared: dict[str, _Prepared] = {}
         self._approved: dict[str, ToolCall] = {}
         self._running: dict[str, _Prepared] = {}
@@ -131,12 +134,14 @@ class Calls:
             self._work.planned(todos, call.tool_call_id)
         return value
 
-    def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any], *, may_differ: bool) -> None:
+    def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any]) -> None:
         """Raise ToolFailed unless a tool is about to be called with what its check makes of what plugins were shown."""
         prepared = self._running.get(ctx.tool_call_id or "")
         if prepared is None:
             raise ToolFailed("not run: plugins were not asked about this call")
-        if may_differ and (changed := changed_arguments(ctx, tool, prepared.args, args)):
+        if self._may_differ is None:  # a run has the same capabilities from its beginning to its end
+            self._may_differ = takes_part(ctx, self._capability, *CHANGES_ARGUMENTS)
+        if self._may_differ and (changed := changed_arguments(ctx, tool, prepared.args, args)):
             names = ", ".join(map(repr, changed))
             raise ToolFailed(
                 f"not run: a capability changed {names} after plugins were shown the arguments; "

@@ -42,8 +42,12 @@ def _mended_part(part: Any, taken: set[str]) -> Any:
         content = shown_text(part.content)
         return part if content == part.content else dataclasses.replace(part, content=content)
     if isinstance(part, ToolCallPart):
-        name, args, call_id = shown_text(part.tool_name), mended_value(part.args), new_call_id(part.tool_call_id, taken)
-        if (name, args, call_id) != (part.tool_name, part.args, part.tool_call_id):
+        name, args, call_id = (
+            mended_value(part.tool_name),
+            mended_value(part.args),
+            new_call_id(part.tool_call_id, taken),
+        )
+        if args is not part.args or name != part.tool_name or call_id != part.tool_call_id:
             return dataclasses.replace(part, tool_name=name, args=args, tool_call_id=call_id)
     return part
 

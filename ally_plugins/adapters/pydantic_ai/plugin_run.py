@@ -22,7 +22,6 @@ from .compaction import compacted
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .history_repair import give_up_calls, mended_response
 from .model_wrapper import TransformedModel, provider_tools
-from .other_capabilities import CHANGES_ARGUMENTS, takes_part
 from .results import output_text
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import RunContext, ToolDefinition
-    from pydantic_ai.toolsets import ToolsetTool
 
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -67,15 +65,13 @@ class PluginRun:
         owner: asyncio.Task[Any] | None,
     ) -> None:
         self.work = work
-        self.calls = Calls(work)
+        self.calls = Calls(work, capability)
         self.answers = Answers(work)
         self.offered: dict[str, AgentTool] = {}
         """Plugins' tools that the model was offered, by name."""
-        self._capability = capability
         self._resources = resources
         self._owner = owner
         self._beginning = CancelledWith(owner)
-        self._may_differ: bool | None = None
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
         self._under_way = UnderWay(self._end)
@@ -220,12 +216,6 @@ class PluginRun:
         return TransformedModel(model, self.work, self.answers)
 
     # --- tools ---
-
-    def check(self, ctx: RunContext[Any], tool: ToolsetTool[Any], args: dict[str, Any]) -> None:
-        """Raise ToolFailed unless a tool is about to be called with what plugins were shown."""
-        if self._may_differ is None:  # a run has the same capabilities from its beginning to its end
-            self._may_differ = takes_part(ctx, self._capability, *CHANGES_ARGUMENTS)
-        self.calls.check(ctx, tool, args, may_differ=self._may_differ)
 
     async def execute(
         self,

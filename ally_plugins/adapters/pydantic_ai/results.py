@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_ai.exceptions import ModelRetry, ToolFailed, ToolFailedError, ToolRetryError
@@ -23,6 +23,9 @@ from .history_repair import mended_return
 
 __all__ = ["ToolOutcome", "output_text"]
 
+_NOTHING_YET: Final = ToolResult(success=True)
+"""What plugins were shown before the tool has come to anything."""
+
 
 class ToolOutcome:
     """The value or failure of one tool call, on its way from the tool to the model.
@@ -35,7 +38,7 @@ class ToolOutcome:
         self.failure: Exception | None = None
         self._is_transformed = is_transformed
         self._value: Any = None
-        self._before = ToolResult(success=True)
+        self._before = _NOTHING_YET
 
     def returned(self, value: Any, judge: Callable[[ToolResult], ToolResult] | None = None) -> ToolResult:
         """Keep what the tool returned, and return it as shown to plugins; `judge` may turn it into a failure."""

@@ -85,7 +85,7 @@ class PluginToolset(WrapperToolset[Any]):
         if run is None:
             raise ToolFailed("not run: plugins know of no run that makes this call")
         # Here, innermost: behind this no other capability changes the arguments.
-        run.check(ctx, tool, tool_args)
+        run.calls.check(ctx, tool, tool_args)
         offered = run.offered.get(name)
         # By the toolset and not by the name alone: the agent may have one now of a name that was offered before.
         if tool.toolset is not self or offered is None:

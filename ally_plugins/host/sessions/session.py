@@ -284,7 +284,7 @@ class Session:
 
         Else an adapter need not make events from which nothing follows. Costs next to nothing; look each time.
         """
-        return self._is_filed or bool(self._dispatcher.plugins) or self._stream.has_listeners
+        return self._is_filed or self._dispatcher.plugins != {} or self._stream.has_listeners
 
     def note_usage(self, usage: float) -> None:
         """Take note of how full the context window is, in percent, where nobody is told."""
