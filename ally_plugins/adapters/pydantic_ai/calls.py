@@ -18,11 +18,10 @@ from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evol
 from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed, is_same_call
 
-from .failures import with_failure
 from .history import call_of_part
 from .other_capabilities import CHANGES_ARGUMENTS, changed_arguments, takes_part
+from .owners import todos_after, with_failure
 from .results import ToolOutcome
-from .todos import todos_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,17 +12,18 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack, get_args
 from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.tools import DeferredToolRequests
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 
-from .deferral import allows_deferral, has_resolver
+from .other_capabilities import takes_part
 from .plugin_run import PluginRun
 from .serves import SERVES
 from .toolset import PluginToolset
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
-    from pydantic_ai.tools import DeferredToolRequests, DeferredToolResults, RunContext, ToolDefinition
+    from pydantic_ai.tools import DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
 
     from ally_plugins.adapters.kit.options import CompactingOptions
@@ -51,6 +52,12 @@ __all__ = ["AllyPlugins"]
 
 _REQUESTING: Final[ContextVar[str | None]] = ContextVar("ally_requesting", default=None)
 """The id of the run that is about to ask the model: the framework wraps the model behind that, and names no run."""
+
+
+def _has_requests(output: Any) -> bool:
+    """Say whether an output type has `DeferredToolRequests`, so that a question can become a deferred approval."""
+    members = output if isinstance(output, (list, tuple)) else get_args(output)
+    return output is DeferredToolRequests or any(map(_has_requests, members))
 
 
 class _Runs(dict[str, PluginRun]):
@@ -124,8 +131,10 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         )
         # Before the run begins, whose first events may lead a plugin to interrupt it.
         work.stop = ctx.cancel
-        may_defer = self.defer if self.defer is not None else allows_deferral(ctx)
-        work.can_defer = may_defer or has_resolver(ctx, self)
+        # Of the agent's own output type; one that is given to the run is not seen here.
+        may_defer = _has_requests(ctx.agent.output_type) if self.defer is None and ctx.agent is not None else self.defer
+        # Where another capability resolves deferred calls, raising one is no error.
+        work.can_defer = bool(may_defer) or takes_part(ctx, self, "handle_deferred_tool_calls")
         self._runs[run_id] = run = PluginRun(work, self, kept, self._owners.pop(run_id, None))
         # Entered last, so called first: what the framework still calls then is refused, and reaches no closed run.
         kept.callback(self._runs.pop, run_id)
