@@ -75,21 +75,44 @@ async def _ready() -> list[Row]:
     ]
 
 
-async def _one_more() -> Row:
+async def _one_more() -> list[Row]:
     """Start one more daemon of a host that has some, in turns with a Python that does nothing."""
-    ours, bare = [], []
+    ours, bare, ours_cpu, bare_cpu = [], [], [], []
     async with host_of({f"d{i}": sdk("Plain") for i in range(2)}) as host:
         supervisor: Any = host.plugins["d0"].supervisor
+        above = _ancestors(supervisor.process.pid)[1:3]  # the forker and the guardian; its keeper is another each time
         for _ in range(4 * ROUNDS):
             await supervisor.stop("measured")
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time() + sum(map(_cpu, above))
             await supervisor.start()
             ours.append(time.perf_counter() - start)
-            start = time.perf_counter()
+            own = [supervisor.process.pid, *_ancestors(supervisor.process.pid)[:1]]
+            ours_cpu.append(time.process_time() + sum(map(_cpu, above)) - cpu + sum(map(_cpu, own)))
+            start, before = time.perf_counter(), os.times()
             await asyncio.to_thread(subprocess.run, [sys.executable, "-c", "pass"], check=True)
             bare.append(time.perf_counter() - start)
+            after = os.times()
+            bare_cpu.append(after[2] + after[3] - before[2] - before[3])
+    name = "one more SDK daemon ready, against `python -c pass`"
     found, other = statistics.median(ours), statistics.median(bare)
-    return row("one more SDK daemon ready, against `python -c pass`", found * 1e3, other * 1e3, "ms", "<= 1.5")
+    # The bare one by its mean: the kernel counts a child's time in steps of 10 ms.
+    cpu, other_cpu = statistics.median(ours_cpu), statistics.mean(bare_cpu)
+    return [
+        row(name, found * 1e3, other * 1e3, "ms", "<= 1.5"),
+        row(f"{name}, processor time of all", cpu * 1e3, other_cpu * 1e3, "ms"),
+    ]
+
+
+def _ancestors(pid: int) -> list[int]:
+    found = [pid]
+    while found[-1] > 1:
+        found.append(int(Path(f"/proc/{found[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
+    return found[1:]
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds of processor time that a process with one thread has had."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 async def _private() -> Row:
@@ -165,7 +188,7 @@ def run() -> list[Row]:
     """Measure."""
     # The memory first, while nothing is free that could be used again.
     first = [asyncio.run(_memory()), *asyncio.run(_ready())]
-    return [*first, asyncio.run(_one_more()), asyncio.run(_private()), *asyncio.run(_crashes())]
+    return [*first, *asyncio.run(_one_more()), asyncio.run(_private()), *asyncio.run(_crashes())]
 
 
 if __name__ == "__main__":

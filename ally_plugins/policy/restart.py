@@ -16,7 +16,7 @@ __all__ = ["CRASH_LIMIT", "CRASH_WINDOW", "Backoff", "CrashCounter", "LinearBack
 CRASH_LIMIT: Final = 5  # design, section 3: five crashes
 CRASH_WINDOW: Final = 60.0  # in sixty seconds
 
-FIRST_DELAY: Final = 0.02
+FIRST_DELAY: Final = 0.01
 """Seconds: most that run fail once, by an accident, and its gates deny meanwhile. Who cannot start would fail again."""
 SECOND_DELAY: Final = 0.25
 LONGEST_DELAY: Final = 30.0

@@ -10,6 +10,7 @@ import pytest
 
 from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import filesystems, system_keyring
+from ally_plugins.cli.look.process_checks import platform_weaknesses
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.values import Record
@@ -197,3 +198,9 @@ def test_what_the_apps_host_does_not_serve_is_said_everywhere(enabled: Operator)
     assert f"warning: loop-warner: {text}" in enabled.run("list").stdout
     (listed,) = enabled.ask("list")["plugins"]
     assert listed["warnings"] == [text]
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32", "freebsd14"])
+def test_elsewhere_than_on_linux_it_is_said_that_no_plugin_is_forked(platform: str) -> None:
+    assert any("none is forked" in text for text in platform_weaknesses(platform))
+    assert platform_weaknesses("linux") == []

@@ -51,7 +51,7 @@ def test_it_says_quarantine_exactly_when_enough_crashes_lie_within_the_window(li
 
 def test_what_ran_starts_again_soon_and_then_waits_twice_as_long_each_time() -> None:
     backoff = Backoff(lambda: 0.0)
-    assert [backoff.failed(1.0) for _ in range(5)] == [0.02, 0.25, 0.5, 1.0, 2.0]
+    assert [backoff.failed(1.0) for _ in range(5)] == [0.01, 0.25, 0.5, 1.0, 2.0]
 
 
 def test_what_could_not_start_waits_from_the_first_time_on() -> None:
@@ -61,9 +61,9 @@ def test_what_could_not_start_waits_from_the_first_time_on() -> None:
 
 def test_after_a_minute_of_health_or_a_restart_by_hand_it_starts_soon_again() -> None:
     backoff = Backoff(lambda: 0.0)
-    assert [backoff.failed(ran_for) for ran_for in (1.0, 1.0, 60.0, 1.0)] == [0.02, 0.25, 0.02, 0.25]
+    assert [backoff.failed(ran_for) for ran_for in (1.0, 1.0, 60.0, 1.0)] == [0.01, 0.25, 0.01, 0.25]
     backoff.reset()
-    assert backoff.failed(1.0) == 0.02
+    assert backoff.failed(1.0) == 0.01
 
 
 @given(ran_for=st.lists(st.floats(0, 100), max_size=80), random=st.floats(0, 1))
@@ -74,4 +74,4 @@ def test_no_wait_is_longer_than_half_a_minute_nor_cut_by_more_than_a_quarter(
     for seconds in ran_for:
         wait = backoff.failed(seconds)
         assert wait is not None
-        assert 0.015 <= wait <= 30
+        assert 0.0075 <= wait <= 30

@@ -108,10 +108,13 @@ def tried(pid):
     except OSError as error:
         return errno.errorcode[error.errno]
     return 'signalled'
-print(json.dumps([os.getpid(), os.getppid(), os.getuid(), tried({os.getpid()}), tried(-1)]))
+with open(f'/proc/{{os.getpid()}}/stat') as file:
+    own = file.read().split()[0]
+print(json.dumps([os.getpid(), os.getppid(), os.getuid(), tried({os.getpid()}), tried(-1), own]))
 """
     plugin = await start(plugins, tmp_path, code, fork=fork)
-    pid, parent, user, host, everybody = await plugin.value()
+    pid, parent, user, host, everybody, own = await plugin.value()
+    assert own == "2"  # by the number that it knows itself by, it finds itself
     assert (pid, parent, user) == (2, 1, os.getuid())
     assert host == "ESRCH"
     assert everybody in {"ESRCH", "EPERM"}  # of all but itself and its init there is nobody

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import Any
 
 from ally_plugins import Ally, BudgetRefused, RefusedError, tool
@@ -64,10 +63,6 @@ class Works(Plain):
     @tool
     async def crash(self) -> None:
         raise ValueError("a broken thing")
-
-    @tool
-    async def pid(self) -> int:
-        return os.getpid()
 
     @tool
     async def result(self) -> dict[str, Any]:

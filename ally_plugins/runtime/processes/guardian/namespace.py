@@ -2,7 +2,8 @@
 
 Its first process is its init: every orphan there becomes a child of that, and when it ends, however it does, the kernel
 kills all the others at once. What is inside sees no process of the machine, can signal none, and has a number of
-processes that it cannot pass.
+processes that it cannot pass. A namespace of mounts comes with it, for a /proc of its own: programs find processes
+there by the numbers that they have.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ __all__ = ["begin_init", "can_separate", "outer_pid", "reap_all", "separate"]
 
 CLONE_NEWUSER: Final = 0x10000000  # linux/sched.h
 CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNS: Final = 0x00020000
+MS_REC: Final = 0x4000  # linux/mount.h
+MS_SLAVE: Final = 0x80000
+MS_NOSUID_NODEV_NOEXEC: Final = 0xE
 MOST_PROCESSES: Final = 512  # with threads, at one time, as `sandbox.enter` has it; a build has some dozens
 PID_MAX: Final = "/proc/sys/kernel/pid_max"
 OWN_PID_MAX: Final = (6, 14)
@@ -33,13 +38,14 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def can_separate() -> bool:
-    """Return whether `separate` works here; tried in a child, since what fails half way cannot be undone."""
+    """Return whether all of this works here; tried in a child, since what fails half way cannot be undone."""
     child = os.fork()
     if child == 0:
         try:
             separate()
             inside = os.fork()
             if inside == 0:
+                begin_init()
                 os._exit(0)
             os._exit(int(os.waitpid(inside, 0)[1] != 0))
         finally:
@@ -55,9 +61,9 @@ def separate() -> None:
     """
     user, group = os.getuid(), os.getgid()
     with suppress(OSError):
-        _unshare(CLONE_NEWPID)
+        _unshare(CLONE_NEWPID | CLONE_NEWNS)
         return
-    _unshare(CLONE_NEWUSER | CLONE_NEWPID)
+    _unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS)
     prctl(PR_SET_DUMPABLE, 1)  # or its own files below /proc would be root's
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         descriptor = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -69,7 +75,15 @@ def separate() -> None:
 
 
 def _unshare(flags: int) -> None:
-    if _LIBC.unshare(flags) != 0:
+    _check(_LIBC.unshare(flags))
+
+
+def _mount(kind: bytes | None, target: bytes, flags: int) -> None:
+    _check(_LIBC.mount(kind, target, kind, ctypes.c_ulong(flags), None))
+
+
+def _check(result: int) -> None:
+    if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -78,6 +92,9 @@ def begin_init() -> None:
     """Make the first process of a namespace its init. Raises OSError."""
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     name_process("ally-init")
+    # What is mounted outside later is to be seen inside, and nothing the other way round.
+    _mount(None, b"/", MS_REC | MS_SLAVE)
+    _mount(b"proc", b"/proc", MS_NOSUID_NODEV_NOEXEC)
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     if release is not None and tuple(map(int, release.groups())) >= OWN_PID_MAX:
         with suppress(OSError), open(PID_MAX, "wb", 0) as file:  # noqa: PTH123 - a container may have it read-only
