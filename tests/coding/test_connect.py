@@ -114,6 +114,28 @@ def test_disconnecting_puts_the_file_back_to_the_byte(agent: str, before: str | 
     assert json.loads(run_command("disconnect", agent, "--json").stdout)["how"] == "none"
 
 
+def test_the_client_puts_the_file_back_to_the_byte_without_the_package(person: Path) -> None:
+    file, client = file_of(person, "claude"), person / "state" / "hooks" / "hook"
+    file.parent.mkdir()
+    for before in (OLD, None):
+        file.unlink(missing_ok=True)
+        if before is not None:
+            file.write_text(before)
+        run_command("connect", "claude")
+        ours = file.read_text()
+        file.write_text(ours + " ")
+        done = subprocess.run([client, "disconnect", "claude"], capture_output=True, timeout=30, check=False)
+        assert (done.returncode, file.read_text()) == (1, ours + " ")
+        assert f"take the entries out that name {client}" in done.stderr.decode()
+        file.write_text(ours)
+        subprocess.run([client, "disconnect", "claude"], timeout=30, check=True)
+        assert (file.read_text() if file.exists() else None) == before
+        done = subprocess.run([client, "disconnect", "claude"], capture_output=True, timeout=30, check=False)
+        assert done.returncode == 1
+        if before is not None:
+            assert json.loads(run_command("disconnect", "claude", "--json").stdout)["how"] == "none"
+
+
 def test_what_others_have_changed_since_stays_when_ours_goes(person: Path) -> None:
     run_command("connect", "claude")
     file = file_of(person, "claude")

@@ -24,7 +24,7 @@ from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
 from ally_plugins.contract.values.errors import ConfigError
 
 from .client_files import CLIENT, client_file, hook_line
-from .hook_client import CLOSED, PASSES
+from .hook_client import CLOSED, PASSES, RECORD
 from .hook_settings import Entry, merge_hooks, other_hooks, read_settings, take_out_hooks
 
 __all__ = [
@@ -49,8 +49,6 @@ TIMEOUT: Final = 60
 """Seconds that an entry gives our client, which answers within 50. A whole number: Codex drops a file with 60.0."""
 
 _OURS: Final = re.compile(rf"/hooks/{CLIENT}['\"]* ({'|'.join(CLOSED)}) [A-Za-z]+ \|\| ")
-
-_RECORD: Final = "connected.json"
 
 
 @frozen
@@ -220,7 +218,7 @@ def connect(connection: Connection, home: Home, *, missing: str = "closed") -> b
             kept = None if before is None else _without_ours(connection, before.decode())
             known = {"before": kept, "file": str(connection.file)}
         records[connection.name] = {**known, "after": _digest(after)}
-        _write(home.path / _RECORD, json.dumps(records, indent=1).encode(), private=True)
+        _write(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
         connection.file.parent.mkdir(parents=True, exist_ok=True)
         for name, content in (connection.form.own or {}).items():
             _write(connection.folder / name, json.dumps(content).encode())
@@ -244,7 +242,7 @@ def disconnect(connection: Connection, home: Home) -> str:
         if how != "none":
             _put_back(connection, before)
         if known is not None:
-            _write(home.path / _RECORD, json.dumps(records, indent=1).encode(), private=True)
+            _write(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
     return how
 
 
@@ -344,7 +342,7 @@ def _digest(content: bytes | None) -> str:
 
 
 def _records(home: Home) -> dict[str, Any]:
-    file = home.path / _RECORD
+    file = home.path / RECORD
     try:
         found = json.loads(home.read(file, _MAX_FILE * 4) or b"{}")
     except (OSError, ValueError) as error:

@@ -152,13 +152,18 @@ class _NoAnswerError(Exception):
 
 
 def main() -> None:
-    """Answer one hook and end the process: `FILE AGENT EVENT`, with the payload on standard input."""
+    """Answer one hook and end the process: `FILE AGENT EVENT`, with the payload on standard input.
+
+    `FILE disconnect AGENT` takes the hooks out where the package is gone.
+    """
     agent, event = (*sys.argv[1:], "", "")[:2]
 
     def close(reason: str) -> None:
         code, out, err = closed(agent, event, f"ally-plugins: {reason}")
         _end(code, out.encode(), err.encode("utf-8", "replace"))
 
+    if agent == "disconnect":
+        sys.exit(disconnect(" ".join(sys.argv[2:])))
     if len(sys.argv) != 3:  # noqa: PLR2004 - its own name, an agent, an event
         close("expected an agent and an event")
     try:
@@ -323,8 +328,8 @@ def _start(here: str) -> int:
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):
-        why = "it is not installed any more; install it again, or take the hooks out that name"
-        raise _NoAnswerError(f"{why} {sys.argv[0]}") from None
+        why = "it is not installed any more; install it again, or run:"
+        raise _NoAnswerError(f"{why} {sys.argv[0]} disconnect {sys.argv[1]}") from None
     kept = {name.encode(): value for name in _KEPT if (value := posix.environ.get(name.encode())) is not None}
     child = posix.fork()
     if child:
@@ -338,6 +343,54 @@ def _start(here: str) -> int:
         posix.execve(command[0], command, kept)
     finally:
         _exit(3)  # never back into the hook, of which this is a copy
+
+
+# --- without the package ---
+
+RECORD = "connected.json"
+"""In the home: what stood in an agent's settings before us (`before`, null for no file), and the digest of ours."""
+
+
+def disconnect(name: str) -> str | None:
+    """Put an agent's settings back to what they were, to the byte; return why that cannot be done, None when it was.
+
+    What somebody has changed since is left alone, and who runs it is told what to take out.
+    """
+    import hashlib
+    import json
+    import os
+
+    home = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))  # noqa: PTH100, PTH120 - pathlib is slow to import
+    path = os.path.join(home, RECORD)  # noqa: PTH118 - as above
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
+            records = json.load(file)
+        known = records.pop(name, None)
+        if known is None:
+            return f"{name!r} is not connected; expected one of: {', '.join(records) or 'none is'}"
+        with open(known["file"], "rb") as file:  # noqa: PTH123
+            now = file.read()
+        if hashlib.sha256(now).hexdigest() != known["after"]:
+            return f"{known['file']} was changed since; take the entries out that name {sys.argv[0]}"
+        if known["before"] is None:
+            os.unlink(known["file"])  # noqa: PTH108
+        else:
+            _replace(known["file"], known["before"].encode())
+        _replace(path, json.dumps(records, indent=1).encode())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"the hooks of {name} cannot be taken out: {type(error).__name__}: {error}"
+    return None
+
+
+def _replace(path: str, content: bytes) -> None:
+    import os
+
+    target = os.path.realpath(path)  # a link stays one
+    temporary = f"{target}.{os.getpid()}.tmp"
+    mode = os.stat(target).st_mode & 0o777  # noqa: PTH116 - as above
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:  # noqa: PTH123
+        file.write(content)
+    os.replace(temporary, target)  # noqa: PTH105
 
 
 if __name__ == "__main__":
