@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -136,6 +138,32 @@ def test_a_process_outside_of_every_guardian_is_nobodys() -> None:
     assert chain_to_guardian(os.getpid()) == ()
     assert chain_to_guardian(1) == ()
     assert not is_plugins_own()
+
+
+def test_where_the_kernel_has_no_pidfds_there_is_no_guardian_and_commands_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, "function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert chain_to_guardian_of_peer(ours) == ()
+    assert not is_plugins_own()
+    assert not is_guardian_possible()
+
+
+def test_where_no_descriptor_is_free_a_peer_is_taken_for_a_plugins() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            found = chain_to_guardian_of_peer(ours)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found is None
 
 
 def test_of_a_process_that_has_ended_nobody_can_say_whose_it_was() -> None:

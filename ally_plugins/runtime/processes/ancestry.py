@@ -6,6 +6,7 @@ the help of another program of the user (a service manager, a terminal); one in 
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from .guardian.process_tree import MARKER
 
-__all__ = ["chain_to_guardian", "chain_to_guardian_of_peer", "is_plugins_own"]
+__all__ = ["chain_to_guardian", "chain_to_guardian_of_peer", "has_guardians", "is_plugins_own"]
 
 _PARENT: Final = 1  # field 4 of /proc/PID/stat, counted from the state, which follows the name
 _STARTED: Final = 19  # field 22
@@ -28,12 +29,28 @@ _TRIES: Final = 20
 _HIGHEST: Final = 4096
 """Processes above one another; a walk that finds more goes round in a circle of recycled numbers."""
 
+_LACKING: Final = (errno.ENOSYS, errno.EPERM)
+"""How a kernel, or a container's filter, says that it has no such call."""
+
 _SO_PEERPIDFD: Final = 77  # asm-generic/socket.h, Linux 6.5; the socket module has no name for it
 
 
 Chain = tuple[int, ...] | None
 """The processes from one of them up to the guardian that it lies below: empty where it lies below none, None where it
 has ended or the system does not tell, which is to be taken for a plugin's."""
+
+
+def has_guardians() -> bool:
+    """Return whether this kernel has what a guardian needs: Linux 5.3 with pidfds, and /proc."""
+    if sys.platform != "linux":
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        # Any other one passes: where no descriptor is free just now, there may be guardians all the same.
+        if error.errno in _LACKING:
+            return False
+    return os.path.exists("/proc/self/stat")  # noqa: PTH110
 
 
 def is_plugins_own() -> bool:
@@ -43,8 +60,8 @@ def is_plugins_own() -> bool:
 
 
 def chain_to_guardian(pid: int) -> Chain:
-    """Return what lies between a process and its guardian; see `Chain`. Empty on systems without guardians."""
-    if sys.platform != "linux":
+    """Return what lies between a process and its guardian; see `Chain`. Empty where there can be no guardian."""
+    if not has_guardians():
         return ()
     for _ in range(_TRIES):
         found = _look_above(pid)
@@ -55,7 +72,7 @@ def chain_to_guardian(pid: int) -> Chain:
 
 def chain_to_guardian_of_peer(connection: Any) -> Chain:
     """Return the same of the process at the other end of a connected Unix socket."""
-    if sys.platform != "linux":
+    if not has_guardians():
         return ()
     try:
         pid = _peer_pid(connection)

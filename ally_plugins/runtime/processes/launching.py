@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
 from ally_plugins.contract.process_spec import running_python
+
+from .ancestry import has_guardians
 
 if TYPE_CHECKING:
     from .launcher import Launcher
@@ -16,13 +17,7 @@ __all__ = ["is_guardian_possible", "make_launcher"]
 
 def is_guardian_possible() -> bool:
     """Return whether there is what a guardian needs: Linux 5.3 with pidfds, /proc, and a Python that can be started."""
-    if sys.platform != "linux" or not running_python():
-        return False
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except OSError:
-        return False
-    return os.path.exists("/proc/self/stat")  # noqa: PTH110
+    return bool(running_python()) and has_guardians()
 
 
 def make_launcher(kind: Literal["auto", "guardian", "direct"] = "auto") -> Launcher:
