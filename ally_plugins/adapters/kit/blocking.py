@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
 from ally_plugins.contract.blocking import blocking, passed_on
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
@@ -24,9 +24,8 @@ from .work import AgentWork
 
 if TYPE_CHECKING:
     from ally_plugins.host.blocking import BlockingHost
-    from ally_plugins.host.sessions.open_calls import Check
 
-    from .tool_calls import Answered, UnshownCall
+    from .tool_calls import CallOptions, UnshownCall
 
 __all__ = ["BlockingKit", "BlockingWork", "run_around", "run_blocking"]
 
@@ -204,16 +203,11 @@ class BlockingWork:
         self,
         call: ToolCall | UnshownCall,
         *,
-        check: Check | None = None,
-        sensitivity: str | None = None,
-        is_approved: bool = False,
-        is_resumed: bool = False,
-        answered: Answered | None = None,
         runs_here: bool = False,
+        **how: Unpack[CallOptions],
     ) -> ToolCall | ToolResult:
         """Return the call that may run now, or the refusal for the model, as `AgentWork.begin_call` does."""
-        how: Any = {"is_approved": is_approved, "is_resumed": is_resumed, "answered": answered}
-        begun = self._begin_call(call, check=check, sensitivity=sensitivity, **how)
+        begun = self._begin_call(call, **how)
         if runs_here and isinstance(begun, ToolCall) and (opened := self.work.open_calls.find(begun)) is not None:
             enter_call(self.work, opened)  # in the context of this thread, and not in that of the call above
         return begun
@@ -222,16 +216,10 @@ class BlockingWork:
         self,
         call: ToolCall | UnshownCall,
         run: Callable[[ToolCall], ToolResult],
-        *,
-        check: Check | None = None,
-        sensitivity: str | None = None,
-        is_approved: bool = False,
-        is_resumed: bool = False,
+        **how: Unpack[CallOptions],
     ) -> ToolResult:
         """Carry out one tool call, as `AgentWork.run_tool_call` does; `run` runs in this thread."""
-        begun = self.begin_call(
-            call, check=check, sensitivity=sensitivity, is_approved=is_approved, is_resumed=is_resumed
-        )
+        begun = self.begin_call(call, **how)
         if isinstance(begun, ToolResult):
             return begun
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
 from attrs import define, field, frozen
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.host.sessions.open_calls import Check, Runner
 
-__all__ = ["Answered", "CallDeferred", "ToolCallRun", "UnshownCall"]
+__all__ = ["Answered", "CallDeferred", "CallOptions", "ToolCallRun", "UnshownCall"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -51,6 +51,16 @@ Raises ArgumentsError for a yes that was given to other arguments."""
 
 Sensitivity: TypeAlias = "str | Callable[[ToolCall], Awaitable[str | None]] | None"
 """How sensitive a call is, beside what the host author says of its tool, or what tells it of the final arguments."""
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be said of a call that is about to begin, by name; `ToolCallRun.begin_call` says what each is."""
+
+    check: Check | None
+    sensitivity: Sensitivity
+    is_approved: bool
+    is_resumed: bool
+    answered: Answered | None
 
 
 @frozen
@@ -100,11 +110,7 @@ class ToolCallRun(AgentRun):
         self,
         call: ToolCall | UnshownCall,
         run: Runner,
-        *,
-        check: Check | None = None,
-        sensitivity: str | None = None,
-        is_approved: bool = False,
-        is_resumed: bool = False,
+        **how: Unpack[CallOptions],
     ) -> ToolResult:
         """Carry out one tool call, and return what the model is to see: the halves around `run`; see `begin_call`.
 
@@ -112,19 +118,15 @@ class ToolCallRun(AgentRun):
         step (it has a question of its own): so does this, and the call stays open. Cancelling cancels `run`, and ends
         the call as interrupted. Raises CallDeferred as `begin_call` does.
         """
-        begun = await self.admitted(call, check, sensitivity, is_approved=is_approved, is_resumed=is_resumed)
+        begun = await self.admitted(call, **how)
         return begun if isinstance(begun, ToolResult) else await self.carry_out(begun, run)
 
     async def begin_call(
         self,
         call: ToolCall | UnshownCall,
         *,
-        check: Check | None = None,
-        sensitivity: str | None = None,
-        is_approved: bool = False,
-        is_resumed: bool = False,
-        answered: Answered | None = None,
         runs_here: bool = False,
+        **how: Unpack[CallOptions],
     ) -> ToolCall | ToolResult:
         """Return the call that may run now, or the refusal for the model: run what is returned and nothing else.
 
@@ -142,8 +144,7 @@ class ToolCallRun(AgentRun):
         Raises CallDeferred for a question that is to wait (`can_defer`), HostError for a call whose id is open.
         Cancelling ends the call as interrupted, and it must not run.
         """
-        how: Any = {"is_approved": is_approved, "is_resumed": is_resumed, "answered": answered}
-        begun = await self.admitted(call, check, sensitivity, **how)
+        begun = await self.admitted(call, **how)
         if isinstance(begun, ToolResult):
             # Kept, since some frameworks report a result for it all the same: the model is to see this one.
             self.open_calls.refuse(call.call_id or call.tool_name, begun)
