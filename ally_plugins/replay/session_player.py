@@ -363,6 +363,9 @@ class SessionPlayer:
         self._ungated = None
         if self._has_participants("ally_gate_tool_call", played.call.tool_name):
             await self.session.gate_tool_call(played.call)
+            # A decision waits for the disk: how far plugins get meanwhile, and with which recorded time, would differ
+            # from replay to replay.
+            await self.settle()
 
     async def _todos_changed(self, step: TodosChanged) -> None:
         played = self._calls.get(step.call_id or "")
@@ -390,6 +393,7 @@ class SessionPlayer:
         self.session.emit(request)
         if self._has_participants("ally_gate_permission", step.tool_name):
             await self.session.gate_permission(request)
+            await self.settle()  # as behind the gates of a call
 
     async def _tool_returned(self, step: ToolReturned) -> None:
         played = self._calls.pop(step.call_id, None)
