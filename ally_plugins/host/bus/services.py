@@ -19,7 +19,7 @@ from ally_plugins.contract.values.errors import (
     SessionError,
     ValidationRefused,
 )
-from ally_plugins.contract.values.events import ContextThreshold
+from ally_plugins.contract.values.events import ContextThreshold, Event
 from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.host.own_loop import OwnLoop
 from ally_plugins.host.sessions.activations import SessionActivations
@@ -209,10 +209,10 @@ class HostServices:
             if plugin.thresholds and plugin.is_running and plugin.grants.receives(ContextThreshold.TYPE):
                 yield plugin.name, plugin.thresholds
 
-    def wake(self, session: Session) -> None:
+    def wake(self, session: Session, kind: type[Event]) -> None:
         """Carry what a session has emitted to lanes and journal, in the loop's next turn; from any thread."""
         if self.fan_out is not None:
-            self.fan_out.wake(session)
+            self.fan_out.wake(session, kind)
 
     async def settle(self, session_id: str) -> None:
         """Wait until the processes that start for a session run, or their first try has failed: 15 seconds at most.

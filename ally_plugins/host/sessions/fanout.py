@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.contract.values.events import Event, UserMessage
 from ally_plugins.journal.values import DECISION
 
 if TYPE_CHECKING:
@@ -65,24 +66,38 @@ class FanOut:
         self._thread: Final = threading.get_ident()
         self._unwritten: dict[Session, None] = {}
         self._unheard: dict[Session, None] = {}
-        """What has emitted, of the unwritten, since there was no lane to wake."""
+        """What has emitted events that no lane had to be woken for, since the timer last struck."""
+        self._wanted: frozenset[type[Event]] | None = None
+        """What hooks of open lanes take, for until the timer strikes next; a lane that opens meanwhile looks then."""
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def wake(self, session: Session) -> None:
-        """Carry what a session has emitted, in the loop's next turn; may be called from any thread."""
+    def wake(self, session: Session, kind: type[Event] | None = None) -> None:
+        """Carry what a session has emitted, in the loop's next turn; may be called from any thread.
+
+        An event of a `kind` that no hook takes waits for the timer: the journal wants it then, and nobody before.
+        """
         try:
             if threading.get_ident() == self._thread:
                 self._unwritten[session] = None  # a durable record may be written before the next turn
-                if self._timer is not None and not (self._lanes() or self._is_read()):
-                    self._unheard[session] = None  # the timer writes what it emits until then, and nobody else wants it
+                if self._timer is not None and kind is not None and not self._is_wanted(session, kind):
+                    self._unheard[session] = None
+                    session.unheard.add(kind)
                     return
+                session.is_wake_pending = True
                 # `call_soon_threadsafe` would wake the loop by a byte on a socket, and it is awake: it runs this.
                 self._loop.call_soon(self._carry, session)
             else:
+                session.is_wake_pending = True
                 self._loop.call_soon_threadsafe(self._carry, session)
         except RuntimeError:  # the loop is closed, and the host with it
             _log.debug("session %r was emitted to after its loop was closed", session.id)
+
+    def _is_wanted(self, session: Session, kind: type[Event]) -> bool:
+        if self._wanted is None:
+            # What the person says ends the chains of plugins, in every lane.
+            self._wanted = frozenset((UserMessage,)).union(*[lane.observers.types for lane in self._lanes()])
+        return kind in self._wanted or session.is_crowded or self._is_read()
 
     def _carry(self, session: Session) -> None:
         if self._is_closed:
@@ -91,8 +106,10 @@ class FanOut:
         self._unwritten[session] = None
         if session.unwritten >= WRITE_AT or self._is_read():
             self.write()
-        elif self._timer is None:
-            self._timer = self._loop.call_later(WRITE_AFTER, self._write, _nobody)
+        self._arm()
+        self._notify_lanes(session)
+
+    def _notify_lanes(self, session: Session) -> None:
         is_work = False
         for lane in self._lanes():
             try:
@@ -101,6 +118,20 @@ class FanOut:
                 _log.exception("the lane of %r failed on events of session %r", lane.plugin, session.id)
         if is_work:
             self._on_work()
+
+    def _arm(self) -> None:
+        # It is not cancelled when a record brings the events to the journal before: one that strikes in vain costs less
+        # than another one for each decision.
+        if self._timer is None:
+            self._timer = self._loop.call_later(WRITE_AFTER, self._strike)
+
+    def _strike(self) -> None:
+        self._timer = self._wanted = None
+        self._write(_nobody)
+        unheard, self._unheard = self._unheard, {}
+        for session in unheard:  # so that no lane lags behind, and the ring can let go of them
+            session.clear_pending_wake()
+            self._notify_lanes(session)
 
     def write(self) -> None:
         """Hand the journal what was emitted so far; on another thread than the loop's it does nothing."""
@@ -122,9 +153,6 @@ class FanOut:
         """Hand over what was emitted, of some sessions the calls that are being decided on, too."""
         if threading.get_ident() != self._thread:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._unwritten:
             sessions, self._unwritten = self._unwritten, {}
             for session in sessions:
@@ -135,22 +163,15 @@ class FanOut:
                 except Exception:  # noqa: BLE001 - a bug of ours; the caller only wants its own record written
                     _log.exception("events of session %r could not be written down", session.id)
             self._on_written()
-        if self._unheard:
-            self._wake_for_unheard()
         if self._unwritten:
-            self._timer = self._loop.call_later(WRITE_AFTER, self._write, _nobody)
-
-    def _wake_for_unheard(self) -> None:
-        """Wake the lanes that have opened since there was none."""
-        sessions, self._unheard = self._unheard, {}
-        if self._lanes():
-            for session in sessions:
-                self._loop.call_soon(self._carry, session)
+            self._arm()
 
     def close(self) -> None:
         """Hand over the last events, and carry no more: the journal is closed next."""
         self.write()
         self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
 
     def forget(self, session: Session) -> None:
         """Hand over the last events of a session that is closed."""

@@ -116,8 +116,8 @@ class SessionServices(Protocol):
         """The loop that the host runs on, while it does."""
         ...
 
-    def wake(self, session: Session) -> None:
-        """Carry what the session has emitted to lanes and journal, in the loop's next turn; from any thread."""
+    def wake(self, session: Session, kind: type[Event]) -> None:
+        """Carry what the session has emitted to lanes and journal; from any thread. `kind` is the last one's class."""
 
     def lanes(self) -> Sequence[AnyLane]:
         """Return the lanes that are open."""
@@ -226,7 +226,10 @@ class Session:
         self._lock = self.ring.lock
         self._now_ms = host.clock.time_ms
         self._stream = host.stream
-        self._is_wake_pending = False
+        self.is_wake_pending = False
+        """Whether the fan-out is about to carry what was emitted; it sets this, and `unheard`."""
+        self.unheard: set[type[Event]] = set()
+        """Classes of events that it need not be woken for, until it has next looked here."""
         self._has_ended = False
         self._deliveries = Deliveries(
             session_id,
@@ -348,9 +351,8 @@ class Session:
             self._host.receive_person_message(self.id, event.content, seq)  # type: ignore[attr-defined]
         self._stream.notify_listeners(event)
         # Without the lock: the fan-out clears the mark before it reads, so the worst is to wake it for nothing.
-        if not self._is_wake_pending:
-            self._is_wake_pending = True
-            self._host.wake(self)
+        if not self.is_wake_pending and (kind not in self.unheard or self.is_crowded):
+            self._host.wake(self, kind)
         if kind in _NOTED_LAST:
             self._note_last(event)
 
@@ -434,7 +436,13 @@ class Session:
 
     def clear_pending_wake(self) -> None:
         """Let the next event wake the fan-out again: it is about to carry those emitted so far."""
-        self._is_wake_pending = False
+        self.is_wake_pending = False
+        self.unheard.clear()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many events wait that lanes have to look before the oldest are let go."""
+        return len(self.ring.items) > self.ring.capacity // 2
 
     @property
     def unwritten(self) -> int:

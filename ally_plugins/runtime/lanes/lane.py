@@ -100,7 +100,11 @@ class Lane:
     def position(self, session_id: str) -> int | None:
         """Return the number of the last event of a session that was delivered, None when it is not attached."""
         cursor = self._cursors.get(session_id)
-        return None if cursor is None else cursor.position
+        if cursor is None:
+            return None
+        if not self._runner.is_busy:
+            self._passes_over(cursor)  # it is not woken for what no hook takes
+        return cursor.position
 
     def has_handled(self, session_id: str, number: int) -> bool:
         """Return whether the plugin has handled every event of a session up to this number."""

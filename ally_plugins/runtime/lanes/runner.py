@@ -235,9 +235,9 @@ class Runner:
             self._is_in_thread = False
 
     def begin(self, request: HookRequest) -> bool:
-        """Call the asynchronous hook of a request at once, while the task is asleep, and settle it if it has a result.
+        """Call the asynchronous hook of a request at once, while the task is asleep, and settle it if it has ended.
 
-        Returns whether nothing is left to do; if not, `serve` goes on where the hook waits, or takes what it raised.
+        Returns whether nothing is left to do; if not, `serve` goes on where the hook waits.
         """
         task = self._task
         assert task is not None  # noqa: S101 - it is asleep
@@ -262,6 +262,9 @@ class Runner:
             left = Begun(work, work.send(None))
         except StopIteration as end:
             request.settle(end.value)
+            return
+        except Exception as error:  # noqa: BLE001 - its own, whatever it is
+            request.settle(error=error)
             return
         except BaseException as error:  # noqa: BLE001 - `serve` sorts it, as what is raised later
             left = Begun(None, error=error)
