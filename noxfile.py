@@ -303,3 +303,11 @@ def bench(session: nox.Session) -> None:
     """Measure what the project promises (benchmarks/run.py); arguments after `--` go to it."""
     session.install(*_wheels(), *_group("bench"))
     session.run("python", "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(requires=["wheels"], default=False)
+@nox.parametrize("name", [nox.param(key, id=key) for key in ("google-adk", "langchain", "openai-agents", "strands")])
+def bench_adapters(session: nox.Session, name: str) -> None:
+    """Measure what an adapter adds to a tool call, with its framework, each in an environment of its own."""
+    session.install(*_wheels(), *PYPROJECT["project"]["optional-dependencies"][name], *_group("bench"))
+    session.run("python", "benchmarks/run.py", "frameworks", *session.posargs)

@@ -116,6 +116,9 @@ class ProcessLane:
         if not self._runner.is_open:
             request.settle(error=_stopped())
             return
+        is_next = not self.backlog and self._runner.is_asleep
+        if is_next and request.is_async and request.function is not None and self._runner.begin(request):
+            return
         if deadline is not None:
             self._runner.expect(request, deadline)
         self.backlog.add_request(request, is_first=is_first)

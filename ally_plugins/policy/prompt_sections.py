@@ -18,7 +18,8 @@ from .validation import MAX_TEXT_BYTES, check_name, find_text_problem
 __all__ = ["MAX_ADDED", "check_sections", "refuse_doubles"]
 
 MAX_ADDED: Final = 64
-"""Sections, or messages, that one transform may add to one request: prompts have a dozen; a loop that adds is a bug."""
+"""Sections, or messages, that one transform may add to one request: prompts have a dozen; a loop that adds is a bug. As
+messages these would be two minutes of its budget (30 a minute)."""
 
 
 def refuse_doubles(sections: Iterable[PromptSection]) -> None:

@@ -12,7 +12,9 @@ LEVELS: Final = (50.0, 75.0, 90.0)
 """Percent of the context window (design.md, section 4)."""
 
 HYSTERESIS: Final = 5.0
-"""How far, in percentage points, usage must fall below a level before passing it counts again."""
+"""How far, in percentage points, usage must fall below a level before passing it counts again: a third of the least
+distance of two levels. In the recorded sessions usage falls by compaction alone; what wavers is a count that is
+estimated for one request and reported for the next."""
 
 
 @define
