@@ -41,7 +41,7 @@ REPORT_WAIT: Final = 1.0
 
 SWEEP_PAUSE: Final = 0.02
 SWEEPS: Final = 100
-"""Looks for what a killed guardian left, two seconds in all. On a busy machine two hundred processes that sleep were gone
+"""Looks for what a killed guardian left, two seconds in all. On a busy machine two hundred sleeping processes were gone
 after one look, and a chain of which each forks the next after 2 to 13; what forks faster than it is killed wins."""
 
 LEFT_TO_KEEPERS: Final = 50
