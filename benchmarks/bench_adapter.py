@@ -300,8 +300,8 @@ async def _gated(folder: Path) -> list[Row]:
 async def _daemon(folder: Path) -> list[Row]:
     """Measure a gate in a daemon in a run, the same gate asked alone, and a round trip without a decision to keep.
 
-    Asked alone one call follows the other. Between runs of the framework the same question finds the caches as a call of a
-    run finds them, and everybody asleep.
+    Asked alone one call follows the other. Between runs of the framework the same question finds the caches as a call
+    of a run finds them, and everybody asleep.
     """
     call = ToolCall("work", {"text": "a"}, "c1")
     judge, grants = {"d": sdk("Judge")}, {"d": ["gate:tool_call"]}
