@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,13 +36,15 @@ from pathlib import Path
 
 from ally_plugins import Deny, hookimpl, tool
 
+ME = os.urandom(4).hex()  # in a namespace of its own, each has the same process id
+
 class Plugin:
     def __init__(self, ally):
         self.ally = ally
 
     @hookimpl
     async def ally_gate_tool_call(self, call):
-        return Deny(f"{os.getpid()}")
+        return Deny(ME)
 
     @tool
     async def peek(self, path: str) -> str:
@@ -65,6 +67,11 @@ def reader(site: Operated, monkeypatch: pytest.MonkeyPatch) -> Operated:
     return site
 
 
+def pids_of(host: Any) -> dict[str, int]:
+    """Return the plugin's processes as the host knows them, by project."""
+    return {each["project"]: each["pid"] for each in host.plugins[NAME].supervisor.describe()["projects"]}
+
+
 async def command(site: Operated, *words: str) -> str:
     """Run a command while the host goes on, and return what it has shown."""
     done = await asyncio.to_thread(run_command, *words, "--home", str(site.home.path), "--app", "test")
@@ -83,12 +90,14 @@ def test_commands_show_a_process_for_each_project_and_its_sessions(reader: Opera
                 host.session("s2", project=one),
                 host.session("s3", project=two),
             ]
-            pids = [(await session.gate_tool_call(CALL)).reason.split()[-1] for session in sessions]
-            assert pids[0] == pids[1] != pids[2]
+            names = [(await session.gate_tool_call(CALL)).reason.split()[-1] for session in sessions]
+            assert names[0] == names[1] != names[2]
+            pids = pids_of(host)
+            assert "sandbox, in a process for each project" in await command(reader, "info", NAME)
             for words in (("hosts",), ("list",), ("info", NAME)):
                 shown = await command(reader, *words)
-                assert f"in {one}: running, process {pids[0]}, 2 sessions" in shown
-                assert f"in {two}: running, process {pids[2]}, 1 session\n" in shown
+                assert f"in {one}: running, process {pids[str(one)]}, 2 sessions" in shown
+                assert f"in {two}: running, process {pids[str(two)]}, 1 session\n" in shown
             [host_shown] = hosts_of(reader.home)
             answer = await asyncio.to_thread(call, host_shown, "status", {}, 30)
             assert answer.result is not None
@@ -96,7 +105,8 @@ def test_commands_show_a_process_for_each_project_and_its_sessions(reader: Opera
             assert {each["project"]: each["sessions"] for each in plugin["projects"]} == {str(one): 2, str(two): 1}
             assert (await command(reader, "restart", NAME)).endswith("and is running\n")
             again = (await sessions[0].gate_tool_call(CALL)).reason.split()[-1]
-            assert again not in pids
+            assert again not in names
+            assert not any(map(is_there, pids.values()))
 
     go(main())
 
@@ -114,27 +124,28 @@ def test_a_grant_that_changes_the_sandbox_makes_a_new_one_at_once(reader: Operat
                 found = await host.call_tool("peek", {"path": f"{one}/file"}, session_id="s1")
                 return str(found.output)
 
-            async def pid() -> int:
+            async def name() -> str:
                 ruling = await session.gate_tool_call(CALL)
                 assert ruling.is_denied
-                return int(ruling.reason.split()[-1])
+                return str(ruling.reason.split()[-1])
 
-            first = await pid()
+            first = await name()
+            old = pids_of(host)
             assert await peek() == "one"
             # The last grant of the project: from here on it has one process, for all sessions.
             await command(reader, "revoke", NAME, "files:read:project")
             await until(lambda: host.plugins[NAME].state == "running")
-            assert not is_there(first), "what was revoked may not go on in an old sandbox"
+            assert not any(map(is_there, old.values())), "what was revoked may not go on in an old sandbox"
             assert await peek() == "PermissionError"
-            second = await pid()
+            second = await name()
             await command(reader, "grant", NAME, "files:read:project")
             await until(lambda: host.plugins[NAME].state == "running")
-            assert (await pid()) not in {first, second}
+            assert (await name()) not in {first, second}
             assert await peek() == "one"
             # Another permission needs no other sandbox.
-            third = await pid()
+            third = await name()
             await command(reader, "revoke", NAME, "tools")
-            assert await pid() == third
+            assert await name() == third
 
     go(main())
 

@@ -31,6 +31,7 @@ GRANTS = ("files:read:project", "gate:tool_call", "tools", "events:TOOL_CALL_END
 
 BODY = """
 PROJECT = os.environ.get("ALLY_PROJECT")
+ME = os.urandom(4).hex()  # in a namespace of its own, each has the same process id
 
 def content(path):
     try:
@@ -40,14 +41,14 @@ def content(path):
 
 def gate(params):
     note(["gate", PROJECT, params["session_id"]])
-    return {"verdict": "deny", "reason": f"{PROJECT} {os.getpid()}"}
+    return {"verdict": "deny", "reason": f"{PROJECT} {ME}"}
 
 def call_tool(params):
     path = params["arguments"].get("path") or f"{PROJECT}/file"
     return {"success": True, "output": content(path)}
 
 def look():
-    note(["ready", PROJECT, os.getpid()])
+    note(["ready", PROJECT, ME])
 
 SCHEMA = {"type": "object", "properties": {"path": {"type": "string"}}}
 HELLO = {"hooks": ["ally_gate_tool_call"], "tools": [{"name": "peek", "description": "Peek.", "schema": SCHEMA}]}
@@ -85,9 +86,16 @@ def roots(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "one", tmp_path / "two"
 
 
-def processes(folder: Path) -> dict[str | None, int]:
-    """Return the process that has become ready last, by project."""
+def processes(folder: Path) -> dict[str | None, str]:
+    """Return the process that has become ready last, by project, as it calls itself."""
     return {note[1]: note[2] for note in notes_in(folder) if note[0] == "ready"}
+
+
+def pids_of(host: Host) -> list[int]:
+    """Return the processes of the plugin as the host knows them."""
+    supervisor = host.plugins[NAME].supervisor
+    assert supervisor is not None
+    return [each["pid"] for each in supervisor.describe()["projects"]]
 
 
 def is_there(pid: int) -> bool:
@@ -112,7 +120,7 @@ def test_gates_tools_and_events_of_a_session_go_to_the_process_of_its_project(
             for root, session in sessions.items():
                 ruling = await session.gate_tool_call(CALL)
                 assert [vote.plugin for vote in ruling.votes] == [NAME]
-                assert ruling.reason.split()[-2:] == [str(root), str(processes(folder)[str(root)])], ruling
+                assert ruling.reason.split()[-2:] == [str(root), processes(folder)[str(root)]], ruling
                 other = two if root == one else one
                 peek = partial(host.call_tool, "peek", session_id=session.id)
                 assert (await peek()).output == root.name
@@ -252,13 +260,14 @@ def test_the_process_of_a_project_ends_when_its_last_session_has_closed_and_come
             one, other = host.session("s1", project=roots[0]), host.session("s2", project=roots[0])
             assert (await one.gate_tool_call(CALL)).is_denied
             first = processes(folder)[str(roots[0])]
+            pids = pids_of(host)
             await one.close()
-            assert (await other.gate_tool_call(CALL)).reason.split()[-1] == str(first)
+            assert (await other.gate_tool_call(CALL)).reason.split()[-1] == first
             await other.close()
-            await until(lambda: not is_there(first))
+            await until(lambda: not any(map(is_there, pids)))
             again = host.session("s3", project=roots[0])
             ruling = await again.gate_tool_call(CALL)
-            assert ruling.reason.split()[-1] != str(first)
+            assert ruling.reason.split()[-1] != first
             assert (await host.call_tool("peek", session_id="s3")).output == "one"
 
     go(main())
@@ -277,8 +286,8 @@ def test_what_crashes_in_every_project_is_one_plugin_that_goes_into_quarantine(
             assert plugin.reason.startswith("5 crashes in 60 s")
             assert (await sessions[1].gate_tool_call(CALL)).votes[0].cause == "quarantined"
             assert list(host.tools) == []
-            started = [note[2] for note in notes_in(folder)]
-            await until(lambda: not any(map(is_there, started)))
+            supervisor = plugin.supervisor
+            await until(lambda: supervisor is not None and supervisor.process is None)
 
     go(main())
 

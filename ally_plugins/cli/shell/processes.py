@@ -91,8 +91,12 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
 
     `grants` are those that it would get, by default those that it has.
     """
+    from attrs import evolve
+
     daemon = record.daemon
-    rows: list[tuple[str, str]] = [("runs", record.placement)]
+    granted = record if grants is None else evolve(record, granted=grants)
+    by_project = ", in a process for each project" if granted.runs_by_project else ""
+    rows: list[tuple[str, str]] = [("runs", f"{record.placement}{by_project}")]
     if daemon is not None:
         rows += [
             ("command", _command(daemon.command)),
