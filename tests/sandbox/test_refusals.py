@@ -18,6 +18,7 @@ from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.process_spec import Timing
 from ally_plugins.host.daemons import boxes
 from ally_plugins.runtime.lanes.plugin import RunState
+from ally_plugins.runtime.sandbox.readable import programs
 from ally_plugins.runtime.sandbox.support import Support
 from tests.kit.hosts import make_record
 from tests.kit.sandboxes import needs_sandbox
@@ -208,3 +209,44 @@ async def test_the_programs_of_a_folder_for_code_ally_run_inside(tmp_path: Path,
             assert "Permission denied: '/etc/passwd'" in str(
                 (await host.call_tool("show", {"path": "/etc/passwd"})).error
             )
+
+
+async def test_what_a_plugin_says_of_its_own_programs_opens_nothing(tmp_path: Path) -> None:
+    home = Home("test", path=tmp_path / "home")
+    home.prepare()
+    folder, private = home.plugins_dir / "it", tmp_path / "private"
+    for each in (folder, private):
+        each.mkdir(parents=True)
+    (private / "key").write_text("private")
+    (private / "key").chmod(0o600)
+    script = f"#!/usr/bin/env -S -u {private}/key /bin/sh\ncat {private}/key\n"
+    shown = "import sys\nprint([open(each).read() for each in sys.argv[1:]])\n"
+    tools = [
+        {"name": "argument", "command": sys.executable, "args": ["tool.py", f"{private}/key"]},
+        {"name": "line", "command": "./tool", "args": []},
+    ]
+    described = [{**tool, "description": "shows", "schema": {"type": "object", "properties": {}}} for tool in tools]
+    manifest = {"name": "it", "version": "1.0.0", "description": "shows", "tools": described}
+    for name, text in {"tool.py": shown, "tool": script, "plugin.json": json.dumps(manifest)}.items():
+        (folder / name).write_text(text)
+    (folder / "tool").chmod(0o700)
+    registry = Registry(home)
+    registry.enable(registry.plan("it"))
+    registry.place("it", "sandbox")
+
+    async with Host("test", home=home) as host:
+        for tool in ("argument", "line"):
+            result = await host.call_tool(tool, {})
+            assert (result.success, "private\\n" in str(result)) == (False, False), tool
+            assert "ermission denied" in str(result.error), tool
+
+
+def test_a_script_names_no_file_that_nobody_executes(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("key")
+    (tmp_path / "script").write_text(f"#!/usr/bin/env -S -u {tmp_path}/key /bin/sh\n")
+    (tmp_path / "script").chmod(0o700)
+
+    found = programs(f"{tmp_path}/script", "/", "/usr/bin:/bin")
+
+    assert f"{tmp_path}/script" in found.files
+    assert f"{tmp_path}/key" not in found.files

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import ally_plugins
+from ally_plugins.contract.granted_paths import is_within
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, CannotExecute
 from ally_plugins.policy.granted_files import names_project
@@ -47,6 +48,7 @@ _XDG: Final = {
     "XDG_STATE_HOME": ".local/state",
 }
 _TEMPORARY: Final = ("TMPDIR", "TMP", "TEMP")
+_SEARCHED: Final = ("PYTHONPATH", "NODE_PATH")
 _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
@@ -127,15 +129,23 @@ def _parts(found: Sequence[Program]) -> Iterator[str]:
 
 
 def _code(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str]) -> Iterator[str]:
-    """Yield where the plugin's own code lies, and what that imports."""
+    """Yield where the plugin's own code lies, and what that imports.
+
+    What a plugin that was found says of itself is not believed: its folder, and its arguments, could be anything.
+    """
     found = remote.record.found
-    if found is not None and found.root:
+    paths = [entry for name in _SEARCHED for entry in env.get(name, "").split(os.pathsep) if _is_absolute(entry)]
+    if found is None or not found.root:  # by code of the host's author, or of a source that the operator has named
+        # A script, a file of settings: what the command names, and not the folders that they lie in.
+        files = (argument for argument in command[1:] if _is_absolute(argument) and Path(argument).is_file())
+        yield from ([folder] if folder else [])
+        yield from (*files, *paths)
+    else:
         yield found.root
-    if folder:
-        yield folder
-    # A script, a file of settings: what the command names, and not the folders that they lie in.
-    yield from (argument for argument in command[1:] if _is_absolute(argument) and Path(argument).is_file())
-    yield from (entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if _is_absolute(entry))
+        home = remote.services.home
+        built = str(home.envs_dir) if home is not None else None
+        # Of a class they are the host's own; of a program those that were built for it.
+        yield from (path for path in paths if found.is_class or (built is not None and is_within(path, built)))
     if command[0] == running_python():
         yield _SDK
         sites = site.getsitepackages()

@@ -172,6 +172,9 @@ def programs(name: str, folder: str, path: str) -> Program:
         if not found or depth > _DEEPEST:
             continue
         real = os.path.realpath(found)
+        # The first line of a plugin's script may name any file: one that nobody executes is not opened by that.
+        if not (os.path.isfile(real) and os.access(real, os.X_OK)):  # noqa: PTH113
+            continue
         files[real] = None
         if _PYTHON.match(os.path.basename(real)):  # noqa: PTH119
             python = interpreter(found)
