@@ -358,7 +358,7 @@ async def test_a_plugin_whose_forker_hangs_is_started_afresh(
     os.kill(plugins.forker(), signal.SIGSTOP)
     plugin = await plugins.start("pass")
     assert plugin.ancestors[1] == plugins.guardian
-    assert "was started afresh: the forker did not answer within 5 s" in caplog.text
+    assert "was started afresh: the forker did not answer within 7 s" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forkers", "Owner"]
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 7.0
 """Seconds that a forker has to become ready, and to fork; 150 and 1 ms here."""
 PAUSE: Final = 60.0
 """Seconds in which none is started again that could not become ready: what it loads is broken, and takes time to be."""
