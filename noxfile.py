@@ -175,9 +175,8 @@ def slow(session: nox.Session) -> None:
 def sandbox(session: nox.Session) -> None:
     """Try everything that a plugin which means harm would, in a process and in the sandbox, by every kind of user."""
     session.install(*_wheels(), *_group("test"))
-    _pytest(
-        session, "-m", "not soak", *WORKERS, "tests/sandbox", "tests/process/test_process_sandbox.py", *session.posargs
-    )
+    where = ("tests/sandbox", "tests/process/test_process_sandbox.py", "tests/process/test_process_namespaces.py")
+    _pytest(session, "-m", "not soak", *WORKERS, *where, *session.posargs)
 
 
 @nox.session(default=False)

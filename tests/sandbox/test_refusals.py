@@ -241,6 +241,17 @@ async def test_what_a_plugin_says_of_its_own_programs_opens_nothing(tmp_path: Pa
             assert "ermission denied" in str(result.error), tool
 
 
+async def test_a_data_folder_that_leads_elsewhere_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (tmp_path / "home" / "data").mkdir(parents=True, mode=0o700)
+    (tmp_path / "home").chmod(0o700)
+    (tmp_path / "home" / "data" / "p").symlink_to(tmp_path / "private")
+
+    async with host_in(tmp_path, grants=["tools"]) as host:
+        assert host.plugins["p"].state == RunState.FAILED
+        assert "is a link, expected a folder; remove the link" in host.plugins["p"].reason
+
+
 def test_a_script_names_no_file_that_nobody_executes(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("key")
     (tmp_path / "script").write_text(f"#!/usr/bin/env -S -u {tmp_path}/key /bin/sh\n")

@@ -80,6 +80,10 @@ def box_for(
         return None
     tmp = remote.services.temporary_dir_of(remote.plugin.name)
     home = remote.services.data_dir_of(remote.plugin.name) or tmp
+    # The sandbox would open what it leads to; one that ran outside of a sandbox before could have laid it.
+    if Path(home).is_symlink():
+        text = f"{command[0]!r} is not started: its data folder {home!r} is a link, expected a folder; remove the link"
+        raise CannotExecute(text, plugin=remote.plugin.name, program=command[0])
     grants = record.granted.grants
     files = _granted_files(remote, command[0], home, project)
     network = any(grant.kind == "network" for grant in grants)
