@@ -262,6 +262,8 @@ async def _inline() -> list[Row]:
         Host("bench", home=None, discover=False, plugins=observers) as observed,
         Host("bench", home=None, discover=False, plugins=watchers) as gated,
     ):
+        # Events are made for whoever listens: the first plugin is not to bear what all share.
+        none.stream.subscribe("DECISION", lambda _: None)
         found = await _compared({"none": _run(none), "observed": _run(observed), "gated": _run(gated)})
     name = "adapter: an inline plugin, each tool call"
     each = {run: _added(found, run, "none") / CALLS / PLUGINS * 1e6 for run in ("observed", "gated")}
