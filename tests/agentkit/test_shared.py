@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from ally_plugins import (
     ArgumentsError,
     Ask,
+    GateRefused,
     Message,
+    ModelInput,
     ModelResponse,
     PromptSection,
     Replace,
@@ -21,12 +24,12 @@ from ally_plugins import (
     evolve,
     tool,
 )
-from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_instructions
+from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_instructions, changed_request
 from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
 from ally_plugins.adapters.kit.weaving import Weaver
-from tests.kit.hosts import make_plugin
+from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
 from .bench import KitBench
@@ -47,6 +50,36 @@ def run(bench: KitBench, play: Callable[[AgentWork], Awaitable[None]], *, can_de
             await play(work)
 
     go(main())
+
+
+# --- a host that has stopped ---
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_request_is_not_sent_where_a_plugin_that_blocks_cannot_look_at_it(is_stopped: bool) -> None:  # noqa: FBT001
+    def cut(self: Any, request: ModelInput) -> Replace[ModelInput]:
+        return Replace(evolve(request, messages=request.messages[1:]))
+
+    def change(self: Any, sections: tuple[PromptSection, ...]) -> Replace[tuple[PromptSection, ...]]:
+        return Replace((PromptSection("p", "changed"),))
+
+    plugin = make_plugin(ally_transform_model_request=cut, ally_transform_system_prompt=change)
+    bench = KitBench({"redact": setup(plugin, transform_on_error="block")})
+    said = (Message(role="user", content="my secret"), Message(role="user", content="go on"))
+
+    async def play(work: AgentWork) -> None:
+        if is_stopped:
+            await bench.host.stop()
+        sent: list[Any] = []
+        with pytest.raises(GateRefused, match="redact") if is_stopped else nullcontext():
+            sent.append(await changed_instructions(work, "be kind"))
+        assert work.wants("model_request")
+        with pytest.raises(GateRefused, match="redact") if is_stopped else nullcontext():
+            messages, _ = await changed_request(work, "m", said, None)
+            sent.append([message.content for message in messages or ()])
+        assert sent == ([] if is_stopped else [("changed", ()), ["go on"]])
+
+    run(bench, play)
 
 
 # --- what waits ---

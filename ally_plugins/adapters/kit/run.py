@@ -104,9 +104,11 @@ class AgentRun:
             _log.debug("%s is not emitted: %s", event.type, error)
 
     def wants(self, topic: str) -> bool:
-        """Say whether any plugin takes part in a topic of gates or transforms; none does after the host's stop."""
-        session = self.live.session
-        return not session.is_closed and session.wants(topic)
+        """Say whether any plugin takes part in a topic of gates or transforms, whether it runs or not.
+
+        After the host's stop too: what was set to block when it cannot look at something blocks then.
+        """
+        return self.live.session.wants(topic)
 
     def interrupt(self, cause: str) -> None:
         """Stop this run; AGENT_END carries the cause. From any thread; an ended one is left alone."""
