@@ -46,8 +46,8 @@ def box_in(folder: Path, **more: Any) -> Box:
     tmp.mkdir(exist_ok=True)
     found = [programs(name, str(home), os.environ["PATH"]) for name in (sys.executable, *more.pop("run", ()))]
     run = [path for each in found for path in (*each.files, *each.folders)]
-    read = (*SYSTEM_FILES, *KERNEL, *code_folders(site.getsitepackages()), *more.pop("read", ()))
-    return Box(home=str(home), tmp=str(tmp), read=read, run=(str(home), str(tmp), *SYSTEM, *run), **more)
+    system = (*SYSTEM_FILES, *KERNEL, *code_folders(site.getsitepackages()))
+    return Box(home=str(home), tmp=str(tmp), system=system, run=(str(home), str(tmp), *SYSTEM, *run), **more)
 
 
 def run_inside(

@@ -18,7 +18,7 @@ pytestmark = needs_sandbox
 
 
 def test_a_box_is_the_same_after_its_way_through_json(tmp_path: Path) -> None:
-    box = Box(str(tmp_path), "/tmp/b\udcff", ("/a",), ("/b", "/c"), ("/d",), True, {"X": "y"})  # noqa: FBT003, S108
+    box = Box(str(tmp_path), "/tmp/b\udcff", ("/a",), ("/b", "/c"), ("/d",), ("/e",), True, {"X": "y"})  # noqa: FBT003, S108
 
     assert Box.from_json(json.loads(json.dumps(box.to_json()))) == box
 
@@ -73,6 +73,24 @@ print(json.dumps({{
         "remove": [13, 13, "done"],
     }
     assert (tmp_path / "shown" / "file").read_text() == "shown"
+
+
+@pytest.mark.parametrize("field", ["read", "write", "home", "tmp"])
+def test_what_has_become_a_link_since_it_was_looked_at_is_not_entered(field: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    (secret / "docs").mkdir(parents=True)
+    (tmp_path / "project").symlink_to(secret)
+    box = box_in(tmp_path)
+    if field in {"home", "tmp"}:
+        box = box._replace(**{field: str(tmp_path / "project")})
+    else:
+        box = box._replace(**{field: (str(tmp_path / "project" / "docs"),)})
+
+    done = run_inside(box, "print('ran')")
+
+    assert done.returncode != 0
+    assert "ran" not in done.stdout
+    assert "Too many levels of symbolic links" in done.stderr or "Not a directory" in done.stderr
 
 
 def test_only_what_may_run_is_executed_and_in_the_same_box(tmp_path: Path) -> None:

@@ -90,14 +90,15 @@ def box_for(
     named = [command[0], *(grant.target or grant.topic for grant in grants if grant.kind == "run")]
     path = env.get("PATH", os.defpath)
     found = [programs(name, folder or home, path) for name in named]
-    read = [*SYSTEM_FILES, *KERNEL, *files.read]
+    system = [*SYSTEM_FILES, *KERNEL]
     if network:
-        read += [*NETWORK_FILES, *(env[name] for name in _CERTIFICATES if name in env)]
+        system += [*NETWORK_FILES, *(env[name] for name in _CERTIFICATES if name in env)]
     return Box(
         home=home,
         tmp=tmp,
-        read=_absolute(read),
+        read=files.read,
         write=files.write,
+        system=_absolute(system),
         # What it writes may be executed too: it could do itself whatever that does.
         run=_absolute([home, tmp, *SYSTEM, *_code(remote, command, folder, env), *_parts(found)]),
         network=network,

@@ -13,8 +13,9 @@ SANDBOXED: Final = "ALLY_SANDBOX"
 class Box(NamedTuple):
     """The inside of a sandbox: what is not named here is refused.
 
-    Paths are absolute. A folder stands for all below it. Links are followed once, when the sandbox is entered. What is
-    missing then is left out, but for `home` and `tmp`, which must be there.
+    Paths are absolute. A folder stands for all below it. What is missing when the sandbox is entered is left out, but
+    for `home` and `tmp`, which must be there. Of `run` and `system` links are followed then. What was granted holds
+    none: whoever looked at where it leads saw another place than one that has become a link since.
     """
 
     home: str
@@ -22,11 +23,13 @@ class Box(NamedTuple):
     tmp: str
     """Its own temporary folder, which it may write to."""
     read: tuple[str, ...] = ()
-    """Files and folders whose contents and names it may read."""
+    """Files and folders that it was granted to read, contents and names; without links."""
     write: tuple[str, ...] = ()
-    """Files and folders that it may read and change, beside `home` and `tmp`."""
+    """Files and folders that it was granted to read and change, beside `home` and `tmp`; without links."""
     run: tuple[str, ...] = ()
     """Programs, and folders with programs, that it may read and execute: in the same box, so that none may do more."""
+    system: tuple[str, ...] = ()
+    """Files and folders of the machine's that every program reads."""
     network: bool = False
     """Whether it may use the network: all of it, or nothing."""
     env: dict[str, str] = {}  # noqa: RUF012 - a default of a tuple, which nobody changes
@@ -34,7 +37,7 @@ class Box(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON data."""
-        return {**self._asdict(), "read": list(self.read), "write": list(self.write), "run": list(self.run)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._asdict().items()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Box:
@@ -45,6 +48,7 @@ class Box(NamedTuple):
             read=tuple(data["read"]),
             write=tuple(data["write"]),
             run=tuple(data["run"]),
+            system=tuple(data["system"]),
             network=data["network"] is True,
             env=dict(data["env"]),
         )

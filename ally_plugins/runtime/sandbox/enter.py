@@ -6,6 +6,7 @@ filter, which the kernel takes only so; the files before the filter, which takes
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import stat
@@ -21,6 +22,7 @@ from .kernel import (
     forbid_new_privileges,
     landlock_version,
     leave_user_namespace,
+    open_without_links,
     restrict_files,
     set_filter,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["enter"]
 
 _READ: Final = CONTENT | LISTING
+_PLACE: Final = os.O_PATH | os.O_CLOEXEC
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 """What programs read and write without a thought. Not /dev/tty: it is the terminal of whoever started the host."""
 
@@ -55,9 +58,10 @@ def enter(box: Box) -> None:
     """Hold this process, and all that it starts, to a box; there is no way back.
 
     Must be called by the only thread of the process, before anything runs that is not trusted; limits and namespaces
-    come before it. A missing folder of the plugin's own, or any call that fails, raises OSError: the caller then ends
-    the process, which may be half closed in. Where the kernel has no Landlock, or an old one, less is kept; `support`
-    says what. Raises RuntimeError on another system or architecture, and where there are other threads.
+    come before it. A missing folder of the plugin's own, a link on the way to what it was granted, or any call that
+    fails, raises OSError: the caller then ends the process, which may be half closed in. Where the kernel has no
+    Landlock, or an old one, less is kept; `support` says what. Raises RuntimeError on another system or architecture,
+    and where there are other threads.
     """
     machine = os.uname().machine
     if sys.platform != "linux" or machine not in ARCHITECTURES or sys.maxsize < 1 << 32:
@@ -111,27 +115,32 @@ def _guard_files(box: Box, version: int) -> None:
     guarded = known(version)
     rules = create_ruleset(ruleset(version, network=box.network))
     try:
-        for path, rights, is_needed in _granted(box):
-            _allow(rules, path, rights & guarded, is_needed=is_needed)
+        for path in (box.home, box.tmp):
+            _allow(rules, os.open(path, _PLACE | os.O_NOFOLLOW | os.O_DIRECTORY), (_READ | CREATE) & guarded)
+        for path, rights, may_be_link in _shared(box):
+            try:
+                descriptor = os.open(path, _PLACE) if may_be_link else open_without_links(path)
+            except OSError as error:
+                if error.errno == errno.ELOOP and not may_be_link:
+                    raise
+                continue
+            _allow(rules, descriptor, rights & guarded)
         restrict_files(rules)
     finally:
         os.close(rules)
 
 
-def _granted(box: Box) -> Iterator[tuple[str, int, bool]]:
-    yield from ((path, _READ | CREATE, True) for path in (box.home, box.tmp))
-    yield from ((path, _READ | CREATE, False) for path in (*box.write, *_DEVICES))
+def _shared(box: Box) -> Iterator[tuple[str, int, bool]]:
+    """Yield what is not its own: a path, the rights there, and whether links are followed."""
+    yield from ((path, _READ | CREATE, False) for path in box.write)
     yield from ((path, _READ, False) for path in box.read)
-    yield from ((path, _READ | EXECUTE, False) for path in box.run)
+    yield from ((path, _READ | CREATE, True) for path in _DEVICES)
+    yield from ((path, _READ, True) for path in box.system)
+    yield from ((path, _READ | EXECUTE, True) for path in box.run)
 
 
-def _allow(rules: int, path: str, rights: int, *, is_needed: bool) -> None:
-    try:
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        if is_needed:
-            raise
-        return
+def _allow(rules: int, descriptor: int, rights: int) -> None:
+    """Give rights over an open place, and close it."""
     try:
         is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         add_path(rules, descriptor, rights if is_folder else rights & FILE_RIGHTS)
