@@ -47,6 +47,7 @@ def running(script: str, *words: str) -> Iterator[list[int]]:
 
 GUARDIAN = """
 import asyncio, sys
+sys.path.append(sys.argv[1])  # last: the package is the installed one
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from tests.process.programs import launch, python
 
@@ -62,7 +63,7 @@ asyncio.run(main())
 
 
 def test_nothing_of_the_hosts_environment_is_in_the_guardian_and_nobody_may_look_into_it() -> None:
-    with running(GUARDIAN) as (guardian, daemon):
+    with running(GUARDIAN, str(Path(__file__).parents[2])) as (guardian, daemon):
         assert not is_open(guardian)
         keeper = int(Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[1])
         assert not is_open(keeper)
