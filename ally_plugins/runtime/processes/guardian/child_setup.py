@@ -57,9 +57,25 @@ def exec_program(request: dict[str, Any], descriptors: tuple[int, ...], writer: 
     try:
         argv = [argument.encode("latin-1") for argument in request["argv"]]
         environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["env"].items()}
-        set_up(request, descriptors, writer, parent, execute=partial(os.execvpe, argv[0], argv, environment))
+        # Here and not by `execvpe`, which would import for this what a sandbox may not read.
+        folders = map(os.fsencode, os.get_exec_path(environment))
+        paths = [argv[0]] if b"/" in argv[0] else [os.path.join(folder, argv[0]) for folder in folders]  # noqa: PTH118
+        set_up(request, descriptors, writer, parent, execute=partial(_execute, paths, argv, environment))
     finally:
         os._exit(127)  # nothing may return into the loop of a parent
+
+
+def _execute(paths: list[bytes], argv: list[bytes], environment: dict[bytes, bytes]) -> NoReturn:
+    """Execute the first of these that can be. Raises OSError: the first other one than that a file is not there."""
+    failed: OSError | None = None
+    for path in paths:
+        try:
+            os.execve(path, argv, environment)  # noqa: S606
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failed = failed or error
+    raise failed or FileNotFoundError(errno.ENOENT, "no such program")
 
 
 def set_up(
