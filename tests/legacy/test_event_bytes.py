@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 
 from ally_plugins.contract.values.codec import decode
-from ally_plugins.contract.values.events import EVENT_TYPES, Event, stamp
+from ally_plugins.contract.values.events import EVENT_TYPES, stamp
 from ally_plugins.host.sockets.messages import event_message
 from ally_plugins.testing.samples import sample_events
 
@@ -18,7 +19,8 @@ def test_an_event_is_written_byte_for_byte_as_before() -> None:
     made = set()
     for sample in sample_events():
         # What is newer than the file stands behind all else, where there is any.
-        event: Event = evolve(sample, common_name=None) if hasattr(sample, "common_name") else sample
+        changes: dict[str, Any] = {"common_name": None} if hasattr(sample, "common_name") else {}
+        event = evolve(sample, **changes)
         stamp(event, 41, 1767225599000, "s1", (), None)
         made.add(event_message(event))
     assert [line for line in GOLDEN if line not in made] == []

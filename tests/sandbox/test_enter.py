@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,11 +81,9 @@ def test_what_has_become_a_link_since_it_was_looked_at_is_not_entered(field: str
     secret = tmp_path / "secret"
     (secret / "docs").mkdir(parents=True)
     (tmp_path / "project").symlink_to(secret)
-    box = box_in(tmp_path)
-    if field in {"home", "tmp"}:
-        box = box._replace(**{field: str(tmp_path / "project")})
-    else:
-        box = box._replace(**{field: (str(tmp_path / "project" / "docs"),)})
+    own, granted = str(tmp_path / "project"), (str(tmp_path / "project" / "docs"),)
+    change: dict[str, Any] = {field: own if field in {"home", "tmp"} else granted}
+    box = box_in(tmp_path)._replace(**change)
 
     done = run_inside(box, "print('ran')")
 
