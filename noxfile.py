@@ -27,6 +27,8 @@ COVERAGE = WORK / "coverage"
 WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 FAST = "not e2e and not soak and not slow"
+BOXED = f"{FAST} and (smoke or not sandboxed)"
+UNBOXED = f"{FAST} and not sandboxed"
 # Those whose framework is not in the dependency group `test`.
 ADAPTERS = sorted({path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py")})
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
@@ -155,12 +157,12 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         _pytest(session, *session.posargs)
     elif session.python == NEWEST:
-        _pytest(session, "-m", FAST, *WORKERS, *MEASURE, env=_measured(session))
+        _pytest(session, "-m", BOXED, *WORKERS, *MEASURE, env=_measured(session))
         session.notify("coverage")
     elif session.python == OLDEST:
-        _pytest(session, "-m", FAST, *WORKERS, *ABOVE, "tests")
+        _pytest(session, "-m", UNBOXED, *WORKERS, *ABOVE, "tests")
     else:
-        _pytest(session, "-m", FAST, *WORKERS, *SMOKE)
+        _pytest(session, "-m", UNBOXED, *WORKERS, *SMOKE)
 
 
 @nox.session(requires=["wheels"], default=False)
@@ -173,10 +175,11 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(requires=["wheels"], default=False)
 def sandbox(session: nox.Session) -> None:
-    """Try everything that a plugin which means harm would, in a process and in the sandbox, by every kind of user."""
+    """Try all that a plugin which means harm would, by every kind of user, and the contract suite in the sandbox."""
     session.install(*_wheels(), *_group("test"))
-    where = ("tests/sandbox", "tests/process/test_process_sandbox.py", "tests/process/test_process_namespaces.py")
-    _pytest(session, "-m", "not soak", *WORKERS, *where, *session.posargs)
+    where = [f"tests/process/test_process_{name}.py" for name in ("sandbox", "namespaces")]
+    where += ["tests/sandbox", "tests/placements"]
+    _pytest(session, "-m", "not soak", "-k", "sandbox or namespaces", *WORKERS, *where, *session.posargs)
 
 
 @nox.session(default=False)
