@@ -130,9 +130,12 @@ def test_a_flood_on_stderr_leaves_the_loop_to_the_others(way: str) -> None:
                 nonlocal heard
                 heard += len(data)
 
-            flood = await launch(launcher, python("import os\nfor _ in range(1600): os.write(2, b'x' * 65536)"), count)
+            lines = "import os\ninput()\nfor _ in range(1600): os.write(2, b'x' * 65536)"
+            flood = await launch(launcher, python(lines), count)
             other = await launch(launcher, spec("cat"))
+            assert flood.transport is not None
             assert other.transport is not None
+            flood.transport.write(b"go\n")
             answers = 0
             while not flood.exited.done():
                 other.transport.write(b"ping\n")
