@@ -15,9 +15,10 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["ProcessIdentity", "has_ended", "has_variable", "is_stopped", "start_ticks"]
+__all__ = ["ProcessIdentity", "has_ended", "has_variable", "is_stopped", "parent_and_start", "start_ticks"]
 
 _STATE: Final = 0  # field 3 of /proc/PID/stat, the first that follows the name
+_PARENT: Final = 1  # field 4
 _START_TIME: Final = 19  # field 22 of it, counted in the same way
 _DEAD: Final = ("Z", "X", "x")  # a zombie has ended, though nobody has asked for its exit code yet
 _STOPPED: Final = ("T", "t")  # by a signal, or a debugger
@@ -94,6 +95,12 @@ def start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None when that cannot be known."""
     fields = _stat(pid)
     return None if fields is None else int(fields[_START_TIME])
+
+
+def parent_and_start(pid: int) -> tuple[int, int] | None:
+    """Return a process's parent and when it started, as one look saw them; None when that cannot be known."""
+    fields = _stat(pid)
+    return None if fields is None else (int(fields[_PARENT]), int(fields[_START_TIME]))
 
 
 def _stat(pid: int) -> list[str] | None:

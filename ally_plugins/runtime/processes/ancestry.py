@@ -15,12 +15,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from ally_plugins.journal.process_identity import parent_and_start
+
 from .guardian.process_tree import MARKER
 
 __all__ = ["chain_to_guardian", "chain_to_guardian_of_peer", "has_guardians", "is_plugins_own"]
 
-_PARENT: Final = 1  # field 4 of /proc/PID/stat, counted from the state, which follows the name
-_STARTED: Final = 19  # field 22
 _SCRIPT: Final = "/".join(("", *Path(__file__).with_name("guardian").parts[-3:], "__main__.py")).encode()
 """The end of the path of what a guardian runs, in whatever environment this package is installed."""
 _OPTIONS: Final = [b"-I", b"-S"]
@@ -92,7 +92,7 @@ def _look_above(pid: int) -> Chain:
     chain: list[int] = []
     started = None
     while len(chain) < _HIGHEST:
-        fields = _stat(pid)
+        fields = parent_and_start(pid)
         if fields is None:
             # Where /proc hides the processes of others, those above are the system's, which no plugin has started.
             return () if chain and _is_hidden(pid) else None
@@ -106,17 +106,6 @@ def _look_above(pid: int) -> Chain:
         if pid == 0:  # above it is nothing, or what stands outside of this PID namespace
             return ()
     return None
-
-
-def _stat(pid: int) -> tuple[int, int] | None:
-    """Return the parent and the time of the start, in clock ticks since boot; None for what cannot be seen."""
-    try:
-        # `replace`: a program's name may be any bytes, brackets and blanks among them.
-        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        fields = text.rpartition(")")[2].split()
-        return int(fields[_PARENT]), int(fields[_STARTED])
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _is_guardian(pid: int) -> bool:
