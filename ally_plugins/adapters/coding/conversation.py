@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field, frozen
@@ -202,8 +201,7 @@ class Conversation:
         """Return what plugins made of a result, and end the call; later, where it is not known yet how it ended."""
         if self.dialect.find_exit_code is None or event_file is None or not result.success:
             return await opened.finish(result, self.session.transform_tool_output)
-        since = opened.running_since
-        duration_ms = round((perf_counter() - since) * 1000, 3) if since is not None else None
+        duration_ms = opened.duration_ms()
         try:
             after = await self.session.transform_tool_output(opened.call, result)
         except BaseException as error:

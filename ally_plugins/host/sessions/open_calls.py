@@ -225,14 +225,14 @@ class OpenCall:
             self.running_since = None
             raise
         except BaseException as error:
-            self.interrupt(error, self._duration_ms())
+            self.interrupt(error, self.duration_ms())
             raise
         return await self.finish(result, transform)
 
     async def finish(self, result: ToolResult, transform: OutputTransform) -> ToolResult:
         """Return what transforms make of what the tool came to, and emit the end with it; cancelling emits it too."""
         # Before the transforms, whose time is not the tool's.
-        duration_ms = self._duration_ms()
+        duration_ms = self.duration_ms()
         try:
             result = await transform(self.call, _checked(result))
         except GateRefused as error:
@@ -243,7 +243,7 @@ class OpenCall:
         self.end(result, duration_ms=duration_ms)
         return result
 
-    def _duration_ms(self) -> float | None:
+    def duration_ms(self) -> float | None:
         """Return the milliseconds since the tool was let run, to the microsecond; None when it was not."""
         return round((perf_counter() - self.running_since) * 1000, 3) if self.running_since is not None else None
 
