@@ -30,7 +30,7 @@ from .command_hooks import (
 )
 from .dialect import Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload
-from .replies import Answer, Reply, UnsayableError, say
+from .replies import Answer, Reply, say
 
 __all__ = ["CLAUDE"]
 
@@ -145,10 +145,6 @@ def _before_tool(hook: AgentHook, answer: Answer) -> Reply:
     if answer.refusal is not None:
         return specific(hook, permissionDecision="deny", permissionDecisionReason=answer.refusal)
     if answer.question is not None:
-        if answer.arguments is not None:
-            raise UnsayableError(
-                f"{answer.question} (and the person would be asked about arguments that plugins changed)"
-            )
         return specific(hook, permissionDecision="ask", permissionDecisionReason=answer.question)
     said: dict[str, Any] = {"additionalContext": answer.context} if answer.context else {}
     if answer.arguments is not None:

@@ -113,15 +113,13 @@ def _text_of(raw: Any) -> str:
 
 
 def _before_tool(hook: AgentHook, answer: Answer) -> Reply:
-    # A question that Codex does not put to the person is a deny.
-    refusal = answer.refusal if answer.refusal is not None else answer.question
-    if refusal is None and answer.arguments is not None and hook.may_ask:
+    if answer.refusal is not None:
+        return specific(hook, permissionDecision="deny", permissionDecisionReason=answer.refusal)
+    if answer.arguments is not None and hook.may_ask:
         changed = encode(thaw(answer.arguments)).decode()
         raise UnsayableError(
             f"plugins have changed the arguments, which Codex takes only with its own question waived; use {changed}"
         )
-    if refusal is not None:
-        return specific(hook, permissionDecision="deny", permissionDecisionReason=refusal)
     if answer.arguments is not None:
         return specific(hook, permissionDecision="allow", updatedInput=thaw(answer.arguments))
     return context_reply(hook, answer.context)

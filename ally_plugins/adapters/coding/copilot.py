@@ -20,7 +20,7 @@ from .claude import CLAUDE
 from .command_hooks import block, block_reply, output_text, result_of
 from .dialect import Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload
-from .replies import Reply, UnsayableError, say
+from .replies import Reply, say
 
 if TYPE_CHECKING:
     from .replies import Answer
@@ -108,9 +108,6 @@ def _before_tool(_: AgentHook, answer: Answer) -> Reply:
     if answer.refusal is not None:
         return say({"permissionDecision": "deny", "permissionDecisionReason": answer.refusal})
     if answer.question is not None:
-        if answer.arguments is not None:
-            text = f"{answer.question} (and the person would be asked about arguments that plugins changed)"
-            raise UnsayableError(text)
         return say({"permissionDecision": "ask", "permissionDecisionReason": answer.question})
     # Without `allow`, which would waive Copilot's own question.
     return say({"modifiedArgs": thaw(answer.arguments)}) if answer.arguments is not None else Reply()

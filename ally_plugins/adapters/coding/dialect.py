@@ -46,7 +46,7 @@ class Dialect:
     writers: Mapping[HookKind, Write]
     """How the kinds of hooks are answered that take an answer."""
     asks_person: bool
-    """Whether it asks the person where a gate wants that, or denies where nobody is there."""
+    """Whether it asks the person where a gate wants that; else that is a deny, and no writer is given a question."""
     takes_prompts: bool = False
     """Whether it takes a changed prompt in the place of the person's."""
     shown_events: frozenset[str] = frozenset()
@@ -78,6 +78,13 @@ class Dialect:
 
     def say(self, hook: AgentHook, answer: Answer) -> Reply:
         """Return the answer in the agent's own form. Raises UnsayableError for what the agent cannot do."""
+        if answer.refusal is None and answer.question is not None:
+            if not self.asks_person:
+                raise UnsayableError(answer.question)
+            if answer.arguments is not None:
+                raise UnsayableError(
+                    f"{answer.question} (and the person would be asked about arguments that plugins changed)"
+                )
         write = self.writers.get(hook.kind)
         return write(hook, answer) if write is not None else Reply()
 

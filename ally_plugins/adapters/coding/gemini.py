@@ -93,9 +93,8 @@ def _deny(reason: str) -> Reply:
 
 
 def _before_tool(hook: AgentHook, answer: Answer) -> Reply:
-    refusal = answer.refusal if answer.refusal is not None else answer.question
-    if refusal is not None:
-        return _deny(refusal)
+    if answer.refusal is not None:
+        return _deny(answer.refusal)
     return specific(hook, tool_input=thaw(answer.arguments)) if answer.arguments is not None else Reply()
 
 

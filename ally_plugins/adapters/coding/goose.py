@@ -68,9 +68,8 @@ def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
 
 
 def _before_tool(_: AgentHook, answer: Answer) -> Reply:
-    refusal = answer.refusal if answer.refusal is not None else answer.question
-    if refusal is not None:
-        return block(refusal)
+    if answer.refusal is not None:
+        return block(answer.refusal)
     if answer.arguments is not None:
         raise UnsayableError("plugins have changed the arguments, and Goose takes no changed ones")
     return Reply()

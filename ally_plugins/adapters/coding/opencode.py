@@ -90,9 +90,8 @@ def _exit_code(output: Payload) -> Any:
 
 
 def _before_tool(_: AgentHook, answer: Answer) -> Reply:
-    refusal = answer.refusal if answer.refusal is not None else answer.question
-    if refusal is not None:
-        return say({"throw": refusal})
+    if answer.refusal is not None:
+        return say({"throw": answer.refusal})
     return say({"args": thaw(answer.arguments)}) if answer.arguments is not None else Reply()
 
 

@@ -72,9 +72,8 @@ def _ended(call: EndedCall, payload: Payload) -> EndedCall:
 
 
 def _before_tool(_: AgentHook, answer: Answer) -> Reply:
-    refusal = answer.refusal if answer.refusal is not None else answer.question
-    if refusal is not None:
-        return say({"return": {"block": True, "reason": refusal}})
+    if answer.refusal is not None:
+        return say({"return": {"block": True, "reason": answer.refusal}})
     return say({"args": thaw(answer.arguments)}) if answer.arguments is not None else Reply()
 
 
