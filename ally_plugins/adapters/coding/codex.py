@@ -25,6 +25,7 @@ from .command_hooks import (
     call_of,
     context_reply,
     output_text,
+    parts_text,
     prompt_reply,
     read_plain,
     result_of,
@@ -107,9 +108,7 @@ def _text_of(raw: Any) -> str:
     if isinstance(raw, str):
         return raw
     parts = raw.get("content") if isinstance(raw, dict) else raw
-    if isinstance(parts, list) and all(isinstance(each, dict) and isinstance(each.get("text"), str) for each in parts):
-        return "\n".join(each["text"] for each in parts)
-    return encode(raw).decode()
+    return parts_text(raw, parts)
 
 
 def _before_tool(hook: AgentHook, answer: Answer) -> Reply:

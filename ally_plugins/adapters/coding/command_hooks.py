@@ -6,10 +6,12 @@ Both say `hook_event_name`, `session_id` and `agent_id`, tools as `tool_name`, `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve
 
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
 
@@ -26,6 +28,7 @@ __all__ = [
     "call_of",
     "context_reply",
     "output_text",
+    "parts_text",
     "prompt_reply",
     "read_plain",
     "result_of",
@@ -79,6 +82,15 @@ def result_of(text: str, raw: Any, *, failed: bool) -> ToolResult:
         return ToolResult(success=not failed, output=text, error=error, data=data)
     except EventError as why:
         return ToolResult(success=not failed, output=text, error=error, unshown=str(why))
+
+
+def parts_text(raw: Any, parts: Any) -> str:
+    """Return the texts of an output's parts; all of it as JSON where that is not what they are."""
+    if isinstance(parts, list) and all(
+        isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts
+    ):
+        return "\n".join(each["text"] for each in parts)
+    return encode(raw).decode()
 
 
 def output_text(answer: Answer) -> str:

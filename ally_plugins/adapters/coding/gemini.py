@@ -15,10 +15,19 @@ from attrs import evolve
 
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.tools.schemas import thaw
-from ally_plugins.contract.values.codec import encode
 
 from .codex import CODEX
-from .command_hooks import base_of, call_of, context_reply, output_text, prompt_reply, read_plain, result_of, specific
+from .command_hooks import (
+    base_of,
+    call_of,
+    context_reply,
+    output_text,
+    parts_text,
+    prompt_reply,
+    read_plain,
+    result_of,
+    specific,
+)
 from .dialect import Dialect, Write, no_names
 from .payloads import AgentHook, HookKind, Payload
 from .replies import Reply, say
@@ -82,10 +91,7 @@ def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
 def _text_of(raw: Any) -> str:
     if isinstance(raw, str):
         return raw
-    parts = raw if isinstance(raw, list) else [raw]
-    if all(isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in parts):
-        return "\n".join(each["text"] for each in parts)
-    return encode(raw).decode()
+    return parts_text(raw, raw if isinstance(raw, list) else [raw])
 
 
 def _deny(reason: str) -> Reply:
