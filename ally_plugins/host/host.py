@@ -34,6 +34,7 @@ from .own_loop import OwnLoop
 from .plugins.audit import PluginAudit
 from .plugins.daemon_services import HostDaemonServices
 from .plugins.plugin_set import PluginSet
+from .plugins.usage import PluginUsage
 from .sessions.fanout import FanOut
 from .sessions.project import project_root
 from .sessions.session import Session
@@ -116,6 +117,7 @@ class Host:
         services.records.journal = journal
         self.bus = PluginMessageBus(services)
         self.audit = PluginAudit(services, self._quarantine)
+        self.usage = PluginUsage(services, lambda: self.plugins.values())  # noqa: PLW0108 - another dict after each start
         services.tasks.changed = self.audit.task_changed
         self.registry = Registry(self.home) if self.home is not None and discover else None
         self._given = given_records(plugins or {}, grants or {})
@@ -178,7 +180,7 @@ class Host:
         from .control.server import ControlServer
 
         # Before the configuration is read: a change that a command makes from here on is not missed.
-        self._live = LiveControls(services, self.registry, self.home)
+        self._live = LiveControls(services, self.usage, self.registry, self.home)
         if self.home is not None:
             await _off_loop(warn_of_network, self.home)
             self._control = ControlServer(self.home, self._live)
@@ -202,7 +204,7 @@ class Host:
         services.fan_out = FanOut(
             plugin_set.lanes,
             on_work=plugin_set.watchdog.arm,
-            on_written=daemon_services.wake_feeds,
+            on_written=self._events_written,
             is_read=daemon_services.has_feeds,
         )
         self.journal.before_durable.append(services.fan_out.write_before)
@@ -221,6 +223,11 @@ class Host:
                 raise HostError(text)
         plugin_set.check_served(services.serves)
         plugin_set.warn_of_unserved(services.served())
+
+    def _events_written(self) -> None:
+        if self._daemon_services is not None:
+            self._daemon_services.wake_feeds()
+        self.usage.record_due()
 
     def _marks_file(self) -> Path | None:
         return new_marks_file(self.home) if self.home is not None else None
@@ -288,6 +295,8 @@ class Host:
                 await self._live.close()
             if self._plugin_set is not None:
                 await self._drain_sessions()
+                # While their processes are there to be looked at.
+                self.usage.record()
                 await self._plugin_set.stop()
             if self._daemon_services is not None:
                 await self._daemon_services.close()

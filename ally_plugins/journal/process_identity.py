@@ -15,7 +15,15 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["ProcessIdentity", "has_ended", "has_variable", "is_stopped", "parent_and_start", "start_ticks"]
+__all__ = [
+    "ProcessIdentity",
+    "has_ended",
+    "has_variable",
+    "is_stopped",
+    "parent_and_start",
+    "start_ticks",
+    "stat_fields",
+]
 
 _STATE: Final = 0  # field 3 of /proc/PID/stat, the first that follows the name
 _PARENT: Final = 1  # field 4
@@ -63,7 +71,7 @@ def _identity_of(pid: int) -> ProcessIdentity:
 def has_ended(pid: int) -> bool:
     """Say whether there is no process of this number."""
     # Before signal 0, which reaches a zombie as well.
-    if (fields := _stat(pid)) is not None:
+    if (fields := stat_fields(pid)) is not None:
         return fields[_STATE] in _DEAD
     if sys.platform == "win32":  # there `os.kill` would end it
         return False
@@ -79,7 +87,7 @@ def has_ended(pid: int) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Say whether a process is stopped."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return fields is not None and fields[_STATE] in _STOPPED
 
 
@@ -93,17 +101,18 @@ def has_variable(pid: int, name: str, value: str) -> bool:
 
 def start_ticks(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot; None when that cannot be known."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return None if fields is None else int(fields[_START_TIME])
 
 
 def parent_and_start(pid: int) -> tuple[int, int] | None:
     """Return a process's parent and when it started, as one look saw them; None when that cannot be known."""
-    fields = _stat(pid)
+    fields = stat_fields(pid)
     return None if fields is None else (int(fields[_PARENT]), int(fields[_START_TIME]))
 
 
-def _stat(pid: int) -> list[str] | None:
+def stat_fields(pid: int) -> list[str] | None:
+    """Return what stands behind the program's name in a process's /proc/PID/stat; None when it cannot be read."""
     try:
         # `replace`: a program's name may be any bytes, and is not looked at.
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")

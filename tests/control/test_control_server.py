@@ -51,6 +51,9 @@ class Side:
     def describe(self) -> Mapping[str, Any]:
         return self.described
 
+    async def costs(self) -> Mapping[str, Any]:
+        return {"pid": os.getpid(), "plugins": []}
+
     async def apply(self, plugin: str) -> Mapping[str, Any]:
         self.asked.append(("apply", plugin))
         if self.failure is not None:

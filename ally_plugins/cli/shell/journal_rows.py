@@ -139,6 +139,13 @@ def _prompt_prefix(data: dict[str, Any]) -> str:
     return f"{data['part']} has changed what requests begin with, time {data['changes']} in its session{cost}"
 
 
+def _usage(data: dict[str, Any]) -> str:
+    hooks = ", ".join(f"{hook} {each['calls']}x in {each['seconds']:.3f} s" for hook, each in data["hooks"].items())
+    counts = [f"{data[name]} {name}" for name in ("events", "dropped", "restarts") if data.get(name)]
+    memory = [f"{data['memory'] / 1e6:.0f} MB"] if data.get("memory") else []
+    return "; ".join([*([hooks] if hooks else []), *counts, *memory, f"{data.get('cpu', 0)} s of processor"])
+
+
 _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message": _message,
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
@@ -172,6 +179,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "uninstall": _packages,
     "ungated_tools": _ungated_tools,
     "prompt_prefix": _prompt_prefix,
+    "usage": _usage,
     "pruned": lambda data: f"content older than {when(data['before'])}",
     "journal": _state,
 }

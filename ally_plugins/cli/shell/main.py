@@ -50,6 +50,8 @@ _SECTIONS: Final = {
     },
     "Run": {
         "hosts": (f"{_HERE}.look.hosts:hosts", "Show the running hosts, and how their plugins are."),
+        "stats": (f"{_HERE}.look.stats:stats", "Show what plugins cost: times, refusals, memory, tokens."),
+        "top": (f"{_HERE}.look.stats:top", "Show what plugins cost in the running hosts, again and again."),
         "tasks": (f"{_HERE}.change.tasks:tasks", "Show what plugins do in the background, or end it."),
         "restart": (f"{_HERE}.change.restart:restart", "Stop a plugin and start it again, in every running host."),
         "logs": (f"{_HERE}.look.logs:logs", "Show what a daemon wrote to its standard error."),

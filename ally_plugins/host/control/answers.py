@@ -43,6 +43,19 @@ _STATUS: Final = keys(
     plugins=several(object_of(_PLUGIN)),
 )
 _CHANGE: Final = keys(("state",), **dict.fromkeys(("plugin", "did", "state", "reason"), TEXT), in_effect=FLAG)
+_HOOK_COSTS: Final = keys(
+    ("hook", "calls"), hook=TEXT, calls=INTEGER, **dict.fromkeys(("p50", "p95", "longest", "seconds"), NUMBER)
+)
+_COSTS: Final = keys(
+    ("name",),
+    **dict.fromkeys(("name", "version", "state"), TEXT),
+    **dict.fromkeys(("events", "dropped", "restarts", "messages", "crashes", "refused"), INTEGER),
+    **dict.fromkeys(("memory", "cpu"), or_null(NUMBER)),
+    hooks=several(object_of(_HOOK_COSTS)),
+)
+_USAGE: Final = keys(
+    ("pid", "plugins"), app=TEXT, **dict.fromkeys(("pid", "started"), INTEGER), plugins=several(object_of(_COSTS))
+)
 _OFFER: Final = keys(("kind", "name"), **dict.fromkeys(("kind", "name", "description"), TEXT), agent=FLAG)
 _TASK_KEYS: Final = {
     **dict.fromkeys(("id", "plugin", "name", "session", "state", "reason", "message"), TEXT),
@@ -51,6 +64,7 @@ _TASK_KEYS: Final = {
 }
 _ANSWERS: Final = {
     "status": _STATUS,
+    "usage": _USAGE,
     "apply": _CHANGE,
     "restart": _CHANGE,
     "release": _CHANGE,

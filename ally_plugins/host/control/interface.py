@@ -25,6 +25,10 @@ class Controls(Protocol):
         """Return who the host is and the state of its plugins."""
         ...
 
+    async def costs(self) -> Mapping[str, Any]:
+        """Record what the plugins have cost, and return it."""
+        ...
+
     async def apply(self, plugin: str) -> Mapping[str, Any]:
         """Read the operator's configuration of a plugin again, and put it in force."""
         ...

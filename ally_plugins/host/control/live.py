@@ -24,6 +24,7 @@ from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefu
 from ally_plugins.host.bus.services import HostServices
 from ally_plugins.host.plugins.changes import PluginChanges
 from ally_plugins.host.plugins.plugin_set import PluginMember, PluginSet
+from ally_plugins.host.plugins.usage import PluginUsage
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.plugin import RunState
 
@@ -58,6 +59,7 @@ class LiveControls:
     """
 
     services: HostServices
+    usage: PluginUsage
     registry: Registry | None
     home: Home | None
     """None for a host that keeps nothing on disk."""
@@ -120,6 +122,16 @@ class LiveControls:
             "sessions": len(self.services.sessions),
             "plugins": [self._described(member) for member in plugins],
         }
+
+    async def costs(self) -> dict[str, Any]:
+        """Record what the plugins have cost, and return it, once that record is on disk; times are in seconds.
+
+        Raises JournalError when it cannot be written. Cancelling stops the waiting.
+        """
+        self.usage.record()
+        await self.services.records.opened().flush()
+        return {"app": self.services.app, "pid": os.getpid(), "started": self.started_ms,
+                "plugins": self.usage.describe()}  # fmt: skip
 
     async def apply(self, plugin: str) -> dict[str, Any]:
         """Read the operator's configuration of a plugin again, put it in force, and return what was done.

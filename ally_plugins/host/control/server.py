@@ -174,6 +174,7 @@ class _Peer(asyncio.Protocol):
         self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[Mapping[str, Any]]]] = {
             "ping": lambda _: _immediate({"pong": True}),
             "status": lambda _: _immediate(controls.describe()),
+            "usage": lambda _: controls.costs(),
             "apply": lambda params: controls.apply(_plugin(params)),
             "restart": lambda params: controls.restart(_plugin(params)),
             "place": lambda params: controls.place(_plugin(params)),

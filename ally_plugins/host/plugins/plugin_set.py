@@ -303,6 +303,7 @@ class PluginSet:
             on_crash=plugin.crashed,
             deadline=plugin.deadline,
             slot=plugin.slot,
+            times=plugin.times,
         )
         self.blockers.start()
         self._open(plugin, lane, sessions)

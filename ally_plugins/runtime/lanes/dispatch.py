@@ -7,6 +7,7 @@ What the answers mean is decided in `policy.verdicts`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
@@ -236,12 +237,16 @@ class Dispatcher:
         if (why := plugin.why_unavailable(call.hook)) is not None:
             raise _TransformFailed(f"it is {plugin.state}: {why[1]}".rstrip(": "), shadow)
         held = self._refuse_reentry(call, [plugin])  # it may have begun to wait meanwhile
+        start = time.perf_counter()
         try:
             future = _submit(plugin, call, arguments(value), "transform")
             if held and not future.done():
                 self._waits.begin(held, plugin.name)
                 future.add_done_callback(partial(self._has_answered, held, plugin.name))
-            answer = await future
+            try:
+                answer = await future
+            finally:
+                plugin.times.add(call.hook, time.perf_counter() - start)
             replacement = read_replacement(answer)
             if replacement is None:
                 return value, None
@@ -372,6 +377,7 @@ def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, el
         cause, reason = plugin.why_unavailable(call.hook) or ("not_running", plugin.reason)
         return vote_from_failure(plugin.name, cause, reason, on_error, shadow=shadow)
     # Only the deadline leaves one cancelled here: a caller that gives up collects no votes.
+    plugin.times.add(call.hook, elapsed_ms / 1000)
     if future.cancelled():
         return vote_from_failure(plugin.name, "timeout", "", on_error, shadow=shadow, elapsed_ms=elapsed_ms)
     error = future.exception()

@@ -8,12 +8,14 @@ which is a timer, looks which event a lane is at.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import TimedOut
 from ally_plugins.contract.values.scope import Scope
+from ally_plugins.policy.hook_times import HookTimes
 
 from .cursor import Cursor
 from .marks import UNMARKED, Slot
@@ -27,10 +29,14 @@ if TYPE_CHECKING:
     from .requests import HookRequest
     from .ring import EventRun, Ring
 
-__all__ = ["BATCH", "Lane"]
+__all__ = ["BATCH", "SEVERAL", "Lane"]
 
 BATCH: Final = 512
 """Events that a lane delivers before it lets the loop do something else: about 40 µs of no-op hooks."""
+
+
+SEVERAL: Final = "events"
+"""What stands for the hook in the times of events that different hooks took one after the other."""
 
 
 class Lane:
@@ -44,11 +50,13 @@ class Lane:
         on_crash: Callable[[Crash], None],
         deadline: Callable[[str], float],
         slot: Slot = UNMARKED,
+        times: HookTimes | None = None,
     ) -> None:
         self.plugin = plugin
         self.observers = observers
         self.delivered = 0
         self.dropped = 0
+        self._times = times if times is not None else HookTimes()
         self._runner = Runner(
             plugin,
             self._work,
@@ -312,6 +320,23 @@ class Lane:
         if not wanted or self._runner.is_abandoned:
             return
         scope.held = self._held
+        start, before = time.perf_counter(), self.delivered
+        try:
+            await self._deliver_wanted(observers, wanted, events, types, scope)
+        finally:
+            # One look at the clock for all of a run: they share what it took.
+            if number := self.delivered - before:
+                hook = observers.names.get(next(iter(wanted))) if len(wanted) == 1 else None
+                self._times.add(hook or SEVERAL, (time.perf_counter() - start) / number, number)
+
+    async def _deliver_wanted(
+        self,
+        observers: Observers,
+        wanted: frozenset[type[Event]],
+        events: list[Event],
+        types: frozenset[type[Event]],
+        scope: Scope,
+    ) -> None:
         if wanted.isdisjoint(observers.several):
             # A copy of its own, so that it can be cut short.
             self._batch = events.copy() if len(wanted) == len(types) else [e for e in events if e.__class__ in wanted]

@@ -21,6 +21,7 @@ from ally_plugins.contract.values.errors import RefusedError, TimedOut
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.masking import Secrets
 from ally_plugins.policy.budget import Limits, PluginBudget
+from ally_plugins.policy.hook_times import HookTimes
 from ally_plugins.policy.ordering import Orderable
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.restart import CrashCounter
@@ -152,6 +153,8 @@ class Plugin:
     supervisor: ProcessKeeper | None = None
     """Keeps its process running, for a plugin that has one of its own."""
     counts: Counts = Factory(Counts)
+    times: HookTimes = Factory(HookTimes)
+    """How long its hooks took, but for those that a process of its own runs for events, which nobody waits for."""
     slot: Slot = UNMARKED
     """What of its code runs in this process, for whoever comes after a crash of that."""
     working: set[asyncio.Task[Any]] = Factory(set)
