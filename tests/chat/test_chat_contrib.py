@@ -73,7 +73,8 @@ def test_a_credential_is_refused_where_it_is_hidden_and_redacted_where_it_is_not
 
 def test_in_a_chat_the_person_asks_why_and_what_was_counted(guarded: Person) -> None:
     shown = guarded.chat(
-        "read README.md", "call get_conversation_stats {}", f"remember the key is {KEY}",
+        f"remember the key is {KEY}", "read README.md", "call get_conversation_stats {}",
+        f'call run_command {{"command": "echo {UNSEEN}"}}',
         "remember the tests are slow", "/why", "/actions conversation-monitor:report {}", "/tasks", "/quit",
     )  # fmt: skip
     assert "tool calls" in shown
@@ -82,7 +83,8 @@ def test_in_a_chat_the_person_asks_why_and_what_was_counted(guarded: Person) -> 
     assert "session-notes" in shown.partition("> /why")[2].partition("> /actions")[0]
     assert "no plugin has started a task" in shown
     files = [file for file in guarded.home.path.rglob("*") if file.is_file()]
-    assert [file for file in files if KEY.encode() in file.read_bytes()] == []  # their own words are redacted too
+    # Their own words are redacted too, in the title as well, and what the model has put into a call.
+    assert [file for file in files if KEY.encode() in file.read_bytes()] == []
 
 
 class Model:

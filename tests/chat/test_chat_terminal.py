@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ally_plugins.cli.chat.kept_history import KeptHistory
 from ally_plugins.journal.histories import read_history, saved_sessions
 from ally_plugins.journal.reader import JournalReader
 
@@ -16,6 +17,7 @@ from .terminal import ALT_ENTER, CTRL_C, CTRL_D, ENTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from .conftest import Person
     from .terminal import Terminal
@@ -134,6 +136,15 @@ def test_the_history_of_what_was_typed_is_there_again_and_nobody_elses_to_read(p
     again.press("\x1b[A" + ENTER)  # the up arrow
     assert "\nremembered" in again.prompt()
     left(again)
+
+
+def test_in_the_history_file_a_message_stands_as_plugins_left_it_and_not_before(tmp_path: Path) -> None:
+    history = KeptHistory(str(tmp_path / "chat-history"))
+    history.append_string("the key is 1234")
+    history.append_string("/plugins")
+    assert [*history.load_history_strings()] == ["/plugins"]
+    history.keep("the key is [redacted]")
+    assert [*history.load_history_strings()] == ["the key is [redacted]", "/plugins"]
 
 
 def test_a_narrow_terminal_shows_all_of_it(person: Person) -> None:

@@ -110,11 +110,11 @@ class Conversation:
             case HookKind.PROMPT:
                 answer = await self._prompt(hook)
             case HookKind.PERMISSION if hook.tool is not None:
-                answer = await self._permission(hook.tool)
+                answer = await self._permission(hook, hook.tool)
             case HookKind.STOP:
                 answer = await self._stop(hook)
             case _:
-                answer = self._observe(hook)
+                answer = await self._observe(hook)
         return self.dialect.answer(hook, answer)
 
     # --- calls ---
@@ -267,15 +267,18 @@ class Conversation:
             return Answer()  # what sent the agent on at its stop comes back as a prompt
         message = Message(role="user", content=hook.text, id=new_id("m"))
         # Where the agent holds no prompt, nothing that plugins say of it would count.
-        if self.dialect.is_guard(hook.event):
+        is_held = self.dialect.is_guard(hook.event)
+        if is_held:
             gated = await self._gate_prompt(message)
             if isinstance(gated, Answer):
                 return gated
             message = gated
+        else:
+            message = await self._kept(message)
         self._end_turn("another prompt came")
         self.session.emit(UserMessage(content=message.content, message_id=message.id))
         self._begin_turn(hook, message.content)
-        changed = message.content if message.content != hook.text else None
+        changed = message.content if is_held and message.content != hook.text else None
         context = await self._words("turn_start") if hook.event in self.dialect.takes_context else ""
         return Answer(prompt=changed, context=context)
 
@@ -289,6 +292,21 @@ class Conversation:
             return Answer(prompt=message.content)  # which blocks it; the person sends the changed one
         ruling = await self.session.gate_user_message(message)
         return Answer(refusal=ruling.reason) if ruling.is_denied else message
+
+    async def _kept(self, given: Message) -> Message:
+        """Return a message that the agent has as it is, in the form that may be recorded: as transforms leave it.
+
+        One that a transform blocks is not recorded, but that it was there.
+        """
+        transform = self.session.transform_user_message if given.role == "user" else self.session.transform_answer
+        try:
+            return await transform(given)
+        except GateRefused as error:
+            return evolve(given, content=f"[withheld: {error}]")
+
+    async def _kept_answer(self, text: str) -> str:
+        """Return what the agent has said in the form that may be recorded."""
+        return (await self._kept(Message(role="assistant", content=text, id=new_id("m")))).content if text else ""
 
     async def _other_prompt(self, hook: AgentHook) -> Answer:
         if hook.agent_id is not None:
@@ -314,18 +332,18 @@ class Conversation:
     async def _stop(self, hook: AgentHook) -> Answer:
         if hook.agent_id is not None:
             return Answer()
-        session = self.session
-        if hook.text:
-            session.emit(AssistantMessage(content=hook.text))
+        session, text = self.session, await self._kept_answer(hook.text)
+        if text:
+            session.emit(AssistantMessage(content=text))
         if self._sent_on < SENT_ON and HookKind.STOP in self.dialect.writers:
             said = await self._words("turn_end")
-            if not said and (await session.gate_stop(Stop(answer=hook.text))).is_denied:
+            if not said and (await session.gate_stop(Stop(answer=text))).is_denied:
                 said = await self._words("step")
             if said:
                 self._sent_on += 1
                 self._sent_text = said
                 return Answer(refusal=said)
-        self._end_turn(content=hook.text or None)
+        self._end_turn(content=text or None)
         return Answer()
 
     async def _words(self, kind: SafePoint) -> str:
@@ -339,10 +357,13 @@ class Conversation:
 
     # --- the rest ---
 
-    async def _permission(self, tool: EndedCall) -> Answer:
+    async def _permission(self, hook: AgentHook, tool: EndedCall) -> Answer:
         if tool.unshown is not None:
             return Answer(refusal=f"it cannot be shown to gates as it is: {tool.unshown}")
-        call = tool.call
+        try:
+            call = await self._call_in_question(hook, tool.call)
+        except GateRefused as error:
+            return Answer(refusal=str(error))
         request = PermissionRequest(
             request_id=new_id("q"),
             tool_name=call.tool_name,
@@ -357,7 +378,17 @@ class Conversation:
         # Of an `Ask` nothing is said: the agent asks anyway.
         return Answer(refusal=ruling.reason if ruling.is_denied else None, waives=ruling.waived)
 
-    def _observe(self, hook: AgentHook) -> Answer:
+    async def _call_in_question(self, hook: AgentHook, call: ToolCall) -> ToolCall:
+        """Return the call that the agent asks the person about as transforms left it; of one not seen, do as before.
+
+        Raises GateRefused where a transform blocks.
+        """
+        for opened in self._calls_of(hook.agent_id).running():
+            if is_same_call(call, opened.given) or is_same_call(call, opened.call):
+                return opened.call
+        return await self.session.transform_tool_input(call)
+
+    async def _observe(self, hook: AgentHook) -> Answer:
         name = hook.agent_name or "sub-agent"
         about: dict[str, Any] = {"agent_id": hook.agent_id, "is_specialized_agent": True, "instance_id": hook.agent_id}
         match hook.kind:
@@ -366,7 +397,8 @@ class Conversation:
             case HookKind.AGENT_STOP:
                 self._calls_of(hook.agent_id).close("the sub-agent has ended")
                 self._calls.pop(hook.agent_id, None)
-                self.session.emit(AgentEnd(agent_name=name, content=hook.text or None, **about))
+                text = await self._kept_answer(hook.text)
+                self.session.emit(AgentEnd(agent_name=name, content=text or None, **about))
             case HookKind.COMPACTION_START:
                 self.session.emit(CompactionStart())
             case HookKind.COMPACTION_END:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,9 @@ _KEPT_REPLIES: Final = 512
 
 _KEPT_ROOTS: Final = 4096
 """Sub-agents of which it is remembered for whom they work."""
+
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z_ -]{0,39}")
+"""What an agent says why a conversation has ended: `other`, `prompt_input_exit`."""
 
 _TAKE_BACK: Final = 1.0
 """Seconds that a call which nobody decided in time has to be ended; longer than that its agent does not wait."""
@@ -118,7 +122,9 @@ class Conversations:
         conversation = self._conversation(dialect, hook)
         reply = await conversation.reply(hook)
         if hook.kind is HookKind.SESSION_END and hook.agent_id is None:
-            await self._close(conversation, f"the agent has ended it ({hook.text or 'without a reason'})")
+            # No transform sees it, and it is recorded: a word of the agent's own, or nothing.
+            reason = hook.text if _WORD.fullmatch(hook.text) else "without a reason"
+            await self._close(conversation, f"the agent has ended it ({reason})")
         return reply
 
     def _placed(self, dialect: Dialect, hook: AgentHook) -> AgentHook:

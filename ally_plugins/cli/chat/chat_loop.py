@@ -117,7 +117,6 @@ class Chat:
     async def _turn(self, prompt: str | None) -> None:
         """Run a turn; Ctrl-C stops it, and the chat goes on."""
         turns = self._dialogue.opened.turns
-        self._dialogue.opened.title(prompt)
         # A task of its own, so that Ctrl-C can cancel the turn without the loop around it.
         self._turning, self._presses = asyncio.ensure_future(turns.run(prompt)), 0
         self._has_said_held = False
@@ -172,6 +171,8 @@ class Chat:
         if (id_ := _plugin_thing(event)) is not None:
             self._dialogue.last_of_plugin = id_
         self._screen.event(event)
+        if isinstance(event, events.UserMessage):
+            self._input.keep(event.content)
         # With the request, when the wait begins; of a sub-agent's answer no word streams anyway.
         if isinstance(event, events.ModelRequest) and event.parent_id is None and not self._has_said_held:
             self._say_held()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from ally_plugins.contract.values.events import Event, UserMessage
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.host.host import Host
@@ -47,12 +48,16 @@ class OpenedChat:
     is_resumed: bool
     _is_titled: bool = field(init=False, default=False)
 
-    def title(self, prompt: str | None) -> None:
-        """Save title, folder and model with the first message of a new session; later calls do nothing."""
-        if not self._is_titled and prompt:
-            self._is_titled = True
-            if not self.is_resumed:
-                self.saver.begin(self._about(prompt))
+    def title(self, message: Event) -> None:
+        """Save title, folder and model with the first message of a new session; later calls do nothing.
+
+        `message` is USER_MESSAGE, which has what plugins left of the person's words.
+        """
+        if not isinstance(message, UserMessage) or message.session_id != self.session.id or self._is_titled:
+            return
+        self._is_titled = True
+        if not self.is_resumed and message.content:
+            self.saver.begin(self._about(message.content))
 
     def _about(self, prompt: str) -> dict[str, Any]:
         title = next(iter(prompt.strip().splitlines()), "")[:_TITLE]
@@ -77,6 +82,7 @@ async def open_chat(
 
     from .agent import make_agent, sensitive_tools
     from .compaction import ChatCompaction
+    from .kept_calls import KeptCalls
     from .models import build_model
     from .saved_history import Saver, SessionLock, load_history
     from .tools.commands import CommandTools
@@ -104,7 +110,10 @@ async def open_chat(
                 compact=compaction,
             )
             session = host.session(session_id, focus=str(options.folder))
-            saver = Saver(host.journal, session_id, keys)
+            calls = KeptCalls(session, history)
+            for kind in ("TOOL_CALL_START", "TOOL_CALL_END"):
+                host.stream.subscribe(kind, calls.note)
+            saver = Saver(host.journal, session_id, keys, calls)
             saver.adopt(history)
             commands = CommandTools(options.folder)
             agent = make_agent(
@@ -117,7 +126,7 @@ async def open_chat(
             )
             async with agent, commands:  # the agent closes the connections of the model
                 turns = AgentTurns(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
-                yield OpenedChat(
+                opened = OpenedChat(
                     host=host,
                     session=session,
                     plugins=plugins,
@@ -129,5 +138,7 @@ async def open_chat(
                     options=options,
                     is_resumed=options.resume is not None,
                 )
+                host.stream.subscribe("USER_MESSAGE", opened.title)
+                yield opened
     finally:
         lock.release()

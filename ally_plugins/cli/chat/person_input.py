@@ -21,6 +21,8 @@ from ally_plugins.runtime.lanes.thread import Worker
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
 
+    from .kept_history import KeptHistory
+
 __all__ = ["Leave", "LineInput", "PersonInput", "Stopped", "TerminalInput", "Woken", "make_input"]
 
 _LONGEST: Final = 1024 * 1024
@@ -66,6 +68,10 @@ class PersonInput(Protocol):
         """Return the asynchronous context in which it works."""
         ...
 
+    def keep(self, text: str) -> None:
+        """Take what plugins left of the message that was read last, which is what may be kept of it."""
+        ...
+
     @property
     def draft(self) -> str:
         """What the person had typed when `read` raised Woken; the next prompt begins with it."""
@@ -81,6 +87,7 @@ class TerminalInput:
         self._history_file: Final = history_file
         self._words: Final = words
         self._session: PromptSession[str] | None = None
+        self._file: KeptHistory | None = None
         self.draft = ""
 
     @asynccontextmanager
@@ -92,8 +99,9 @@ class TerminalInput:
     def _make(self) -> PromptSession[str]:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
-        from prompt_toolkit.history import FileHistory
         from prompt_toolkit.shortcuts import CompleteStyle
+
+        from .kept_history import KeptHistory
 
         self._history_file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -102,8 +110,9 @@ class TerminalInput:
         except OSError as error:
             file = str(self._history_file)
             raise ConfigError(f"{file} cannot be used: {error.strerror or error}", file=file) from error
+        self._file = KeptHistory(str(self._history_file))
         return PromptSession(
-            history=FileHistory(str(self._history_file)),
+            history=self._file,
             completer=WordCompleter(list(self._words), sentence=True),
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
@@ -113,6 +122,11 @@ class TerminalInput:
             prompt_continuation="  ",
             enable_open_in_editor=False,
         )
+
+    def keep(self, text: str) -> None:
+        """Write the line to the history file, as plugins left it."""
+        if self._file is not None:
+            self._file.keep(text)
 
     async def read(self, woken: Awaitable[object]) -> str:
         """Return what the person typed; when a plugin wakes the agent meanwhile, it is kept as the draft."""
@@ -205,6 +219,9 @@ class LineInput:
             yield
         finally:
             self._worker.close()
+
+    def keep(self, text: str) -> None:
+        """Keep nothing: whoever writes lines into a pipe has them."""
 
     async def read(self, woken: Awaitable[object]) -> str:
         """Return the next message. A plugin that wakes the agent comes first; the line is read on afterwards."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.masking import Secrets
     from ally_plugins.journal.journal import Journal
 
+    from .kept_calls import KeptCalls
+
 __all__ = ["Saver", "SessionLock", "load_history"]
 
 _DIGEST_BYTES: Final = 8  # recognises the messages of one session in other objects
@@ -49,8 +51,10 @@ def _has_calls(response: ModelResponse) -> bool:
 class Saver:
     """Writes new messages of a history. It lives as long as the session is open; for the host's loop only."""
 
-    def __init__(self, journal: Journal, session_id: str, keys: Secrets) -> None:
+    def __init__(self, journal: Journal, session_id: str, keys: Secrets, calls: KeptCalls | None = None) -> None:
+        """Take where to write, and the program's own keys; `calls` says how the model's calls may be kept."""
         self._journal: Final = journal
+        self._calls: Final = calls
         self._session_id: Final = session_id
         self._keys: Final = keys
         self._digests: list[bytes] = []
@@ -64,11 +68,14 @@ class Saver:
         """Take a history that is in the journal already, so that `follow` writes only what comes after it."""
         self._remember(messages, list(map(_digest, self._dump(messages))))
 
-    def follow(self, messages: Sequence[ModelMessage]) -> None:
+    def follow(self, messages: Sequence[ModelMessage], *, is_whole: bool = True) -> None:
         """Write what is new: added messages, or a history that replaces the one before. Never waits.
 
-        Earlier messages are not serialised again, as long as the framework passes on the same objects.
+        Earlier messages are not serialised again, as long as the framework passes on the same objects. Unless
+        `is_whole`, a last message with calls waits until plugins have had their say about these.
         """
+        if self._calls is not None and not is_whole:
+            messages = self._calls.settled(messages)
         seen = len(self._digests)
         # The last one stands for all before it: the framework appends, and makes other objects when it changes any.
         if len(messages) >= seen and (not seen or messages[seen - 1] is self._last):
@@ -93,7 +100,8 @@ class Saver:
         self._digests, self._last = digests, messages[-1] if messages else None
 
     def _dump(self, messages: Sequence[ModelMessage]) -> list[Any]:
-        return self._keys.masked_value(list(map(_dumped, messages)))
+        dumped = map(_dumped, messages)
+        return self._keys.masked_value(list(dumped if self._calls is None else map(self._calls.masked, dumped)))
 
     def _write(self, make: Any, dumped: Sequence[Any], *, even_nothing: bool = False) -> None:
         if dumped or even_nothing:

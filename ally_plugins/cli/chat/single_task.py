@@ -60,7 +60,6 @@ class SingleTask:
 
         Ctrl-C, SIGTERM and SIGHUP interrupt the turn, which is then the result. Cancelling stops turn and tools.
         """
-        opened.title(task)
         with self._interruptible(opened):
             if self.is_cut:  # by an event of the host's start: the callback that interrupts was not set yet
                 return Turn("interrupted", reason=_NOBODY_READS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import frozen
@@ -91,7 +92,7 @@ class AgentTurns:
         self.history: list[ModelMessage] = history or []
         self._saver: Final = saver
         self._keys: Final = keys
-        self._writer: Final = HistoryWriter(session.id, saver.follow)
+        self._writer: Final = HistoryWriter(session.id, partial(saver.follow, is_whole=False))
         self._on_text = on_text
         self._on_thought = on_thought
         self._running: CancellationToken | None = None

@@ -298,6 +298,10 @@ class OpenCalls:
         """Return the call that is open under an id."""
         return self._open.get(call_key(call))
 
+    def running(self) -> tuple[OpenCall, ...]:
+        """Return the calls that are being decided, may run, or run, in the order in which they came."""
+        return tuple(self._open.values())
+
     def take(self, call: ToolCall) -> OpenCall:
         """Remove a call that may run, and return it. Raises HostError for another one, or for other arguments."""
         opened = self.find(call)

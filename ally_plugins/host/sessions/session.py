@@ -482,11 +482,16 @@ class Session:
         with self._lock:
             self._undecided.end(call)
             if is_sensitive:
+                self._undecided.sensitive.add(call.call_id)
                 ring = self.ring
                 for place in range(max(self.recorded - ring.base, 0), len(ring.items)):
                     ring.items[place] = withheld(ring.items[place], call)
                 # Runs hold the events as they were.
                 ring.forget_runs()
+
+    def is_sensitive(self, call_id: str) -> bool:
+        """Say whether a gate has said of a call that what it holds is not to be kept; from any thread."""
+        return call_id in self._undecided.sensitive
 
     def _row_or_placeholder(self, event: Event) -> EventRow:
         """Return an event's row, or that of an EVENTS_DROPPED in its place when it has no JSON form."""

@@ -35,6 +35,9 @@ class UndecidedCalls:
     begun: dict[str, tuple[int, float]] = field(init=False, factory=dict)
     """Each start's event number, and until when it waits. Whether there are any may be asked without the lock."""
 
+    sensitive: set[str | None] = field(init=False, factory=set)
+    """The ids of those of which a gate has said that what they hold is not to be kept."""
+
     def begin(self, start: ToolCallStart, seq: int) -> None:
         """Note the start of a call, which is event number `seq`."""
         self.begun[start.call_id or start.tool_name] = (seq, time.monotonic() + HOLD_S)
