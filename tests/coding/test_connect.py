@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.adapters.coding.client_files import find_change
 from ally_plugins.adapters.coding.connections import Connection, entries_for, is_ours
 from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
 from ally_plugins.adapters.coding.hook_settings import merge_hooks, take_out_hooks
@@ -320,3 +322,79 @@ def test_a_mandatory_plugin_that_needs_what_the_agent_does_not_serve_is_refused(
     assert "gate:permission" in run_command("connect", "codex", code=1).stderr
     assert not file_of(asker, "codex").exists()
     run_command("connect", "claude")
+
+
+# --- the client that is laid ---
+
+compiled = pytest.mark.skipif(shutil.which("cc") is None, reason="the machine has no C compiler")
+
+
+@compiled
+def test_the_compiled_client_stays_and_no_hook_line_changes_with_it(person: Path) -> None:
+    run_command("connect", "codex")
+    lines = file_of(person, "codex").read_bytes()
+    client = person / "state" / "hooks" / "hook"
+    assert client.read_bytes().startswith(b"#!")
+    assert json.loads(run_command("connect", "codex", "--client", "c", "--json").stdout)["client"] == "c"
+    assert client.read_bytes().startswith(b"\x7fELF")
+    assert client.stat().st_mode & 0o777 == 0o700
+    said = json.loads(run_command("connect", "codex", "--json").stdout)  # as it is, without being named
+    assert (said["client"], said["changed"]) == ("c", False)
+    assert file_of(person, "codex").read_bytes() == lines
+    run_command("connect", "codex", "--client", "python")
+    assert client.read_bytes().startswith(b"#!")
+    assert file_of(person, "codex").read_bytes() == lines
+
+
+@compiled
+def test_the_compiled_client_puts_the_file_back_to_the_byte_without_the_package(person: Path) -> None:
+    file = file_of(person, "claude")
+    file.parent.mkdir()
+    file.write_text(OLD)
+    run_command("connect", "claude", "--client", "c")
+    subprocess.run([person / "state" / "hooks" / "hook", "disconnect", "claude"], timeout=30, check=True)
+    assert file.read_text() == OLD
+
+
+@pytest.mark.parametrize("tool", ["none", "fails", "warns"])
+def test_without_a_compiler_the_client_that_is_there_stays_and_the_other_is_offered(
+    tool: str, person: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run_command("connect", "claude")
+    before = {each.name: each.read_bytes() for each in (person / "state" / "hooks").glob("*o*[kn]")}
+    (tmp_path / "bin").mkdir()
+    if tool != "none":
+        what = "echo 'x.c:1: error: no header' >&2; exit 1" if tool == "fails" else "touch hook.0.new; exit 0"
+        (tmp_path / "bin" / "cc").write_text(f"#!/bin/sh\n{what}\n")
+        (tmp_path / "bin" / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    said = run_command("connect", "claude", "--client", "c", code=2).stderr
+    assert "no C compiler is found" in said if tool == "none" else "no header" in said or tool == "warns"
+    assert ("connect with --client python" in said) == (tool != "warns")
+    after = {each.name: each.read_bytes() for each in (person / "state" / "hooks").glob("*o*[kn]")}
+    assert after["hook"] == before["hook"]
+    assert after["client.json"] == before["client.json"]
+    shown = json.loads(run_command("connect", "claude", "--status", "--json").stdout)
+    assert shown["agents"][0]["connected"] == "not seen yet"
+
+
+@pytest.mark.parametrize("file", ["hook", "ally_hook.py", "serve", "client.json"])
+@pytest.mark.parametrize("how", ["changed", "gone", "a link"])
+def test_a_client_that_is_not_what_was_laid_is_not_connected_and_gets_no_host(
+    file: str, how: str, person: Path
+) -> None:
+    run_command("connect", "claude")
+    found = person / "state" / "hooks" / file
+    content = found.read_bytes()
+    found.unlink()
+    if how == "changed":
+        found.write_bytes(content.replace(b'"files"', b'"filed"') if file == "client.json" else content + b"\n")
+    elif how == "a link":
+        (person / "elsewhere").write_bytes(content)
+        found.symlink_to(person / "elsewhere")
+    shown = json.loads(run_command("connect", "claude", "--status", "--json", code=1).stdout)
+    assert "find out who did; then connect an agent again" in shown["agents"][0]["connected"]
+    home = Home("ally-plugins", person / "state")
+    assert find_change(home) is not None
+    run_command("connect", "claude")
+    assert find_change(home) is None

@@ -5,17 +5,20 @@ An entry names `hooks/hook` and nothing of this version, so that it stays what i
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from ally_plugins.catalog.home.folder import write_atomically
 from ally_plugins.contract.values.errors import ConfigError
 
+from .compiled_client import PYTHON_CLIENT, SOURCE, TABLE, compile_client, source_text, table_text
 from .hook_client import CLOSED, EXITS, PASSES, STARTER, closed
 
 if TYPE_CHECKING:
@@ -24,11 +27,19 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
 
-__all__ = ["CLIENT", "client_file", "hook_line", "lay_client"]
+__all__ = ["CLIENT", "ClientKind", "client_file", "client_kind", "find_change", "hook_line", "lay_client"]
+
+ClientKind = Literal["python", "c"]
 
 CLIENT: Final = "hook"
 _MODULE: Final = "ally_hook.py"
+_RECORD: Final = "client.json"
+"""Beside the client: which one it is, and the digests of its files as they were laid."""
+
+_MAX_FILE: Final = 16 * 1024 * 1024
 _GONE: Final = "ally-plugins: its hook client cannot be started; run: ally-plugins connect, or take its hooks out"
+
+_AGAIN: Final = "if you have not changed it, find out who did; then connect an agent again: ally-plugins connect AGENT"
 
 _SYSTEM: Final = "/usr/bin/python3"
 """The interpreter that outlives environments and their tools, where the machine has one."""
@@ -64,31 +75,93 @@ def hook_line(client: Path, agent: str, event: str) -> str:
     return f"{shlex.quote(str(client))} {agent} {event} || {otherwise}"
 
 
-def lay_client(home: Home, python: str | None = None, starts: Sequence[str] | None = None) -> Path:
+def client_kind(home: Home) -> ClientKind | None:
+    """Return which client lies in a home, None where none does."""
+    kind = _recorded(home).get("client")
+    return "c" if kind == "c" else "python" if kind == "python" else None
+
+
+def find_change(home: Home) -> str | None:
+    """Return what is not as `lay_client` left it, in a sentence with the way out; None where nothing is amiss.
+
+    Of a home without a client nothing is expected.
+    """
+    client, record = client_file(home), _recorded(home)
+    files = record.get("files")
+    if not isinstance(files, dict) or CLIENT not in files:
+        return None if not os.path.lexists(client) else f"the hook client {str(client)!r} is not recorded; {_AGAIN}"
+    for name, digest in files.items():
+        if _digest_of(home, client.with_name(name)) != digest:
+            return f"the hook client's file {str(client.with_name(name))!r} is not what was laid there; {_AGAIN}"
+    return None
+
+
+def _recorded(home: Home) -> dict[str, object]:
+    try:
+        found = json.loads(home.read(client_file(home).with_name(_RECORD), _MAX_FILE) or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest_of(home: Home, file: Path) -> str | None:
+    try:
+        found = home.read(file, _MAX_FILE)
+    except OSError:
+        return None
+    return hashlib.sha256(found).hexdigest() if found is not None else None
+
+
+def lay_client(
+    home: Home, python: str | None = None, starts: Sequence[str] | None = None, *, kind: ClientKind = "python"
+) -> Path:
     """Write the client, and how it starts the host, into a home; return the file that hook entries name.
 
-    `python` is the interpreter that runs it, `starts` the command of the host. Raises ConfigError where either cannot
-    be written or the client does not run.
+    `python` is the interpreter that runs it, or takes hooks out beside the compiled one, `starts` the command of the
+    host. Raises ConfigError where a file cannot be written, the client cannot be compiled, or does not run; what lay
+    there before is still there then.
     """
     home.prepare(home.path / "hooks", home.logs_dir)
     client = client_file(home)
     python = python or find_python()
     command = starts or (sys.executable, "-m", "ally_plugins", "serve", "--home", str(home.path), "--app", home.app)
-    source = files("ally_plugins.adapters.coding").joinpath("hook_client.py").read_bytes()
+    module = files("ally_plugins.adapters.coding").joinpath("hook_client.py").read_bytes()
+    script = _SCRIPT.format(python=python, folder=str(client.parent)).encode()
+    laid = {_MODULE: module, STARTER: "\n".join(command).encode()}
+    if kind == "c":
+        laid |= {SOURCE: source_text().encode(), TABLE: table_text().encode(), PYTHON_CLIENT: script}
+    for stale in client.parent.glob(f"__pycache__/{_MODULE.partition('.')[0]}.*"):
+        stale.unlink(missing_ok=True)  # by its time and size it might pass for that of the new file
+    new = client.with_name(f"{CLIENT}.{os.getpid()}.new")
     try:
-        write_atomically(client.with_name(_MODULE), source, follow=False)
-        write_atomically(client.with_name(STARTER), "\n".join(command).encode(), follow=False)
-        script = _SCRIPT.format(python=python, folder=str(client.parent))
-        write_atomically(client, script.encode(), follow=False)
-        client.chmod(0o700)
-        # Without a hook to answer it closes at once: it runs on this machine, and is compiled from here on.
-        done = subprocess.run([client], input=b"", capture_output=True, timeout=30, check=False)  # noqa: S603 - just written
+        for name, content in laid.items():
+            write_atomically(client.with_name(name), content, follow=False)
+        if kind == "c":
+            client.with_name(PYTHON_CLIENT).chmod(0o700)
+            compile_client(client.parent, new)
+        else:
+            write_atomically(new, script, follow=False)
+            new.chmod(0o700)
+        _try_client(new)
+        laid[CLIENT] = new.read_bytes()
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in laid.items()}
+        # First: who is stopped between the two leaves a client that `serve` does not take, which closes the hooks.
+        record = json.dumps({"client": kind, "files": digests}, indent=1).encode()
+        write_atomically(client.with_name(_RECORD), record, follow=False)
+        new.replace(client)
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(f"the hook client {str(client)!r} cannot be laid: {error}", file=str(client)) from error
+    finally:
+        new.unlink(missing_ok=True)
+    return client
+
+
+def _try_client(client: Path) -> None:
+    """Run a client without a hook to answer, which it closes: it runs here, and is compiled from here on."""
+    done = subprocess.run([client], input=b"", capture_output=True, timeout=30, check=False)  # noqa: S603 - just written
     if done.returncode != 2:  # noqa: PLR2004 - closed
         said = done.stderr.decode(errors="replace").strip()
         raise ConfigError(f"the hook client {str(client)!r} does not run: {said or done.returncode}", file=str(client))
-    return client
 
 
 def find_python() -> str:

@@ -3,7 +3,8 @@
 It stands alone: it is copied out of the package, runs as `FILE AGENT EVENT` with `python -I -S`, and imports the
 standard library only, of which it takes C modules where it can, since each hook pays for its start. Whatever goes wrong
 (no host, a slow one, an answer that is none, a fault of its own), a guard event is closed in the agent's own way and an
-observing one passes; `CLOSED` is that table, and the dialects use it too.
+observing one passes; `CLOSED` is that table, and the dialects use it too. `hook_client.c` does the same, compiled: what
+is changed here is changed there.
 """
 
 from __future__ import annotations
@@ -141,10 +142,21 @@ SOCKET = "coding.sock"
 STARTER = "serve"
 """Beside this file: the command that starts the host, an argument a line."""
 
-_LOG = "serve.log"
-_POLL = 0.02  # seconds between two looks at whether a host that was started listens
-_KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
+LOG = "serve.log"
+POLL = 0.02
+"""Seconds between two looks at whether a host that was started listens."""
+
+KEPT = ("HOME", "USER", "LOGNAME", "PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "XDG_RUNTIME_DIR")
 """What the host gets of the agent's environment, which holds the agent's keys."""
+
+
+LATE = f"no answer came within {SECONDS:g} s"
+TOO_LONG = f"the payload has more than {MAX_BYTES:,} bytes"
+SILENT = "the host gave no answer"
+NONSENSE = "the host answered nonsense"
+FOREIGN = "another user listens in the place of the host"
+UNSTARTED = "the host did not start in time; see what it says: ally-plugins serve"
+GONE = "it is not installed any more; install it again, or run: "
 
 
 class _NoAnswerError(Exception):
@@ -157,6 +169,8 @@ def main() -> None:
     `FILE disconnect AGENT` takes the hooks out where the package is gone.
     """
     agent, event = (*sys.argv[1:], "", "")[:2]
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _exit(2)  # what is opened next would be taken for it
 
     def close(reason: str) -> None:
         code, out, err = closed(agent, event, f"ally-plugins: {reason}")
@@ -188,10 +202,12 @@ def _watch(close: Callable[[str], None]) -> None:
     def too_late(*_: object) -> None:
         if _ending:
             _exit(2)  # the agent does not take the answer
-        close(f"no answer came within {SECONDS:g} s")
+        close(LATE)
 
     _signal.signal(_signal.SIGALRM, too_late)
     _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
+    # An agent may have it blocked, which its hooks inherit.
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
 
 
 def _end(code: int, out: bytes, err: bytes) -> None:
@@ -222,7 +238,7 @@ def _read_all() -> bytes:
         found.append(part)
         size += len(part)
         if size > MAX_BYTES:
-            raise _NoAnswerError(f"the payload has more than {MAX_BYTES:,} bytes")
+            raise _NoAnswerError(TOO_LONG)
     return b"".join(found)
 
 
@@ -242,20 +258,21 @@ def _ask(agent: str, event: str, payload: bytes) -> tuple[int, bytes, bytes]:
         parts.append(part)
         size += len(part)
         if size > MAX_BYTES:
-            break
+            raise _NoAnswerError(NONSENSE)
     return _read_answer(b"".join(parts))
 
 
 def _read_answer(data: bytes) -> tuple[int, bytes, bytes]:
     """Return the host's answer: `ally1 CODE BYTES BYTES`, a line feed, standard output and standard error."""
-    head, _, body = data.partition(b"\n")
+    head, line_end, body = data.partition(b"\n")
     fields = head.split(b" ")
-    if len(fields) != 4 or fields[0] != MAGIC or not all(each.isdigit() and len(each) < 10 for each in fields[1:]):  # noqa: PLR2004 - a magic word and three numbers
-        raise _NoAnswerError("the host gave no answer" if not data else "the host answered nonsense")
-    code, out, err = map(int, fields[1:])
+    numbers = [int(each) for each in fields[1:] if each.isdigit() and len(each) < 10]  # noqa: PLR2004 - digits
+    if not line_end or fields[0] != MAGIC or len(fields) != 4 or len(numbers) != 3:  # noqa: PLR2004 - as written above
+        raise _NoAnswerError(NONSENSE if data else SILENT)
+    code, out, err = numbers
     # No other code means the same to all agents.
     if code not in (0, 2) or len(body) != out + err:
-        raise _NoAnswerError("the host answered nonsense")
+        raise _NoAnswerError(NONSENSE)
     return code, body[:out], body[out:]
 
 
@@ -282,17 +299,17 @@ def _connect(run: str, here: str, end: float) -> Any:
             child = child or _start(here)
         else:
             if not _is_own(connection):
-                raise _NoAnswerError("another user listens in the place of the host")
+                raise _NoAnswerError(FOREIGN)
             return connection
         if time.monotonic() > end:
-            raise _NoAnswerError("the host did not start in time; see what it says: ally-plugins serve")
+            raise _NoAnswerError(UNSTARTED)
         ended, status = posix.waitpid(child, posix.WNOHANG) if child > 0 else (0, 0)
         if ended:
             # Another hook's host may have been first, which ends ours with 0.
             child = -1
             if status:
                 raise _NoAnswerError(f"the host cannot be started: {_last_words()}")
-        time.sleep(_POLL)
+        time.sleep(POLL)
 
 
 def _last_words() -> str:
@@ -300,11 +317,12 @@ def _last_words() -> str:
     import posix
 
     try:
-        descriptor = posix.open(_LOG, posix.O_RDONLY)
+        descriptor = posix.open(LOG, posix.O_RDONLY)
         posix.lseek(descriptor, max(0, posix.fstat(descriptor).st_size - 400), 0)
-        return posix.read(descriptor, 400).decode("utf-8", "replace").strip().rpartition("\n")[2]
+        words = posix.read(descriptor, 400).decode("utf-8", "replace").strip().rpartition("\n")[2]
     except OSError:
-        return "it says nothing"
+        words = ""
+    return words or "it says nothing"
 
 
 def _is_own(connection: Any) -> bool:
@@ -328,18 +346,18 @@ def _start(here: str) -> int:
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):
-        why = "it is not installed any more; install it again, or run:"
-        raise _NoAnswerError(f"{why} {sys.argv[0]} disconnect {sys.argv[1]}") from None
-    kept = {name.encode(): value for name in _KEPT if (value := posix.environ.get(name.encode())) is not None}
+        raise _NoAnswerError(f"{GONE}{sys.argv[0]} disconnect {sys.argv[1]}") from None
+    kept = {name.encode(): value for name in KEPT if (value := posix.environ.get(name.encode())) is not None}
     child = posix.fork()
     if child:
         return child
     try:
         posix.setsid()  # the agent may end its hooks with all that is in their group
         nowhere = posix.open("/dev/null", posix.O_RDWR)
-        log = posix.open(_LOG, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        log = posix.open(LOG, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_NOFOLLOW, 0o600)
         for number, descriptor in enumerate((nowhere, nowhere, log)):
             posix.dup2(descriptor, number)
+        posix.closerange(3, 256)  # what the agent has left open would stay so for as long as the host runs
         posix.execve(command[0], command, kept)
     finally:
         _exit(3)  # never back into the hook, of which this is a copy
@@ -360,7 +378,8 @@ def disconnect(name: str) -> str | None:
     import json
     import os
 
-    home = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))  # noqa: PTH100, PTH120 - pathlib is slow to import
+    here = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 - pathlib is slow to import
+    home = os.path.dirname(here)  # noqa: PTH120 - as above
     path = os.path.join(home, RECORD)  # noqa: PTH118 - as above
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
@@ -371,7 +390,7 @@ def disconnect(name: str) -> str | None:
         with open(known["file"], "rb") as file:  # noqa: PTH123
             now = file.read()
         if hashlib.sha256(now).hexdigest() != known["after"]:
-            return f"{known['file']} was changed since; take the entries out that name {sys.argv[0]}"
+            return f"{known['file']} was changed since; take the entries out that name {here}/hook"
         if known["before"] is None:
             os.unlink(known["file"])  # noqa: PTH108
         else:

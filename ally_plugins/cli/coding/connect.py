@@ -13,6 +13,7 @@ from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 from ally_plugins.contract.values.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
+    from ally_plugins.adapters.coding.client_files import ClientKind
     from ally_plugins.adapters.coding.connections import Connection
     from ally_plugins.adapters.coding.dialect import Dialect
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -41,15 +42,30 @@ _project = click.option(
     show_default=True,
     help="With --project: what happens on a machine without ally-plugins.",
 )
+@click.option(
+    "--client",
+    type=click.Choice(("python", "c")),
+    help="What answers each hook: a Python program (the default), or a C program that is compiled now and is faster.",
+)
 @click.option("--print", "prints", is_flag=True, help="Print the settings as they would be, and write nothing.")
 @click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
-def connect(state: State, agent: str | None, project: Path | None, missing: str, prints: bool, status: bool) -> None:  # noqa: FBT001 - click's flags
+def connect(
+    state: State,
+    agent: str | None,
+    project: Path | None,
+    missing: str,
+    client: ClientKind | None,
+    *,
+    prints: bool,
+    status: bool,
+) -> None:
     """Have a coding agent ask your plugins.
 
     AGENT is claude (Claude Code), codex, gemini, copilot, opencode, pi or goose. It writes our hooks into the agent's
     settings, beside those that are there, and says which of the plugins' grants the agent can serve. Nothing of yours
     is lost: `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does
-    not serve, and where the agent would run no hook of yours.
+    not serve, and where the agent would run no hook of yours. The program that answers the hooks is one for all agents;
+    without --client it stays what it is.
 
     \b
     Example:
@@ -64,7 +80,7 @@ def connect(state: State, agent: str | None, project: Path | None, missing: str,
     if agent is None:
         raise click.UsageError(f"which agent? expected one of {', '.join(_AGENTS)}, or --status")
     from ally_plugins.adapters.coding import connections
-    from ally_plugins.adapters.coding.client_files import lay_client
+    from ally_plugins.adapters.coding.client_files import client_kind, lay_client
     from ally_plugins.adapters.coding.dialects import DIALECTS
 
     connection = connection_of(agent, project)
@@ -75,13 +91,14 @@ def connect(state: State, agent: str | None, project: Path | None, missing: str,
     _check_mandatory(DIALECTS[agent], records)
     if overrides := connections.find_overrides(connection):
         raise ConfigError(f"{'; '.join(overrides)}: nothing was written, since no plugin would be asked")
-    lay_client(state.home)
+    lay_client(state.home, kind=client or client_kind(state.home) or "python")
     changed = connections.connect(connection, state.home, missing=missing)
     others = connections.others_at_our_events(connection)
     rows = _served(DIALECTS[agent], records)
     if state.as_json:
         print_json({
-            "agent": agent, "file": str(connection.file), "changed": changed, "other_hooks": others,
+            "agent": agent, "file": str(connection.file), "changed": changed, "client": client_kind(state.home),
+            "other_hooks": others,
             "served": [{"plugin": plugin, "grant": grant, "how": how, "why": why} for plugin, grant, how, why in rows],
         })  # fmt: skip
         return
@@ -136,9 +153,11 @@ def _served(dialect: Dialect, records: list[PluginRecord]) -> list[tuple[str, st
 
 def _show_status(state: State, found: list[Connection]) -> None:
     from ally_plugins.adapters.coding import connections
+    from ally_plugins.adapters.coding.client_files import client_kind, find_change
     from ally_plugins.adapters.coding.hook_client import CLOSED
     from ally_plugins.adapters.coding.server import last_hook
 
+    change = find_change(state.home)
     rows: list[dict[str, Any]] = []
     for connection in found:
         events, seen = connections.connected_events(connection), last_hook(state.home, connection.agent)
@@ -146,11 +165,13 @@ def _show_status(state: State, found: list[Connection]) -> None:
         how = "no" if not events else "partly: connect it again" if not is_whole else "yes"
         if events and (overrides := connections.find_overrides(connection)):
             how = f"no: {'; '.join(overrides)}"
+        elif events and change is not None:
+            how = f"no: {change}"
         elif how == "yes" and seen is None:
             how = "not seen yet"
         rows.append({"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)})
     if state.as_json:
-        print_json({"agents": rows})
+        print_json({"agents": rows, "client": client_kind(state.home)})
     else:
         cells = [(each["agent"], each["connected"], when(each["last_hook_ms"]), inert(each["file"])) for each in rows]
         for line in table(("agent", "connected", "last hook", "settings"), cells):

@@ -10,7 +10,7 @@ import click
 from ally_plugins.cli.shell.exits import DONE, exit_code_of
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
-from ally_plugins.contract.values.errors import AllyError
+from ally_plugins.contract.values.errors import AllyError, ConfigError
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.coding.server import HookSocket
@@ -59,11 +59,14 @@ def serve(state: State, idle: float) -> None:
 
 
 async def _serve(state: State, hook_socket: HookSocket, idle: float) -> int:
+    from ally_plugins.adapters.coding.client_files import find_change
     from ally_plugins.adapters.coding.conversations import Conversations
     from ally_plugins.adapters.coding.server import HookServer
     from ally_plugins.host.host import Host
 
     try:
+        if change := find_change(state.home):
+            raise ConfigError(change)
         async with Host(state.app, home=state.home, protect=True) as host:
             conversations = Conversations(host)
             server = HookServer(hook_socket, conversations)
