@@ -107,7 +107,7 @@ def _timed(command: list[str], payload: bytes) -> float:
 
 
 def _clients() -> list[dict[str, Any]]:
-    kinds: list[Literal["python", "c"]] = ["python", *(["c"] if shutil.which("cc") else [])]
+    kinds: list[Literal["python", "c"]] = ["python", "c"] if shutil.which("cc") else ["python"]
     with _home(inline=1, processes=0) as (home, env):
         host = _serve(home, env)
         try:
