@@ -33,6 +33,7 @@ from ally_plugins.journal.process_identity import ProcessIdentity
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import PendingMessage, Record
 from tests.kit.hosts import make_plugin
+from tests.kit.processes import stop_between_writes
 from tests.kit.session_calls import ARGUMENTS, CALL, INTERNAL
 from tests.kit.waiting import go, until, wait_until
 
@@ -198,7 +199,7 @@ def test_a_host_that_was_stopped_and_wakes_can_write_nothing_and_delivers_nothin
     with child(tmp_path, "conv", 0.2) as process:
         tell(process, "one")
         tell(process, "add")
-        os.kill(process.pid, signal.SIGSTOP)
+        stop_between_writes(process.pid, tmp_path / "journal.db")
         go(take_over())
     assert events_of(tmp_path, "conv") == ["one", "two", "three"]
 

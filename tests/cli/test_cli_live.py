@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.cli.shell.text import when
+from tests.kit.processes import stop_between_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,7 +111,7 @@ def test_all_hosts_of_a_home_are_told_and_one_that_does_not_answer_is_named(
     one, other = start(), start()
     assert "in effect in 2 running hosts" in enabled.run("revoke", NAME, "gate").stdout
     assert one.ask("gate") == other.ask("gate") == [False, 0]
-    other.process.send_signal(signal.SIGSTOP)
+    stop_between_writes(other.process.pid, enabled.home.journal_file)
     shown = enabled.run("grant", NAME, "gate:tool_call:bash", code=1).stdout
     assert "in effect in 1 running host" in shown
     assert f"host {other.pid} does not answer" in shown

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +16,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
+def state_of(pid: int) -> str:
+    """Return a process's state as `ps` has it, as R, S or T; X where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
 def is_alive(pid: int) -> bool:
     """Say whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    return state_of(pid) not in "ZX"
+
+
+def stop_between_writes(pid: int, journal: Path) -> None:
+    """Stop a host while it holds no lock of its journal: one that is stopped amid a write lets nobody else write."""
+
+    def stop() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: state_of(pid) in "TX", lambda: "the host to stop")
+        with contextlib.closing(sqlite3.connect(journal, timeout=0, isolation_level=None)) as other:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+        return True
+
+    wait_until(stop, lambda: "a moment without a write")
 
 
 def below(pid: int) -> Iterator[int]:

@@ -327,8 +327,10 @@ async def test_a_plugin_outlives_its_forker_and_the_next_has_another(plugins: Pl
     os.kill(first, signal.SIGKILL)
     await until(lambda: not is_alive(first))
     assert is_alive(plugin.process.pid)
-    next_one = await plugins.start("pass")
-    assert first not in next_one.ancestors
+    # The first may come to the guardian before it has seen the end of its forker; that one is started afresh.
+    for _ in range(2):
+        next_one = await plugins.start("pass")
+        assert first not in next_one.ancestors
     assert len(set(plugins.forkers()) & set(next_one.ancestors)) == 1
     assert await plugin.process.stop(0)
     assert not is_alive(hidden)
