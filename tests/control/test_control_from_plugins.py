@@ -101,8 +101,9 @@ def attack():
     # By a child in a session of its own, whose parent has ended.
     if os.fork() == 0:
         os.setsid()
+        parent = os.getpid()
         if os.fork() == 0:
-            while os.getppid() == PARENT:
+            while os.getppid() == parent:
                 time.sleep(0.001)
             note(["orphan", request("apply", plugin="ctl-guard")])
             note("done")
@@ -110,7 +111,6 @@ def attack():
     os.wait()
     note(["ping", request("ping")])
 
-PARENT = os.getpid()
 serve(attack)
 """
 

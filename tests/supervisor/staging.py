@@ -57,6 +57,7 @@ class Stage:
         self.failures: list[str] = []
         """Why `bad` was in `backoff`, each time: the first is short, and over when something else is waited for."""
         self._awaited = 0
+        self._starts = 1
         self._calls = 0
         host.stream.subscribe("PLUGIN_STATE", self._note_state)
 
@@ -95,11 +96,11 @@ class Stage:
         return reason
 
     async def restarted(self) -> None:
-        """Wait until `bad` has failed and runs again."""
+        """Wait until `bad` has failed and runs again; a restart that nobody has waited for yet counts."""
         supervisor = self.bad.supervisor
         assert supervisor is not None
-        before = supervisor.started
-        await self.until(lambda: supervisor.started > before and self.bad.state == "running", "a restart")
+        await self.until(lambda: supervisor.started > self._starts and self.bad.state == "running", "a restart")
+        self._starts = supervisor.started
 
     async def vote(self) -> Vote | None:
         """Ask the gates, and return what became of the one of `bad`."""
