@@ -26,7 +26,7 @@ COVERAGE = WORK / "coverage"
 # One more than CI has cores, since a third of the time is waiting for a disk or a child process.
 WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
-FAST = "not e2e and not soak and not slow"
+FAST = "not e2e and not soak and not slow and not long"
 BOXED = f"{FAST} and (smoke or not sandboxed)"
 UNBOXED = f"{FAST} and not sandboxed"
 # Those whose framework is not in the dependency group `test`.
@@ -65,19 +65,19 @@ OLDEST, NEWEST = FOUND[0], FOUND[-1]
 nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
-# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, of pydantic-ai's adapter
-# all but the checks that each must pass, and of the placements all but what guards: what a Python could change there
-# (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other folders. Those between
-# run what computes, the bus, what is installed, and what guards.
+# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, daemons that fail, of
+# pydantic-ai's adapter all but the checks that each must pass, and of the placements all but what guards: what a Python
+# could change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other
+# folders. Those between run what computes, what is installed, and gates.
 GUARDS = tuple(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values"))
 PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "placements").glob("test_*.py")))
 ABOVE = (
     *(f"--ignore=tests/{name}" for name in ("agentkit", "baddays", "chat", "cli", "control", "examples", "legacy")),
-    *(f"--ignore=tests/{name}" for name in ("replay", "testing")),
+    *(f"--ignore=tests/{name}" for name in ("replay", "supervisor", "testing")),
     *(f"--ignore={path}" for path in PLACED if path not in GUARDS),
     "--ignore-glob=tests/hosts/test_pydantic_ai_*",
 )
-SMOKE = (*(f"tests/{name}" for name in ("bus", "contract", "packaging", "policy", "wire")), *GUARDS)
+SMOKE = (*(f"tests/{name}" for name in ("contract", "packaging", "policy", "wire")), GUARDS[1])
 
 
 def _group(*names: str) -> tuple[str, ...]:
@@ -170,7 +170,14 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take seconds each: whole programs at terminals, real builds and installations, floods."""
     # Once, on whatever Python runs nox: in CI the oldest, where `tests` has no whole programs and no new dependencies.
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "slow and not e2e and not soak", *WORKERS, *session.posargs)
+    _pytest(session, "-m", "slow and not long and not e2e and not soak", *WORKERS, *session.posargs)
+
+
+@nox.session(requires=["wheels"], default=False)
+def long(session: nox.Session) -> None:
+    """Run the tests that take ten seconds of a core or so; `slow` has others of the same programs and installations."""
+    session.install(*_wheels(), *_group("test"))
+    _pytest(session, "-m", "long and not e2e and not soak", *WORKERS, *session.posargs)
 
 
 @nox.session(requires=["wheels"], default=False)

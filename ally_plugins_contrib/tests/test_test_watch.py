@@ -110,6 +110,7 @@ async def watching(
         yield watched
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, placement: str) -> None:
     async def main() -> None:
@@ -296,6 +297,7 @@ def test_the_run_ends_with_its_task_its_plugin_and_its_host(
     go(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_conversations_about_one_folder_share_a_watch_which_outlives_the_first(project: Path, placement: str) -> None:
     async def main() -> None:

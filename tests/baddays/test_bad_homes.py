@@ -202,6 +202,7 @@ def test_many_agents_on_one_host_at_once_never_hear_of_each_other(
     go(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_chat_on_a_disk_that_fills_says_so_and_saves_all_of_it_when_there_is_room(
     person: Person, model_server: ModelServer, small_disk: Path

@@ -120,6 +120,7 @@ def left(terminal: Terminal) -> str:
     return terminal.text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_at_a_terminal_ctrl_c_ends_the_stream_and_the_question_and_a_server_may_come_back(
     person: Person, model_server: ModelServer
@@ -230,6 +231,7 @@ def saved(person: Person) -> str:
         return str(read_history(reading, session.id))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["in a stream", "in a tool", "in a question"])
 def test_a_chat_that_was_killed_is_gone_on_with(
@@ -317,6 +319,7 @@ def test_the_key_stands_nowhere_but_in_the_requests(
 # --- the day on which all is well ---
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_agent_with_its_plugins_on_a_server_of_ones_own(person: Person, model_server: ModelServer) -> None:
     registry = Registry(person.home)

@@ -116,6 +116,7 @@ def finished(person: Person, *args: str) -> str:
     return str(output)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_one_conversation_remembers_the_next_ones_model_is_told(guarded: Person, tmp_path: Path) -> None:
     shown = guarded.chat("remember tests run with make check, never with pytest", "recall tests", "/quit")

@@ -117,6 +117,7 @@ def test_a_plugin_wakes_the_idle_agent(helped: Person) -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_between_turns_ends_it_in_order(helped: Person, number: signal.Signals) -> None:

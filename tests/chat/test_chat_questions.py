@@ -42,6 +42,7 @@ def left(chat: Terminal) -> None:
     assert chat.wait() == 0
 
 
+@pytest.mark.long
 def test_lines_sent_in_one_go_with_a_request_do_not_answer_its_question(person: Person) -> None:
     chat = begun(person.terminal())
     chat.press(f"write new.txt hello{ENTER}always{ENTER}a{ENTER}Yes{ENTER}")
@@ -72,6 +73,7 @@ def test_what_is_typed_while_a_tool_runs_does_not_answer_the_question_after_it(p
     left(chat)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("joined", ["\n", "\nalso "], ids=["one after the other", "together"])
 def test_what_follows_the_answer_to_one_question_does_not_answer_the_next(person: Person, joined: str) -> None:
     chat = begun(person.terminal())
@@ -92,6 +94,7 @@ def test_what_follows_the_answer_to_one_question_does_not_answer_the_next(person
     left(chat)
 
 
+@pytest.mark.long
 def test_only_the_words_that_are_offered_and_their_letters_are_answers(person: Person) -> None:
     chat = begun(person.terminal())
     chat.say("write new.txt hello")
@@ -158,6 +161,7 @@ class Plugin:
 '''
 
 
+@pytest.mark.long
 def test_a_plugins_own_question_is_put_as_its_and_answered_by_number(person: Person) -> None:
     person.install("asker", ASKS, ASKER)
     chat = begun(person.terminal())

@@ -65,6 +65,7 @@ def test_an_edit_is_shown_before_it_is_asked_about_and_made_only_then(person: Pe
     assert "to go on: ally-plugins chat --resume s-" in left(chat)
 
 
+@pytest.mark.long
 def test_always_is_for_this_tool_and_session_and_a_plugin_that_asks_is_named(helped: Person) -> None:
     chat = begun(helped.terminal())
     chat.say("run echo one")
@@ -103,6 +104,7 @@ def test_ctrl_c_stops_the_turn_and_not_the_program(person: Person) -> None:
         assert "I am still here" in str(read_history(reading, saved.id))
 
 
+@pytest.mark.long
 def test_ctrl_c_at_a_question_is_a_no_and_stops_the_turn(person: Person) -> None:
     chat = begun(person.terminal())
     chat.say("write new.txt hello")
@@ -115,6 +117,7 @@ def test_ctrl_c_at_a_question_is_a_no_and_stops_the_turn(person: Person) -> None
     left(chat)
 
 
+@pytest.mark.long
 def test_several_lines_pasted_or_typed_are_one_message(person: Person) -> None:
     chat = begun(person.terminal())
     chat.paste("read README.md\nalso read app.py")
@@ -125,6 +128,7 @@ def test_several_lines_pasted_or_typed_are_one_message(person: Person) -> None:
     left(chat)
 
 
+@pytest.mark.long
 def test_the_history_of_what_was_typed_is_there_again_and_nobody_elses_to_read(person: Person) -> None:
     chat = begun(person.terminal())
     chat.say("say remembered")
@@ -147,6 +151,7 @@ def test_in_the_history_file_a_message_stands_as_plugins_left_it_and_not_before(
     assert [*history.load_history_strings()] == ["the key is [redacted]", "/plugins"]
 
 
+@pytest.mark.long
 def test_a_narrow_terminal_shows_all_of_it(person: Person) -> None:
     chat = begun(person.terminal(columns=24, rows=12))
     chat.say("say 漢字漢字漢字漢字漢字漢字漢字漢字 end")
@@ -157,6 +162,7 @@ def test_a_narrow_terminal_shows_all_of_it(person: Person) -> None:
     left(chat)
 
 
+@pytest.mark.long
 def test_without_colours_where_they_are_not_wanted(person: Person) -> None:
     chat = begun(person.terminal(NO_COLOR="1"))
     chat.say("read README.md")
@@ -181,6 +187,7 @@ def test_what_a_file_or_a_plugin_says_cannot_act_on_the_terminal(helped: Person)
     left(chat)
 
 
+@pytest.mark.long
 def test_a_plugin_wakes_the_agent_while_the_prompt_is_open_and_the_draft_stays(helped: Person) -> None:
     chat = begun(helped.terminal())
     chat.say("say later")
@@ -213,6 +220,7 @@ def test_a_plugin_is_enabled_and_disabled_in_the_chat_with_consent(helped: Perso
     left(chat)
 
 
+@pytest.mark.long
 def test_the_terminal_is_closed_and_nothing_is_lost_or_left_behind(helped: Person) -> None:
     chat = begun(helped.terminal("--allow", "run_command"))
     chat.say("say before")
@@ -228,6 +236,7 @@ def test_the_terminal_is_closed_and_nothing_is_lost_or_left_behind(helped: Perso
     assert "going on with" in helped.chat("say after", args=("--continue",))
 
 
+@pytest.mark.long
 def test_two_chats_on_one_home_never_mix_and_a_session_is_open_once(
     person: Person, history: Callable[[Person], list[str]]
 ) -> None:
@@ -250,6 +259,7 @@ def test_two_chats_on_one_home_never_mix_and_a_session_is_open_once(
     )
 
 
+@pytest.mark.long
 def test_the_first_output_comes_before_the_framework_is_imported(person: Person) -> None:
     begin = time.monotonic()
     chat = person.terminal()

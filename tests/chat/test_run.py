@@ -141,6 +141,7 @@ def test_a_missing_extra_is_named(person: Person) -> None:
     assert "needs prompt_toolkit, which is not installed: pip install 'ally-plugins[chat]'" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [("run",), ("run", "--json"), ("chat",)], ids=["run", "run --json", "chat"])
 def test_when_the_reader_of_the_output_goes_it_ends_quietly_and_the_sessions_end_is_recorded(

@@ -93,6 +93,7 @@ def test_removing_what_is_not_there_names_those_that_are(ready: Operator) -> Non
     assert "add --yes" in ready.run("env", "mine", "--remove", code=1).stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_plugin_runs_in_an_environment_of_its_own(
     ready: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

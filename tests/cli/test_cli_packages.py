@@ -125,6 +125,7 @@ def test_installed_then_agreed_to_then_uninstalled_and_forgotten(operator: Opera
     assert kinds == ["install", "enable", "uninstall", "forget", "install"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_uninstalling_a_package_leaves_the_folder_of_its_name_agreed_to(operator: Operator, tmp_path: Path) -> None:
     python = _environment(tmp_path / "venv")

@@ -118,6 +118,7 @@ def test_two_hundred_conversations_at_once_over_two_workers_never_mix(service: S
     assert service.stop() == 0
 
 
+@pytest.mark.long
 def test_requests_of_one_conversation_wait_for_each_other_wherever_they_arrive(
     service: Service, model: ModelServer
 ) -> None:
@@ -131,6 +132,7 @@ def test_requests_of_one_conversation_wait_for_each_other_wherever_they_arrive(
     assert sorted(numbers) == sorted(f"user: number {n}" for n in range(12))
 
 
+@pytest.mark.long
 def test_a_probe_is_told_of_a_guard_that_cannot_be_asked(tmp_path: Path, model: ModelServer, home: Path) -> None:
     folder = home / "plugins" / "broken"
     folder.mkdir(parents=True)
@@ -151,6 +153,7 @@ def test_a_probe_is_told_of_a_guard_that_cannot_be_asked(tmp_path: Path, model: 
     assert json.loads(found.text)["status"] == "failing"
 
 
+@pytest.mark.long
 def test_sigterm_lets_a_request_end_and_stops_the_host_in_order(tmp_path: Path, home: Path) -> None:
     with ModelServer([Reply("late but whole", fault="late")]) as model:
         service = Service(tmp_path, model)

@@ -163,6 +163,7 @@ def test_the_places_in_an_own_command_are_those_of_the_environment(
     assert ran == [f"{building.beside}/bin/pip", "--version", f"{building.beside}/x"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_requirements_file_is_installed_once_until_it_changes(
     state: Home, plugin: Callable[..., CodeAllyPlugin], tmp_path: Path
@@ -185,6 +186,7 @@ def test_a_requirements_file_is_installed_once_until_it_changes(
     assert "have changed since" in find_dependencies(state, other).problem
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_installation_that_fails_leaves_nothing_that_counts(
     state: Home, plugin: Callable[..., CodeAllyPlugin]

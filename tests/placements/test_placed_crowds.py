@@ -46,6 +46,7 @@ def test_a_gate_that_is_taken_back_while_it_waits_leaves_room_for_the_next(place
     go(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_host_with_more_sessions_than_a_process_takes_requests_stops_as_one_with_few(
     placed: Placed, caplog: pytest.LogCaptureFixture

@@ -149,6 +149,7 @@ def test_a_plugin_is_installed_as_it_is_installed_here(site: Site, tmp_path: Pat
         requirement_of(f"nobody-{tmp_path.name}")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures("pip")
 def test_two_plugins_with_clashing_dependencies_live_side_by_side(

@@ -154,6 +154,7 @@ def found(installed: tuple[str, Environment]) -> dict[str, dict[str, Any]]:
     return installed[1].look()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PROJECTS)
 def test_an_installed_plugin_is_found_with_its_manifest_and_without_being_imported(
     installed: tuple[str, Environment], found: dict[str, dict[str, Any]], name: str
@@ -165,6 +166,7 @@ def test_an_installed_plugin_is_found_with_its_manifest_and_without_being_import
     assert plugin["digest"]
 
 
+@pytest.mark.long
 def test_an_edit_changes_the_digest_of_what_is_editable(
     installed: tuple[str, Environment], found: dict[str, dict[str, Any]]
 ) -> None:
@@ -178,6 +180,7 @@ def test_an_edit_changes_the_digest_of_what_is_editable(
     edited.write_text(TRAP)
 
 
+@pytest.mark.long
 def test_a_moved_source_of_an_editable_plugin_is_a_problem_of_that_plugin_alone(
     projects: list[Path], tmp_path: Path
 ) -> None:
@@ -199,6 +202,7 @@ print(json.dumps([done.exit_code, done.appeared, done.disappeared, done.changed,
 """
 
 
+@pytest.mark.long
 def test_installing_says_what_appeared_and_uninstalling_what_disappeared(projects: list[Path], tmp_path: Path) -> None:
     environment = Environment(tmp_path / "venv")
 

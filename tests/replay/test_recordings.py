@@ -130,6 +130,7 @@ def test_a_recording_is_read_again_from_the_start_and_says_how_far_it_is(tmp_pat
         list(recording.steps())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures the peak memory as Linux reports it")
 @pytest.mark.parametrize("kind", ["transcript", "trajectory"])
