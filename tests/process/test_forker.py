@@ -328,9 +328,9 @@ async def test_a_plugin_outlives_its_forker_and_the_next_has_another(plugins: Pl
     await until(lambda: not is_alive(first))
     assert is_alive(plugin.process.pid)
     # The first may come to the guardian before it has seen the end of its forker; that one is started afresh.
-    for _ in range(2):
-        next_one = await plugins.start("pass")
-        assert first not in next_one.ancestors
+    later = [await plugins.start("pass") for _ in range(2)]
+    assert all(first not in each.ancestors for each in later)
+    next_one = later[-1]
     assert len(set(plugins.forkers()) & set(next_one.ancestors)) == 1
     assert await plugin.process.stop(0)
     assert not is_alive(hidden)
