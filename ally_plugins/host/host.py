@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
+from ally_plugins.catalog.home.agent_processes import AgentProcesses
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.protected_places import protected_places
 from ally_plugins.catalog.registry import Registry
@@ -129,6 +130,7 @@ class Host:
         self._daemon_services: HostDaemonServices | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
+        self.guarded_agents = AgentProcesses(self.home) if self.home is not None else None
 
     @override
     def __repr__(self) -> str:
@@ -183,7 +185,7 @@ class Host:
         self._live = LiveControls(services, self.usage, self.registry, self.home)
         if self.home is not None:
             await _off_loop(warn_of_network, self.home)
-            self._control = ControlServer(self.home, self._live)
+            self._control = ControlServer(self.home, self._live, agents=self.guarded_agents)
             await self._control.start()
         if self.registry is not None and self._consent is not None:
             await ask_for_consent(self.registry, self._consent, self.journal, self.clock.time_ms)

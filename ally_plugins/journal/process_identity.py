@@ -49,6 +49,11 @@ class ProcessIdentity:
         """Return that of this process."""
         return _identity_of(os.getpid())
 
+    @classmethod
+    def of(cls, pid: int, started: int) -> ProcessIdentity:
+        """Return that of a process of this namespace, whose number and start were seen."""
+        return cls(pid, started, _boot(), _namespace())
+
     def is_dead(self) -> bool:
         """Say whether the process is provably not there any more."""
         boot, namespace = _boot(), _namespace()

@@ -44,9 +44,9 @@ class Side:
         self.is_cancelled = False
         self.described: dict[str, Any] = {"app": "test", "pid": os.getpid(), "plugins": []}
 
-    def refuse(self, method: str, processes: Sequence[int]) -> str:
+    def refuse(self, method: str, processes: Sequence[int], agent: str = "") -> str:
         self.asked.append(("refuse", method))
-        return f"{method} is refused to {processes}"
+        return f"{method} is refused to {agent or processes}"
 
     def describe(self) -> Mapping[str, Any]:
         return self.described

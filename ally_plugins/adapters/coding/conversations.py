@@ -52,6 +52,9 @@ class NoConversations:
     def __init__(self, why: str) -> None:
         self._why = why
 
+    def note_agent(self, agent: str, pid: int, started: int) -> None:
+        """Nothing is to be kept: no call of it goes on."""
+
     async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:  # noqa: ARG002 - as below
         """Close the hook."""
         return close(agent, event, f"ally-plugins: {self._why}")
@@ -71,6 +74,12 @@ class Conversations:
     def are_busy(self) -> bool:
         """Whether a call may run, in any of them, that has not ended."""
         return any(each.is_busy for each in self._open.values())
+
+    def note_agent(self, agent: str, pid: int, started: int) -> None:
+        """Keep a process as an agent's, so that what it starts loosens nothing. Raises OSError, and its hook closes."""
+        agents = self._host.guarded_agents
+        if agents is not None:
+            agents.note(agent, pid, started)
 
     async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:
         """Return the answer to one hook within a time. Raises nothing.

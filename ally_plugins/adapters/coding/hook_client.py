@@ -380,6 +380,8 @@ def disconnect(name: str) -> str | None:
 
     here = os.path.dirname(os.path.abspath(sys.argv[0]))  # noqa: PTH100, PTH120 - pathlib is slow to import
     home = os.path.dirname(here)  # noqa: PTH120 - as above
+    if agent := _agent_above(f"{home}/run/agents"):
+        return f"this was started by {agent}, and an agent takes no hooks out; run it in a terminal outside the agent"
     path = os.path.join(home, RECORD)  # noqa: PTH118 - as above
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
@@ -398,6 +400,29 @@ def disconnect(name: str) -> str | None:
         _replace(path, json.dumps(records, indent=1).encode())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"the hooks of {name} cannot be taken out: {type(error).__name__}: {error}"
+    return None
+
+
+def _agent_above(folder: str) -> str | None:
+    """Return the agent below which this runs, by the names of files that the host keeps of them; None for a person."""
+    import os
+
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - as above
+    except FileNotFoundError:
+        return None
+    pid = os.getpid()
+    while pid > 0:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:  # noqa: PTH123
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            return None
+        # The file's name is AGENT.PID.START.BOOT.NAMESPACE; the start is field 22 of what /proc says, the parent 4.
+        for name in names:
+            if name.split(".")[1:3] == [str(pid), fields[19]]:
+                return f"{name.partition('.')[0]} (process {pid})"
+        pid = int(fields[1])
     return None
 
 

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
+from ally_plugins.catalog.home.agent_processes import HOOK_LOCK
 from ally_plugins.catalog.home.folder import try_lock, unlock
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import is_own, listening_socket, who_listens
 
 from .conversations import Conversations, NoConversations
 from .hook_client import CLOSED, MAGIC, MAX_BYTES, SOCKET
+from .peers import agent_of_peer
 
 if TYPE_CHECKING:
     import socket
@@ -46,7 +48,6 @@ LOCK_SECONDS: Final = 20.0
 DRAIN_SECONDS: Final = 5.0
 """How long a host that ends waits for answers of plugins; then the hooks that wait for them are closed."""
 
-_LOCK: Final = "coding.lock"
 _POLL: Final = 0.05  # seconds between two looks at a lock
 
 
@@ -83,7 +84,7 @@ class HookSocket:
         ends.
         """
         self._home.prepare()
-        descriptor, end = self._home.open_lock(_LOCK), time.monotonic() + LOCK_SECONDS
+        descriptor, end = self._home.open_lock(HOOK_LOCK), time.monotonic() + LOCK_SECONDS
         while not try_lock(descriptor):
             if is_served(self._home):
                 os.close(descriptor)
@@ -178,7 +179,7 @@ class HookServer:
         self.last_hook = asyncio.get_running_loop().time()
         try:
             if is_own(writer.get_extra_info("socket")):
-                await self._answer(reader, writer)
+                await self._answer(reader, writer, agent_of_peer(writer.get_extra_info("socket")))
             else:
                 _log.warning("a process of another user connected to the socket for hooks, and was turned away")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -187,11 +188,16 @@ class HookServer:
             self._answering.discard(task)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: tuple[int, int] | None
+    ) -> None:
         """Answer one hook. Raises OSError, ValueError, IncompleteReadError, LimitOverrunError for what is none."""
         async with asyncio.timeout(READ_SECONDS):
             agent, event, size, milliseconds = _read_head(await reader.readuntil(b"\n"))
             payload = await reader.readexactly(size)
+        if process is not None and agent in CLOSED:
+            # Before the answer: what it lets the agent start finds the agent among those that loosen nothing.
+            self.conversations.note_agent(agent, *process)
         reply = await self.conversations.reply(agent, event, payload, milliseconds / 1000)
         if agent in CLOSED:
             self.socket.note_hook(agent)

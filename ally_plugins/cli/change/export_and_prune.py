@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from ally_plugins.cli.shell.journal_rows import reading_of
-from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["export", "prune"]
 
 
-@command("export")
+@command("export", looks=True)
 @click.argument("session")
 @click.option("--out", metavar="FILE", help="Write to this file, readable by you only, instead of standard output.")
 def export(state: State, session: str, out: str | None) -> None:
@@ -97,7 +96,6 @@ def prune(state: State, age: str, yes: bool) -> None:  # noqa: FBT001 - click's 
     Example:
       ally-plugins prune --older-than 90d
     """
-    require_operator()
     now = now_ms()
     before = parse_since(age, now)
     if before > now:

@@ -8,7 +8,6 @@ import click
 
 from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import DONE, REFUSED
-from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.running_hosts import RESTART_TIMEOUT, Effect, notify_hosts
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
@@ -37,7 +36,6 @@ def restart(state: State, name: str) -> None:
     Example:
       ally-plugins restart loop-warner
     """
-    require_operator()
     effect = notify_hosts(state.home, "restart", name, RESTART_TIMEOUT)
     answers = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
     if not answers:

@@ -27,7 +27,7 @@ _NOT_THERE: Final = "there is no task"
 """How the error begins of a host that does not have the task: answers carry a text and no code."""
 
 
-@command("tasks")
+@command("tasks", looks=True)
 @click.option("--cancel", "task_id", metavar="ID", help="Ask this task to end.")
 @click.option("--all", "with_ended", is_flag=True, help="Show the tasks that ended last, too.")
 def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa: FBT001 - click's signature
@@ -76,7 +76,7 @@ def _row(task: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _cancel(state: State, task_id: str) -> None:
-    require_operator()
+    require_operator(state.home)
     hosts = hosts_of(state.home)
     # All of them, since an id does not name its host; no two hosts have a task of one id.
     answers = call_all(hosts, "cancel_task", {"task": task_id}, ANSWER_TIMEOUT)

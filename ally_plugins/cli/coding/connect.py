@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ally_plugins.cli.shell.exits import DONE, REFUSED
+from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 from ally_plugins.contract.values.errors import ConfigError, HostError
@@ -32,7 +33,7 @@ _project = click.option(
 )
 
 
-@command("connect")
+@command("connect", looks=True)
 @click.argument("agent", type=click.Choice(_AGENTS), required=False)
 @_project
 @click.option(
@@ -87,6 +88,8 @@ def connect(
     if prints:
         _show_settings(state, connection, missing)
         return
+    # From within an agent it could lay another host's client, or take the hooks of a project for open ones.
+    require_operator(state.home)
     records = [record for record in state.registry.load() if record.is_enabled]
     _check_mandatory(DIALECTS[agent], records)
     if overrides := connections.find_overrides(connection):

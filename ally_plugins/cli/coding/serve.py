@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from ally_plugins.cli.shell.exits import DONE, exit_code_of
+from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import AllyError, ConfigError
@@ -24,7 +26,7 @@ REFUSING: Final = 5.0
 """Seconds in which hooks are told why no host could be started, before the next one tries again."""
 
 
-@command("serve")
+@command("serve", looks=True)
 @click.option(
     "--idle",
     type=click.FloatRange(min=0, min_open=True),
@@ -45,8 +47,12 @@ def serve(state: State, idle: float) -> None:
       ally-plugins serve
     """
     from ally_plugins.adapters.coding.server import HookSocket
+    from ally_plugins.catalog.registry import PLUGINS_VARIABLE
 
     home = state.home
+    if os.environ.get(PLUGINS_VARIABLE):
+        # A hook starts it without: with it, an agent's own host would leave plugins out.
+        require_operator(home)
     hook_socket = HookSocket(home)
     if not hook_socket.open():
         _say(state, "another host takes the hooks already", takes_hooks=False)

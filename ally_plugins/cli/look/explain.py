@@ -25,7 +25,7 @@ _MANY_EVENTS: Final = 200_000
 """Events of a session that are searched for those of one tool call; some 0.2 s."""
 
 
-@command("explain")
+@command("explain", looks=True)
 @click.argument("id_", metavar="ID")
 def explain(state: State, id_: str) -> None:
     """Show everything that led to ID: the events, the chain of plugins, the permission, the votes, what became of it.

@@ -38,9 +38,9 @@ def now_ms() -> int:
 def recorder(registry: Registry) -> Generator[Recorder]:
     """Open the journal for changes, and close it.
 
-    Raises JournalError, and ConsentError in a plugin's process, before anything is changed.
+    Raises JournalError, and ConsentError in a plugin's or an agent's process, before anything is changed.
     """
-    require_operator()
+    require_operator(registry.home)
     from ally_plugins.journal.journal import Journal
 
     home = registry.home

@@ -76,14 +76,30 @@ def with_state(function: Callable[Concatenate[State, P], None]) -> Callable[P, N
     return update_wrapper(run, function)
 
 
-def command(name: str, **settings: Any) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
-    """Declare a command with the options that all have."""
+def command(
+    name: str, *, looks: bool = False, **settings: Any
+) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
+    """Declare a command with the options that all have.
+
+    It is refused to processes of plugins and of guarded agents, before it begins, unless it only `looks`; one that
+    changes something besides calls `require_operator` itself before it does.
+    """
 
     def declare(function: Callable[Concatenate[State, P], None]) -> click.Command:
         decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, **settings)
-        return decorate(options(with_state(function)))
+        return decorate(options(with_state(function if looks else _for_operators(function))))
 
     return declare
+
+
+def _for_operators(function: Callable[Concatenate[State, P], None]) -> Callable[Concatenate[State, P], None]:
+    def run(state: State, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        from .operators import require_operator
+
+        require_operator(state.home)
+        function(state, *args, **kwargs)
+
+    return update_wrapper(run, function)
 
 
 def _keep_app(ctx: click.Context, _: click.Parameter, value: str | None) -> None:

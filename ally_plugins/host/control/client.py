@@ -39,11 +39,15 @@ class ListeningHost:
 
 @frozen
 class HostAnswer:
-    """The answer of one host: its result, or in `error` why there is none; `is_silent` when none came in time."""
+    """The answer of one host: its result, or in `error` why there is none; `is_silent` when none came in time.
+
+    `reason` is that of an error, a word of `wire.codes`.
+    """
 
     host: ListeningHost
     result: Mapping[str, Any] | None = None
     error: str = ""
+    reason: str = ""
     is_silent: bool = False
 
 
@@ -134,7 +138,8 @@ class _HostCall:
             data, messages = b"", []
         for message in messages:
             if isinstance(message, ErrorResponse):
-                self.answer = HostAnswer(self.host, error=message.message)
+                reason = message.data.get("reason") if isinstance(message.data, Mapping) else ""
+                self.answer = HostAnswer(self.host, error=message.message, reason=str(reason))
             elif (
                 isinstance(message, Response) and (problem := answer_problem(self._method, message.result)) is not None
             ):

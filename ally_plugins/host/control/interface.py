@@ -14,10 +14,10 @@ class Controls(Protocol):
     The text of an `AllyError` that is raised goes to the operator. Requests are cancelled only when the host stops.
     """
 
-    def refuse(self, method: str, processes: Sequence[int]) -> str:
-        """Record that a plugin's process asked for a change, and return why it is refused.
+    def refuse(self, method: str, processes: Sequence[int], agent: str = "") -> str:
+        """Record that a plugin's process, or that of an `agent`, asked for a change, and return why it is refused.
 
-        `processes` are those from it up to the guardian, none where it has ended already.
+        `processes` are those from it up to the guardian, or the agent's; none where it has ended already.
         """
         ...
 

@@ -46,6 +46,7 @@ _LONGEST_REASON: Final = 500
 """Characters of a reason in an answer; the journal has all of it."""
 
 _OWN_TERMINAL: Final = "run the command in a terminal of your own"
+_OUTSIDE: Final = "run the command in a terminal outside the agent"
 
 _BY_CODE: Final = "the agent itself gives it this plugin, whatever config.toml says"
 
@@ -95,19 +96,24 @@ class LiveControls:
 
     # --- the requests ---
 
-    def refuse(self, method: str, processes: Sequence[int]) -> str:
-        """Record that a plugin's process asked for a change, and return why it is refused."""
-        members = self._plugin_set.members.values() if self._plugin_set is not None else ()
+    def refuse(self, method: str, processes: Sequence[int], agent: str = "") -> str:
+        """Record that a plugin's process, or that of an agent, asked for a change, and return why it is refused."""
+        members = self._plugin_set.members.values() if self._plugin_set is not None and not agent else ()
         plugin = next((each.plugin.name for each in members if not _pids(each.plugin).isdisjoint(processes)), None)
-        if processes:
+        if agent:
+            who = f"{agent} (process {processes[0]}), which ally-plugins guards"
+            text = f"{method} was asked for by {who}, and an agent loosens nothing here; {_OUTSIDE}"
+        elif processes:
             who = f"the plugin {plugin!r}" if plugin is not None else f"the process {processes[0]} of a plugin"
             text = f"{method} was asked for by {who}, and plugins change nothing here; {_OWN_TERMINAL}"
         else:
             text = f"{method} was asked for by a process that has ended, or hides; {_OWN_TERMINAL}"
         _log.warning("refused through the control socket: %s", text)
         data = {"call": f"control:{method}", "reason": "permission", "permission": None, "text": text}
+        if agent:
+            data["agent"] = agent
         # Folded, since it may be asked for a thousand times in a second.
-        self.services.records.write_soon("refusal", plugin, None, None, data, fold=("control", method, plugin))
+        self.services.records.write_soon("refusal", plugin, None, None, data, fold=("control", method, plugin, agent))
         return text
 
     def describe(self) -> dict[str, Any]:

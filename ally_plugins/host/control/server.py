@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ally_plugins.catalog.home.agent_processes import AgentProcesses
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
 from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
 from ally_plugins.runtime.lanes.teardown import finished
-from ally_plugins.runtime.processes.ancestry import chain_to_guardian_of_peer
+from ally_plugins.runtime.processes.ancestry import lineage_of_peer
 from ally_plugins.runtime.processes.unixsocket import is_own
 from ally_plugins.wire import codes
 from ally_plugins.wire.connection import Connection
@@ -51,7 +52,8 @@ IDLE: Final = 30.0
 """Seconds after which a connection is closed that sends nothing, or does not read its answers."""
 
 _LOOKS: Final = frozenset({"ping", "status", "offers", "tasks"})
-"""Requests that change nothing: all that a plugin's process may make. What else there is might loosen what holds it."""
+"""Requests that change nothing: all that a plugin's process or a coding agent's may make. What else there is might
+loosen what holds it; `may_change` does nothing itself, and so says whether one may."""
 
 _TURNS: Final = 5  # of the loop; asyncio takes two to make a connection, and two to close one
 _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
@@ -60,8 +62,11 @@ _LIMITS: Final = WireLimits(frame_bytes=FRAME_BYTES, malformed=4, in_flight=16)
 class ControlServer:
     """Listens in `run/` of the home from `start` to `close`, on the loop that it was started on."""
 
-    def __init__(self, home: Home, controls: Controls, *, idle: float = IDLE) -> None:
+    def __init__(
+        self, home: Home, controls: Controls, *, idle: float = IDLE, agents: AgentProcesses | None = None
+    ) -> None:
         self._home = home
+        self.agents: Final = agents if agents is not None else AgentProcesses(home)
         self._controls = controls
         self._idle = idle
         self._address: addresses.Address | None = None
@@ -182,6 +187,7 @@ class _Peer(asyncio.Protocol):
             "offers": lambda params: _immediate(controls.offers(_plugin(params))),
             "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
+            "may_change": lambda _: _immediate({"may_change": True}),
         }
         self._refuse = controls.refuse
         self._connection = Connection(limits=_LIMITS, methods=self._methods)
@@ -243,7 +249,7 @@ class _Peer(asyncio.Protocol):
             names = ", ".join(self._methods)
             self._fail(request, codes.METHOD_NOT_FOUND, f"no method {request.method!r:.80}; expected one of {names}")
             return
-        if request.method not in _LOOKS and (text := self._plugins_own(request)):
+        if request.method not in _LOOKS and (text := self._why_refused(request)):
             self._fail(request, codes.PERMISSION, text)
             return
         try:
@@ -263,12 +269,19 @@ class _Peer(asyncio.Protocol):
             _log.exception("the control request %r failed", request.method)
             self._fail(request, codes.INTERNAL_ERROR, "internal error")
 
-    def _plugins_own(self, request: Request) -> str:
+    def _why_refused(self, request: Request) -> str:
         """Return why the process at the other end may change nothing, empty when it may."""
         # For each request: it may have been forked, or have ended, since the one before.
         connection = self._transport.get_extra_info("socket") if self._transport is not None else None
-        chain = chain_to_guardian_of_peer(connection) if connection is not None else None
-        return "" if chain == () else self._refuse(request.method, chain or ())
+        lineage = lineage_of_peer(connection) if connection is not None else None
+        if lineage is None or lineage.chain:
+            return self._refuse(request.method, lineage.chain if lineage is not None else ())
+        try:
+            agent = self._server.agents.above(lineage.processes)
+        except OSError as error:
+            _log.warning("the agents of this home cannot be read: %s", error)
+            return self._refuse(request.method, ())
+        return "" if agent is None else self._refuse(request.method, (agent.identity.pid,), agent.agent)
 
     def _fail(self, request: Request, code: int, text: str) -> None:
         self._connection.fail(request.id, code, text, {"reason": codes.REASONS[code]})

@@ -1,7 +1,8 @@
-"""Whether a process lies below a guardian, and so is a plugin's: its own, or one that it started (Linux).
+"""What stands above a process: a guardian, whose every child is a plugin's, and whatever else has started it (Linux).
 
 The kernel's word, since every orphan below a guardian stays below it. A plugin in no sandbox can leave its tree with
-the help of another program of the user (a service manager, a terminal); one in a sandbox reaches none.
+the help of another program of the user (a service manager, a terminal); one in a sandbox reaches none. Below other
+processes an orphan does not stay.
 """
 
 from __future__ import annotations
@@ -15,11 +16,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import frozen
+
 from ally_plugins.journal.process_identity import parent_and_start
 
 from .guardian.process_tree import MARKER
 
-__all__ = ["chain_to_guardian", "chain_to_guardian_of_peer", "has_guardians", "is_plugins_own"]
+__all__ = [
+    "Lineage",
+    "chain_to_guardian",
+    "chain_to_guardian_of_peer",
+    "has_guardians",
+    "is_plugins_own",
+    "lineage_of",
+    "lineage_of_peer",
+]
 
 _SCRIPT: Final = "/".join(("", *Path(__file__).with_name("guardian").parts[-3:], "__main__.py")).encode()
 """The end of the path of what a guardian runs, in whatever environment this package is installed."""
@@ -35,9 +46,26 @@ _LACKING: Final = (errno.ENOSYS, errno.EPERM)
 _SO_PEERPIDFD: Final = 77  # asm-generic/socket.h, Linux 6.5; the socket module has no name for it
 
 
+@frozen
+class Lineage:
+    """A process and those above it, as far as they are seen."""
+
+    processes: tuple[tuple[int, int], ...] = ()
+    """Each with when it started, in clock ticks since boot; from it up. None where there can be no guardian."""
+    below: int | None = None
+    """How many of them lie below a guardian, which is counted; None where there is none."""
+
+    @property
+    def chain(self) -> tuple[int, ...]:
+        """Those up to the guardian, empty where it lies below none."""
+        return tuple(pid for pid, _ in self.processes[: self.below or 0])
+
+
 Chain = tuple[int, ...] | None
 """The processes from one of them up to the guardian that it lies below: empty where it lies below none, None where it
 has ended or the system does not tell, which is to be taken for a plugin's."""
+
+_UNSEEN: Final = Lineage()
 
 
 def has_guardians() -> bool:
@@ -61,8 +89,20 @@ def is_plugins_own() -> bool:
 
 def chain_to_guardian(pid: int) -> Chain:
     """Return what lies between a process and its guardian; see `Chain`. Empty where there can be no guardian."""
+    found = lineage_of(pid)
+    return None if found is None else found.chain
+
+
+def chain_to_guardian_of_peer(connection: Any) -> Chain:
+    """Return the same of the process at the other end of a connected Unix socket."""
+    found = lineage_of_peer(connection)
+    return None if found is None else found.chain
+
+
+def lineage_of(pid: int) -> Lineage | None:
+    """Return a process and those above it; None where it has ended or the system does not tell."""
     if not has_guardians():
-        return ()
+        return _UNSEEN
     for _ in range(_TRIES):
         found = _look_above(pid)
         if found is not None:
@@ -70,41 +110,41 @@ def chain_to_guardian(pid: int) -> Chain:
     return None
 
 
-def chain_to_guardian_of_peer(connection: Any) -> Chain:
+def lineage_of_peer(connection: Any) -> Lineage | None:
     """Return the same of the process at the other end of a connected Unix socket."""
     if not has_guardians():
-        return ()
+        return _UNSEEN
     try:
         pid = _peer_pid(connection)
         pidfd = _peer_pidfd(connection, pid)
     except OSError:
         return None
     try:
-        found = chain_to_guardian(pid)
+        found = lineage_of(pid)
         # After the walk: while it has not ended, its number was nobody else's.
-        return found if found or not _has_ended(pidfd) else None
+        return found if found is not None and (found.chain or not _has_ended(pidfd)) else None
     finally:
         os.close(pidfd)
 
 
-def _look_above(pid: int) -> Chain:
+def _look_above(pid: int) -> Lineage | None:
     """Walk up to the first process; None when one on the way has ended or got another parent meanwhile."""
-    chain: list[int] = []
-    started = None
-    while len(chain) < _HIGHEST:
+    found: list[tuple[int, int]] = []
+    below = None
+    while len(found) < _HIGHEST:
         fields = parent_and_start(pid)
         if fields is None:
             # Where /proc hides the processes of others, those above are the system's, which no plugin has started.
-            return () if chain and _is_hidden(pid) else None
+            return Lineage(tuple(found), below) if found and (below or _is_hidden(pid)) else None
         # A parent is older than its child: a younger one got the number of one that has ended.
-        if started is not None and fields[1] > started:
-            return None
-        chain.append(pid)
-        if _is_guardian(pid):
-            return tuple(chain)
-        pid, started = fields
+        if found and fields[1] > found[-1][1]:
+            return Lineage(tuple(found), below) if below else None
+        found.append((pid, fields[1]))
+        if below is None and _is_guardian(pid):
+            below = len(found)
+        pid = fields[0]
         if pid == 0:  # above it is nothing, or what stands outside of this PID namespace
-            return ()
+            return Lineage(tuple(found), below)
     return None
 
 
