@@ -5,63 +5,60 @@ What else the agent starts stands below that process too, unless it has left it.
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from itertools import pairwise
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from ally_plugins.runtime.processes.ancestry import has_guardians, lineage_of_peer
 
-from .client_files import CLIENT
-from .hook_client import CLOSED
+from .connections import is_ours
 
 __all__ = ["agent_of_peer"]
 
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "fish", "ash", "busybox"})
 _REAPERS: Final = frozenset(
-    {
-        "systemd",
-        "init",
-        "tini",
-        "dumb-init",
-        "docker-init",
-        "catatonit",
-        "bwrap",
-        "s6-svscan",
-        "runit",
-        "containerd-shim",
-    }
+    {"systemd", "init", "tini", "dumb-init", "docker-init", "catatonit", "bwrap", "s6-svscan", "runit", "supervisord"}
 )
 """Programs that take the orphans of others: a hook below one has lost its agent."""
 
-_CLIENT: Final = f"/hooks/{CLIENT}".encode()
-_AGENTS: Final = tuple(agent.encode() for agent in CLOSED)
+_INLINE: Final = re.compile(r"-[a-z]*c")
+_WORD: Final = re.compile(r"[a-z]+")
 
 
-def agent_of_peer(connection: Any) -> tuple[int, int] | None:
-    """Return the process of the agent whose hook client is at the other end, with its start; None where none can tell.
+def agent_of_peer(connection: Any, agent: str) -> tuple[int, int] | None:
+    """Return the process of an agent whose hook client is at the other end, with its start; None where none can tell.
 
     Raises ValueError where it has ended, or hides: what it starts could not be recognised.
     """
     if not has_guardians():
         return None
     found = lineage_of_peer(connection)
-    # The first is the client. The shell that runs it goes on in it where its line has another command after it.
+    # The first is the client. The shell that runs it stays above it where its line has another command after it.
     above = found.processes[1:] if found is not None else ()
-    agent = next((each for each in above if not _runs_client(each[0])), None)
-    if agent is None or _name_of(agent[0]) in _REAPERS:
+    process = next((each for each in above if not _is_shell_of_hook(_words(each[0]))), None)
+    if process is None or _took_orphans(process[0], agent):
         raise ValueError("its agent has ended, or cannot be seen from here")
-    return agent
+    return process
 
 
-def _runs_client(pid: int) -> bool:
+def _words(pid: int) -> list[str]:
     try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return Path(f"/proc/{pid}/cmdline").read_text("utf-8", "replace").split("\0")
     except OSError:
+        return []
+
+
+def _is_shell_of_hook(words: list[str]) -> bool:
+    # An agent itself may be given our line too, in a prompt.
+    if not words or PurePath(words[0]).name.lstrip("-") not in _SHELLS:
         return False
-    # Of a shell, all of the hook's line is one argument.
-    return any(_CLIENT in word and any(b" " + agent + b" " in word for agent in _AGENTS) for word in line.split(b"\0"))
+    return any(_INLINE.fullmatch(option) and is_ours(line) for option, line in pairwise(words))
 
 
-def _name_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+def _took_orphans(pid: int, agent: str) -> bool:
+    words = _words(pid)
+    if pid == 1:
+        # In a container the agent may be the first; who else is takes all orphans, and everything stands below it.
+        return not any(agent in _WORD.findall(word.lower()) for word in words[:3])
+    return PurePath(words[0]).name in _REAPERS if words else False

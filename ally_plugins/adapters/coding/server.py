@@ -179,7 +179,7 @@ class HookServer:
         self.last_hook = asyncio.get_running_loop().time()
         try:
             if is_own(writer.get_extra_info("socket")):
-                await self._answer(reader, writer, agent_of_peer(writer.get_extra_info("socket")))
+                await self._answer(reader, writer)
             else:
                 _log.warning("a process of another user connected to the socket for hooks, and was turned away")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
@@ -188,14 +188,12 @@ class HookServer:
             self._answering.discard(task)
             writer.close()
 
-    async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, process: tuple[int, int] | None
-    ) -> None:
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one hook. Raises OSError, ValueError, IncompleteReadError, LimitOverrunError for what is none."""
         async with asyncio.timeout(READ_SECONDS):
             agent, event, size, milliseconds = _read_head(await reader.readuntil(b"\n"))
             payload = await reader.readexactly(size)
-        if process is not None and agent in CLOSED:
+        if agent in CLOSED and (process := agent_of_peer(writer.get_extra_info("socket"), agent)) is not None:
             # Before the answer: what it lets the agent start finds the agent among those that loosen nothing.
             self.conversations.note_agent(agent, *process)
         reply = await self.conversations.reply(agent, event, payload, milliseconds / 1000)
