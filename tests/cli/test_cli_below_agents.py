@@ -205,7 +205,8 @@ def test_an_agent_that_removes_its_file_is_known_to_the_host_that_runs(enabled: 
             assert len(list(host.guarded_agents.folder.iterdir())) == 1
             await host.journal.flush()
             (refusal,) = host.journal.reader.last_records(50, kind="refusal")
-            assert (refusal.data["call"], refusal.data["agent"]) == ("control:may_change", "claude")
+            data = refusal.data or {}
+            assert (data["call"], data["agent"]) == ("control:may_change", "claude")
 
     go(main())
 

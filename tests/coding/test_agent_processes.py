@@ -101,14 +101,16 @@ def test_the_agent_is_what_runs_the_hooks_shell_and_not_the_shell(tmp_path: Path
 
     async def main() -> None:
         async with served(home) as host:
+            pids: list[int] = []
             for _ in range(2):
                 with an_agent(home) as agent:
-                    await until(lambda: ("claude", agent.pid) in found_agents(home))
+                    pids.append(agent.pid)
+                    await until(lambda: ("claude", pids[-1]) in found_agents(home))
                     await asyncio.to_thread(agent.communicate)
             # The first has ended, and is forgotten when the second came.
-            assert found_agents(home) == [("claude", agent.pid)]
+            assert found_agents(home) == [("claude", pids[-1])]
             assert host.guarded_agents is not None
-            assert host.guarded_agents.above([(agent.pid, 1)]) is None
+            assert host.guarded_agents.above([(pids[-1], 1)]) is None
 
     go(main())
 
