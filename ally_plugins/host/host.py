@@ -80,6 +80,8 @@ class Host:
     `protect` keeps other processes of the same user, a plugin's among them, from reading this one's memory, environment
     and descriptors (Linux): from the start to the end of the process, which then leaves no core dump and takes no
     profiler or debugger from outside. `ally-plugins chat` does so.
+    `telemetry` reports hooks and decisions to OpenTelemetry (extra `otel`): by default where the program has loaded its
+    SDK before the host's start.
 
     A host belongs to the process and the event loop that it was started on: its coroutines, and those of its sessions,
     raise HostError at once when they are awaited on another loop, and every call does in a fork of the process.
@@ -102,6 +104,7 @@ class Host:
         actions: Iterable[str] = (),
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
         protect: bool = False,
+        telemetry: bool | None = None,
     ) -> None:
         self.home = _home(app, home)
         self.stream = HostStream(self._forward)
@@ -124,6 +127,7 @@ class Host:
         self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
         self._is_protected = protect
+        self._wants_telemetry = telemetry
         self._given_journal = journal
         self._plugin_set: PluginSet | None = None
         self._marks: Marks | None = None
@@ -202,6 +206,9 @@ class Host:
         )
         self._plugin_set = plugin_set = self._new_plugin_set(daemon_services, marks)
         services.open_lanes = plugin_set.lanes
+        from .plugins.telemetry import open_telemetry  # not needed to import a host
+
+        services.dispatcher.listener = open_telemetry(plugin_set, wanted=self._wants_telemetry)
         services.handing_over = daemon_services.handing_over
         services.fan_out = FanOut(
             plugin_set.lanes,
@@ -315,6 +322,7 @@ class Host:
             if self._marks is not None:
                 self._marks.close()
             self._plugin_set = self._control = self._live = self._marks = None
+            services.dispatcher.forget_listener()
             services.loop = services.fan_out = None
             services.open_lanes = tuple
             # One that was given is its owner's to close.

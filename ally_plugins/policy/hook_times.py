@@ -52,7 +52,7 @@ class HookTime:
         self.calls += other.calls
         self.seconds += other.seconds
         self.longest = max(self.longest, other.longest)
-        for step, calls in other._steps.items():
+        for step, calls in other._steps.copy().items():  # of one that may count on in another thread
             self._steps[step] = self._steps.get(step, 0) + calls
 
     def to_data(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class HookTimes:
 
 def merge_times(into: dict[str, HookTime], times: Mapping[str, HookTime]) -> None:
     """Count by hook what `times` has counted."""
-    for hook, time in times.items():
+    for hook, time in dict(times).items():  # as above
         into.setdefault(hook, HookTime()).merge(time)
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "is_sensitive",
     "read_replacement",
     "read_verdict",
+    "verdict_name",
     "vote_from_failure",
 ]
 
@@ -132,6 +133,11 @@ def vote_from_failure(
     # The cause stays a failure, so that such an allow waives nothing (`combine`).
     verdict = Allow() if on_error == "allow" else Deny(_failure(plugin, cause, detail))
     return Vote(plugin=plugin, verdict=verdict, cause=cause, shadow=shadow, elapsed_ms=elapsed_ms, detail=detail)
+
+
+def verdict_name(verdict: Verdict | None) -> str:
+    """Return a verdict as the wire and the audit write it; an abstention is `abstain`."""
+    return "abstain" if verdict is None else type(verdict).__name__.lower()
 
 
 def _failure(plugin: str, cause: Cause, detail: str) -> str:

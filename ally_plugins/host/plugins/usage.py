@@ -16,7 +16,7 @@ from ally_plugins.runtime.processes.usage import Usage, usage_of
 if TYPE_CHECKING:
     from ally_plugins.policy.hook_times import HookTime
 
-__all__ = ["USAGE", "PluginUsage"]
+__all__ = ["USAGE", "PluginUsage", "usage_of_plugin"]
 
 USAGE: Final = "usage"
 """The kind of the records."""
@@ -70,7 +70,7 @@ class PluginUsage:
             seen = self._seen[plugin.name] = _Seen(plugin, {})
         # Those of gates stand in the decisions, each with what was decided.
         times = {hook: each for hook, each in plugin.times.take().items() if not _is_gate(hook)}
-        counts, usage = _counts(plugin), _usage(plugin)
+        counts, usage = _counts(plugin), usage_of_plugin(plugin)
         new = {name: count - seen.counts.get(name, 0) for name, count in counts.items()}
         # Less than before: its process was started anew.
         cpu = 0.0 if usage is None else usage.cpu - (seen.cpu if usage.cpu >= seen.cpu else 0.0)
@@ -87,7 +87,7 @@ class PluginUsage:
 
 
 def _described(plugin: Plugin) -> dict[str, Any]:
-    usage = _usage(plugin)
+    usage = usage_of_plugin(plugin)
     return {
         "name": plugin.name,
         "version": plugin.version,
@@ -119,7 +119,7 @@ def _counts(plugin: Plugin) -> dict[str, int]:
             "restarts": int(process.get("restarts", 0))}  # fmt: skip
 
 
-def _usage(plugin: Plugin) -> Usage | None:
+def usage_of_plugin(plugin: Plugin) -> Usage | None:
     """Return what the processes of a plugin use together; None for one that runs in the host's own."""
     if plugin.supervisor is None:
         return None

@@ -27,7 +27,7 @@ from ally_plugins.policy.decided_values import decided_value
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
-from ally_plugins.policy.verdicts import GateOutcome, Vote, combine, is_sensitive
+from ally_plugins.policy.verdicts import GateOutcome, Vote, combine, is_sensitive, verdict_name
 from ally_plugins.runtime.lanes.dispatch import Dispatcher, HookCall, Transformed
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ __all__ = [
     "check_message",
     "check_result",
     "unblocked",
-    "verdict_name",
 ]
 
 T = TypeVar("T")
@@ -338,6 +337,8 @@ class SessionGates:
             call_id=hook_call.cause if hook_call.topic == "tool_call" else None,
         )
         self._emit(event, hook_call.origin)
+        if self._dispatcher.listener is not None:
+            self._dispatcher.listener.decided(event, self._session_id)
 
     async def _transform(
         self,
@@ -411,11 +412,6 @@ def _refuse_unshown(
         return value, fields
 
     return checked
-
-
-def verdict_name(verdict: Verdict | None) -> str:
-    """Return a verdict as the wire and the audit write it; an abstention is `abstain`."""
-    return "abstain" if verdict is None else type(verdict).__name__.lower()
 
 
 def _vote_data(vote: Vote) -> dict[str, Any]:

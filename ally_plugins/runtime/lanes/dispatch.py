@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from attrs import Factory, define, evolve, frozen
 
@@ -19,7 +19,15 @@ from ally_plugins.contract.values.errors import BudgetRefused, PluginError, Reen
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.contract.values.verdicts import Ask, Deny
 from ally_plugins.policy.ordering import Placement, order_for_hook
-from ally_plugins.policy.verdicts import Cause, OnError, Vote, read_replacement, read_verdict, vote_from_failure
+from ally_plugins.policy.verdicts import (
+    Cause,
+    OnError,
+    Vote,
+    read_replacement,
+    read_verdict,
+    verdict_name,
+    vote_from_failure,
+)
 
 from .deadlocks import Waits
 from .link import NonsenseAnswer, NotRunning, NotSent, call_when_done
@@ -27,11 +35,12 @@ from .plugin import Plugin, orderables
 from .requests import Crash
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Decision
     from ally_plugins.contract.values.verdicts import Verdict
 
     from .observers import Implementation
 
-__all__ = ["Dispatcher", "HookCall", "TransformChange", "Transformed"]
+__all__ = ["Dispatcher", "HookCall", "HookEnd", "HookListener", "TransformChange", "Transformed"]
 
 _CAUSES: Final[dict[type, Cause]] = {
     TimedOut: "timeout",
@@ -66,6 +75,37 @@ class HookCall:
     def topic(self) -> str:
         """The name that grants use for it."""
         return HOOKS[self.hook].topic or ""
+
+
+@frozen(kw_only=True)
+class HookEnd:
+    """What came of one plugin's part in a call: for a report, after the fact.
+
+    `verdict` is that of a gate, or what a transform did: `replace` or `unchanged`. With another `cause` than `verdict`
+    the hook has failed, and the verdict is what its setting for that made of it. `started_ns` is Unix time.
+    """
+
+    plugin: Plugin
+    call: HookCall
+    verdict: str
+    cause: Cause
+    started_ns: int
+    elapsed_ms: float
+    shadow: bool = False
+    reason: str = ""
+
+
+class HookListener(Protocol):
+    """What is told of each gate and transform that has ended, and of each decision. It must not raise, nor wait."""
+
+    def hook_ended(self, end: HookEnd) -> None:
+        """Take note that a plugin has answered, or failed to."""
+
+    def decided(self, decision: Decision, session_id: str) -> None:
+        """Take note of a decision."""
+
+    def close(self) -> None:
+        """Take note that the host has stopped."""
 
 
 @frozen
@@ -109,6 +149,7 @@ class Dispatcher:
         self._orders: dict[str, tuple[Plugin, ...]] = {}
         self._waits = Waits()
         self.has_message_hooks = False
+        self.listener: HookListener | None = None
 
     def replan(self, plugins: Iterable[Plugin]) -> None:
         """Take these plugins from now on. Raises OrderError for a cycle among them."""
@@ -126,6 +167,12 @@ class Dispatcher:
         self.plugins, self._orders = known, orders
         # Looked at for every message: mostly no plugin gates or transforms those of others, and the bus skips both.
         self.has_message_hooks = bool(orders["ally_gate_message"] or orders["ally_transform_plugin_message"])
+
+    def forget_listener(self) -> None:
+        """Close the listener, if there is one, and report nothing any more."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            listener.close()
 
     def has_any(self, hook: str) -> bool:
         """Return whether any plugin implements a gate or transform; costs one look-up in a dictionary."""
@@ -176,6 +223,7 @@ class Dispatcher:
         Raises ReentryRefused when a gate would have to wait for the hook that makes this call.
         """
         poll = _Poll()
+        started_ns = 0 if self.listener is None else time.time_ns()
         held = self._refuse_reentry(call, plugins)
         try:
             for plugin in plugins:
@@ -188,7 +236,11 @@ class Dispatcher:
             await poll.wait()
         finally:
             poll.cancel()
-        return [_vote(plugin, call, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins]
+        votes = [_vote(plugin, call, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins]
+        if self.listener is not None:
+            for plugin, vote in zip(plugins, votes, strict=True):
+                self.listener.hook_ended(_vote_end(plugin, call, vote, started_ns))
+        return votes
 
     async def transform(
         self,
@@ -211,19 +263,42 @@ class Dispatcher:
             # For all of them before the first runs: a refusal amid the chain throws away what was done.
             self._refuse_reentry(call, plugins)
         for plugin in plugins:
+            start = time.time_ns()
             try:
                 new, change = await self._transform_one(plugin, call, done.value, arguments, check)
             except _TransformFailed as failed:
+                self._report(plugin, call, start, failed)
                 done.changes.append(TransformChange(plugin.name, error=failed.reason, shadow=failed.shadow))
                 if (why := failed.blocks(plugin)) is not None:
                     done.blocked_by = plugin.name
                     done.reason = why
                     return done
                 continue
+            self._report(plugin, call, start, change)
             if change is not None:
                 done.changes.append(change)
                 done.value = done.value if change.shadow else new
         return done
+
+    def _report(
+        self, plugin: Plugin, call: HookCall, started_ns: int, outcome: _TransformFailed | TransformChange | None
+    ) -> None:
+        """Tell the listener, if there is one, what a transform did."""
+        if self.listener is None:
+            return
+        failed = outcome if isinstance(outcome, _TransformFailed) else None
+        self.listener.hook_ended(
+            HookEnd(
+                plugin=plugin,
+                call=call,
+                verdict="replace" if isinstance(outcome, TransformChange) else "unchanged",
+                cause="verdict" if failed is None else failed.cause,
+                started_ns=started_ns,
+                elapsed_ms=max(time.time_ns() - started_ns, 0) / 1e6,
+                shadow=plugin.is_shadowed(call.hook, call.topic),
+                reason="" if failed is None else failed.reason,
+            )
+        )
 
     async def _transform_one(
         self,
@@ -235,7 +310,7 @@ class Dispatcher:
     ) -> tuple[T, TransformChange | None]:
         shadow = plugin.is_shadowed(call.hook, call.topic)
         if (why := plugin.why_unavailable(call.hook)) is not None:
-            raise _TransformFailed(f"it is {plugin.state}: {why[1]}".rstrip(": "), shadow)
+            raise _TransformFailed(f"it is {plugin.state}: {why[1]}".rstrip(": "), shadow, cause=why[0])
         held = self._refuse_reentry(call, [plugin])  # it may have begun to wait meanwhile
         start = time.perf_counter()
         try:
@@ -273,8 +348,16 @@ class Dispatcher:
 
 
 class _TransformFailed(Exception):
-    def __init__(self, reason: str, shadow: bool, error: Exception | None = None) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        reason: str,
+        shadow: bool,  # noqa: FBT001 - by place, in this module alone
+        error: Exception | None = None,
+        *,
+        cause: Cause | None = None,
+    ) -> None:
         super().__init__(reason)
+        self.cause: Cause = cause or _CAUSES.get(type(error), "nonsense" if isinstance(error, PluginError) else "crash")
         self.reason = reason
         self.shadow = shadow
         self._is_unshown = isinstance(error, NotSent)
@@ -402,6 +485,19 @@ def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, el
     _count(plugin, call.hook, error)
     why = plugin.describe(error)
     return vote_from_failure(plugin.name, cause, why, on_error, shadow=shadow, elapsed_ms=elapsed_ms)
+
+
+def _vote_end(plugin: Plugin, call: HookCall, vote: Vote, started_ns: int) -> HookEnd:
+    return HookEnd(
+        plugin=plugin,
+        call=call,
+        verdict=verdict_name(vote.verdict),
+        cause=vote.cause,
+        started_ns=started_ns,
+        elapsed_ms=vote.elapsed_ms,
+        shadow=vote.shadow,
+        reason=vote.detail or getattr(vote.verdict, "reason", ""),
+    )
 
 
 def _masked(plugin: Plugin, verdict: Verdict | None) -> Verdict | None:
