@@ -17,7 +17,7 @@ _HOMES: Final = {
     "adapters.script": "Answer Asked Script",
     "blocking": "BlockingHarness",
     "checks": "CHECKS",
-    "conformance": "Finding Report check_plugin run_check",
+    "conformance": "DAEMON_CHECKS Finding Report check_daemon check_plugin run_check run_daemon_check",
     "harness": "PluginHarness",
     "observed": "Refusal",
     "recordings": "Replayed replay_recording",

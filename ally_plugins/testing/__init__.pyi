@@ -12,10 +12,13 @@ from .adapters.script import Asked as Asked
 from .adapters.script import Script as Script
 from .blocking import BlockingHarness as BlockingHarness
 from .checks import CHECKS as CHECKS
+from .conformance import DAEMON_CHECKS as DAEMON_CHECKS
 from .conformance import Finding as Finding
 from .conformance import Report as Report
+from .conformance import check_daemon as check_daemon
 from .conformance import check_plugin as check_plugin
 from .conformance import run_check as run_check
+from .conformance import run_daemon_check as run_daemon_check
 from .harness import PluginHarness as PluginHarness
 from .observed import Refusal as Refusal
 from .recordings import Replayed as Replayed

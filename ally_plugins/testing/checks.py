@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from ally_plugins.author.findings import Broken
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.tools.declared import collect_actions, collect_tools
 from ally_plugins.policy.budget import Limits
@@ -38,10 +39,6 @@ _NO_BUDGET: Final = Limits(
     tasks_per_minute=0,
 )
 _INBOUND: Final = frozenset({"events", "gate", "transform"})
-
-
-class Broken(Exception):
-    """A plugin does not keep to the contract; the text says where."""
 
 
 @frozen

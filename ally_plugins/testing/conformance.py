@@ -8,13 +8,16 @@ from typing import Any
 
 from attrs import frozen
 
+from ally_plugins.author.daemon_checks import DAEMON_CHECKS, DaemonCheck, DaemonTrial
+from ally_plugins.author.findings import Broken
+from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError
 
-from .checks import BLOCK_MS, CHECKS, Broken, Check, Trial
+from .checks import BLOCK_MS, CHECKS, Check, Trial
 from .subject import ManifestLike, PluginLike, Subject, plugin_name
 
-__all__ = ["Finding", "Report", "check_plugin", "run_check"]
+__all__ = ["Finding", "Report", "check_daemon", "check_plugin", "run_check", "run_daemon_check"]
 
 
 @frozen
@@ -94,6 +97,43 @@ def run_check(
         trial = Trial(Subject.of(plugin, name=name, manifest=manifest), settings or {}, block_ms)
         # A loop for each check: what a plugin leaves on one does not disturb the next.
         return Finding(label, None, tuple(asyncio.run(_run(wanted, trial))))
+    except (Broken, AllyError) as problem:
+        return Finding(label, str(problem))
+
+
+def check_daemon(
+    plugin: PluginLike,
+    manifest: ManifestLike | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Report:
+    """Run every check of the protocol on a daemon in whatever language, and return the report.
+
+    `plugin` is the Path of its folder, the name of an installed one, or a Daemon. Starts its process some ten times, and
+    blocks for about a second.
+    """
+    found = [run_daemon_check(check, plugin, manifest, name=name, settings=settings) for check in DAEMON_CHECKS]
+    return Report(name if name is not None else plugin_name(plugin), tuple(found))
+
+
+def run_daemon_check(
+    check: DaemonCheck | str,
+    plugin: PluginLike,
+    manifest: ManifestLike | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Finding:
+    """Run one check of the protocol, which may be given by its name in `DAEMON_CHECKS`; otherwise as `check_daemon`."""
+    wanted = DAEMON_CHECKS[check] if isinstance(check, str) else check
+    label = next((title for title, each in DAEMON_CHECKS.items() if each is wanted), "check")
+    try:
+        subject = Subject.of(plugin, name=name, manifest=manifest)
+        if subject.daemon is None:
+            return Finding(label, "it is a class, and none that speaks the protocol itself; use run_check")
+        trial = DaemonTrial(subject.name, subject.daemon, subject.manifest or Manifest(), settings or {})
+        return Finding(label, None, tuple(wanted(trial)))
     except (Broken, AllyError) as problem:
         return Finding(label, str(problem))
 

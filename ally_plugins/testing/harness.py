@@ -19,6 +19,7 @@ from ally_plugins.contract.values.conversation import (
 from ally_plugins.contract.values.errors import GateRefused, HostError, PluginLoadError
 from ally_plugins.contract.values.events import AssistantMessage, Decision, Event, PluginEvent, UserMessage
 from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.replay.daemon_waits import wait_for_calls
 from ally_plugins.runtime.lanes.clock import RecordedClock
 
 from .observed import ObservedHost, Refusal
@@ -110,7 +111,8 @@ class HarnessResults(ABC):
 class PluginHarness(HarnessResults):
     """A plugin that runs, from enter to exit. An asynchronous context manager; see `BlockingHarness` for plain tests.
 
-    `plugin` is the class, or the name of an installed plugin. Its manifest is found beside its module unless it is
+    `plugin` is the class, the name of an installed plugin, or the Path of a plugin's folder, installed or not: that one
+    runs in a process of its own, in whatever language it is. Its manifest is found beside its module unless it is
     given (a Manifest, TOML text, a table, a path); its name is the class's in kebab case. `grants` are all that the
     manifest asks for unless given; `[]` is nothing. `settings`, `limits` and `options` (those of `[plugins.NAME]`:
     deadlines, shadow, mandatory, gate_on_error, ...) are what an operator would set. `home` is a directory, for plugins
@@ -150,7 +152,7 @@ class PluginHarness(HarnessResults):
         record = self.subject.record(grants=grants, settings=settings, limits=limits, **options)
         self.host: Final = ObservedHost(
             home=home,
-            plugins={self.name: (self._build, record), OTHER: self._build_other},
+            plugins={self.name: (self.subject.daemon or self._build, record), OTHER: self._build_other},
             clock=self.clock,
             has_person=has_person,
             ask_person=ask_person,
@@ -188,6 +190,7 @@ class PluginHarness(HarnessResults):
 
     def _build(self, ally: Ally) -> Any:
         self._ally = ally
+        assert self.subject.plugin is not None  # noqa: S101 - the host was given the daemon instead
         return self.subject.plugin(ally)
 
     def _build_other(self, ally: Ally) -> object:
@@ -208,7 +211,9 @@ class PluginHarness(HarnessResults):
 
     @property
     def ally(self) -> Ally:
-        """The plugin's own handle."""
+        """The plugin's own handle. Raises HostError for a plugin in a process of its own, where its handle is too."""
+        if self.subject.daemon is not None:
+            raise HostError(f"the plugin {self.name!r} runs in a process of its own, and so its handle is not here")
         return _require_running(self._ally)
 
     @property
@@ -233,6 +238,8 @@ class PluginHarness(HarnessResults):
         for _ in range(_MAX_ROUNDS):
             before = session.ring.head
             await session.drained()
+            # A process may have acknowledged all events while a call that it made in one of them has not returned.
+            await wait_for_calls(self.host)
             # Nobody has emitted anything meanwhile.
             if session.ring.head == before:
                 return

@@ -1,4 +1,4 @@
-"""Which plugin is tested: its class, name and manifest, as its author has them before it is installed."""
+"""Which plugin is tested: its class or its process, name and manifest, as its author has them before it is installed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from ally_plugins.author.project import find_project
+from ally_plugins.catalog.decide.placement import Interpreter, place
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.catalog.discovery.packages import discover
 from ally_plugins.catalog.home.config import PluginConfig
@@ -17,6 +19,7 @@ from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.catalog.plugin_class import load_class
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.manifest import Manifest
+from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import ConfigError, ManifestError, PluginLoadError
 from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import GrantSet
@@ -25,7 +28,7 @@ __all__ = ["Subject", "find_manifest", "plugin_name"]
 
 _WORD_BOUNDARIES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
-PluginLike = Callable[[Ally], Any] | str
+PluginLike = Callable[[Ally], Any] | Daemon | Path | str
 ManifestLike = Manifest | Mapping[str, Any] | str | Path
 
 
@@ -33,22 +36,33 @@ ManifestLike = Manifest | Mapping[str, Any] | str | Path
 class Subject:
     """A plugin to be tested: the class (or factory) that is built with an `Ally`, its name, and its manifest.
 
-    Without a manifest it is a host author's own plugin, which may do everything.
+    With a `daemon` it runs in a process of its own, and there is no class. Without a manifest it is a host author's own
+    plugin, which may do everything.
     """
 
-    plugin: Callable[[Ally], Any]
+    plugin: Callable[[Ally], Any] | None
     name: str
     manifest: Manifest | None
+    daemon: Daemon | None = None
 
     @classmethod
     def of(cls, plugin: PluginLike, *, name: str | None = None, manifest: ManifestLike | None = None) -> Subject:
         """Return the subject; what is not given is found: the manifest beside the module, the name from the class.
 
-        A plugin given by its name is looked up among the installed ones, as a host does. Raises PluginLoadError when it
-        is not there or cannot be imported, and ManifestError for a manifest that is wrong.
+        A plugin given by its name is looked up among the installed ones, as a host does; a Path is the folder of one
+        that need not be installed, which runs in a process of its own, as a Daemon does. Raises PluginLoadError when it
+        is not there or cannot be imported, ManifestError for a manifest that is wrong, and ConfigError for a folder
+        without a plugin.
         """
         if isinstance(plugin, str):
             return cls(*_installed(plugin))
+        if isinstance(plugin, Path):
+            project = find_project(plugin, name)
+            own = _read(manifest, project.name) if manifest is not None else project.read_manifest()
+            return cls(None, project.name, own, project.daemon(own))
+        if isinstance(plugin, Daemon):
+            given = name if name is not None else "plugin"
+            return cls(None, given, _read(manifest, given) if manifest is not None else None, plugin)
         own = name if name is not None else plugin_name(plugin)
         found = _read(manifest, own) if manifest is not None else find_manifest(plugin, own)
         return cls(plugin, own, found)
@@ -88,7 +102,7 @@ class Subject:
         return values
 
 
-def _installed(name: str) -> tuple[Callable[[Ally], Any], str, Manifest | None]:
+def _installed(name: str) -> tuple[Callable[[Ally], Any] | None, str, Manifest | None, Daemon | None]:
     discovery = discover()
     found = discovery.get(name)
     if found is None:
@@ -96,13 +110,21 @@ def _installed(name: str) -> tuple[Callable[[Ally], Any], str, Manifest | None]:
         raise PluginLoadError(f"no plugin {name!r} is installed; installed are: {installed}", plugin=name)
     if found.problem is not None:
         raise PluginLoadError(f"the plugin {name!r} cannot be loaded: {found.problem}", plugin=name)
-    return load_class(PluginRecord(name=name, state="enabled", entry_point=found.entry_point)), name, found.manifest
+    if not found.is_class:
+        placed = place(name, found, PluginConfig(), Interpreter())
+        if placed.daemon is None:
+            raise PluginLoadError(f"the plugin {name!r} is neither a class nor a daemon", plugin=name)
+        return None, name, found.manifest, placed.daemon
+    cls = load_class(PluginRecord(name=name, state="enabled", entry_point=found.entry_point))
+    return cls, name, found.manifest, None
 
 
 def plugin_name(plugin: PluginLike) -> str:
     """Return the name that a class would have as a plugin: `LoopGuard` is `loop-guard`; a name is itself."""
     if isinstance(plugin, str):
         return plugin
+    if isinstance(plugin, Path):
+        return find_project(plugin).name
     name = _WORD_BOUNDARIES.sub("-", getattr(plugin, "__name__", "") or type(plugin).__name__)
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-") or "plugin"
 
