@@ -1,4 +1,4 @@
-"""What every daemon should keep to, in whatever language it is written: checks that start its process and speak with it.
+"""What every daemon should keep to, in whatever language: checks that start its process and speak with it.
 
 By hand over pipes, and not through a host: a host bears what is checked here, and goes on. Each check starts a process
 of its own, raises `Broken` with what is wrong, and returns remarks that are no faults.
@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from attrs import field, frozen
 
@@ -31,11 +30,15 @@ from ally_plugins.runtime.lanes.loading import check_declared, check_offered, ch
 from ally_plugins.runtime.processes.environment import child_environment
 from ally_plugins.wire.answers import verdict_from_wire
 from ally_plugins.wire.codes import CODES
+from ally_plugins.wire.handshake import check_protocol
 from ally_plugins.wire.methods import read_initialize_result
 from ally_plugins.wire.samples import SAMPLES
 
 from .findings import Broken
 from .tool_schemas import check_schema
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["DAEMON_CHECKS", "DaemonCheck", "DaemonTrial"]
 
@@ -43,6 +46,7 @@ _PATIENCE: Final = 15.0  # seconds for an answer; a program that compiles itself
 _GRACE: Final = 5.0  # seconds to end in: what `shutdown_grace` is by default
 _SHOWN: Final = 200
 _PERMISSION: Final = CODES["permission"]
+_STRANGE: Final = ("{no json", "[]", "17", '"x"', "null", '{"jsonrpc":"2.0"}', '{"jsonrpc":"2.0","id":999,"result":1}')
 _OF_TOPICS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tool_call": {"call": SAMPLES["host"]["gate"].params["call"]},
     "permission": {"request": {"requestId": "r1", "toolName": "bash", "arguments": {"command": "ls"}}},
@@ -154,7 +158,7 @@ class DaemonProcess:
         """Send a request and return the whole answer. Raises Broken when none comes."""
         self._ids += 1
         number = self._ids
-        self.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}, separators=(",", ":")))
+        self.write(_line({"id": number, "method": method, "params": params}))
         for message in self._messages(method):
             if "method" not in message and message.get("id") == number:
                 return message
@@ -162,7 +166,7 @@ class DaemonProcess:
 
     def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification."""
-        self.write(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}, separators=(",", ":")))
+        self.write(_line({"method": method, "params": params}))
 
     def write(self, line: str) -> None:
         """Send a line. Raises Broken when the daemon reads no more."""
@@ -198,7 +202,7 @@ class DaemonProcess:
             if "method" in message and "id" in message:
                 self.calls.append(message)
                 refusal = {"code": _PERMISSION, "message": "not granted", "data": {"reason": "permission"}}
-                self.write(json.dumps({"jsonrpc": "2.0", "id": message["id"], "error": refusal}, separators=(",", ":")))
+                self.write(_line({"id": message["id"], "error": refusal}))
             yield message
 
     def _lines(self, waits_for: str) -> Iterator[bytes]:
@@ -237,6 +241,7 @@ def _answers_the_handshake(trial: DaemonTrial) -> list[str]:
     """Check that it takes the protocol's version, and offers what its manifest declares and no more."""
     with trial.process() as process:
         result = process.initialize()
+    check_protocol(result.protocol)
     hooks = [hook.name for hook in result.hooks]
     requested = GrantSet(trial.manifest.grants)
     for hook in hooks:
@@ -285,7 +290,7 @@ def _answers_gates(trial: DaemonTrial) -> list[str]:
                 continue
             about = {**SAMPLES["host"]["gate"].params, "on": info.topic}
             about.pop("call")
-            answer = process.ask("gate", {**about, **_OF_TOPICS[info.topic]})
+            answer = process.ask("gate", {**about, **_OF_TOPICS[str(info.topic)]})
             try:
                 verdict_from_wire(answer)
             except AllyError as error:
@@ -297,7 +302,7 @@ def _survives_what_it_does_not_know(trial: DaemonTrial) -> list[str]:
     """Check that it goes on after lines that are no message, methods, events and params that it does not know."""
     with trial.process() as process:
         process.initialize()
-        for line in ("{no json", "[]", "17", '"text"', "null", '{"jsonrpc":"2.0"}', '{"jsonrpc":"2.0","id":999,"result":null}'):
+        for line in _STRANGE:
             process.write(line)
         process.notify("of_tomorrow", {"x": [None]})
         answer = process.answer_of("method_of_tomorrow", {"x": 1})
@@ -339,6 +344,11 @@ def _use(process: DaemonProcess, result: Any, trial: DaemonTrial) -> None:
         if not (offer.schema or {}).get("required"):
             about = {"arguments": {}, "session_id": "s1", "cause": "c8", "origin": [], "timeout": 10.0}
             process.answer_of("call_tool", {"name": offer.name, **about})
+
+
+def _line(message: Mapping[str, Any]) -> str:
+    # Without blanks and the id first, as a host writes it.
+    return json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":"))
 
 
 def _shown(value: Any) -> str:

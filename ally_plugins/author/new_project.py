@@ -25,13 +25,10 @@ from ally_plugins.contract.wording import describe
 
 from .typescript import protocol_types
 
-__all__ = ["KINDS", "LANGUAGES", "NewProject"]
+__all__ = ["Kind", "Language", "NewProject"]
 
 Kind = Literal["class", "daemon"]
 Language = Literal["python", "node", "sh"]
-
-KINDS: Final[tuple[Kind, ...]] = ("class", "daemon")
-LANGUAGES: Final[tuple[Language, ...]] = ("python", "node", "sh")
 
 _PUBLISHED: Final = re.compile(r"[a-z0-9]([a-z0-9_-]*[a-z0-9])?\Z")
 """What a distribution may be called, of what a plugin may be: its name on PyPI is the same."""

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
 
@@ -21,9 +21,11 @@ from ally_plugins.catalog.discovery.packages import GROUP
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.files import NO_BYTECODE
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
-from ally_plugins.contract.process_spec import Daemon
 from ally_plugins.contract.values.errors import ConfigError, ManifestError
 from ally_plugins.contract.wording import describe, suggest
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.process_spec import Daemon
 
 __all__ = ["Project", "find_project", "find_projects"]
 
@@ -210,7 +212,7 @@ def _located(root: Path, parts: list[str]) -> tuple[Path, Path | None]:
 
 
 def _manifest_place(base: Path, parts: list[str]) -> Path:
-    """Return where the manifest lies, by the order in which discovery looks; where it is expected when it lies nowhere."""
+    """Return where the manifest lies, in the order in which discovery looks, or where it is expected."""
     candidates = [base.joinpath(*parts[:length], MANIFEST_NAME) for length in range(len(parts), 0, -1)]
     if not base.joinpath(*parts).is_dir():
         candidates[0] = base.joinpath(*parts[:-1], f"{parts[-1]}.{MANIFEST_NAME}")

@@ -1,18 +1,20 @@
-"""The protocol's values and messages as TypeScript declarations, made from the same schemas as the OpenRPC documents."""
+"""The protocol's values and messages as TypeScript declarations, of the same schemas as the OpenRPC documents."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 __all__ = ["protocol_types"]
 
+Side = Literal["host", "daemon"]
+
 _HEAD: Final = """\
-// The messages of the protocol of ally_plugins, version {version}: params and results by the method's name. What the host sends
-// stands in `HostRequests` and `HostNotifications`, what a daemon may send in `DaemonRequests` and `DaemonNotifications`.
-// Made by `ally-plugins new`; nothing of it runs.
+// The messages of the protocol of ally_plugins, version {version}: params and results by the method's name. What the
+// host sends stands in `HostRequests` and `HostNotifications`, what a daemon may send in `DaemonRequests` and
+// `DaemonNotifications`. Made by `ally-plugins new`; nothing of it runs.
 
 export type Json = null | boolean | number | string | Json[] | {{ [key: string]: Json }};
 """
@@ -20,6 +22,10 @@ _SIMPLE: Final = {
     "string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null",
     "object": "{ [key: string]: Json }", "array": "Json[]",
 }  # fmt: skip
+_SIDES: Final[tuple[tuple[Side, Literal["host", "plugin"], str], ...]] = (
+    ("daemon", "host", "Host"),
+    ("host", "plugin", "Daemon"),
+)
 _NAME: Final = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*\Z")
 _WIDTH: Final = 110
 
@@ -37,8 +43,8 @@ def protocol_types() -> str:
         lines += [*_comment(schema), f"export type {_type_name(name, suffix)} = {_type(schema)};", ""]
     results = {(method.sender, method.name): result_schema(method) for method in METHODS}
     kinds = {(method.sender, method.name): method.is_request for method in METHODS}
-    for server, sender, title in (("daemon", "host", "Host"), ("host", "plugin", "Daemon")):
-        methods = openrpc(server)["methods"]  # type: ignore[arg-type] - the two that there are
+    for server, sender, title in _SIDES:
+        methods = openrpc(server)["methods"]
         for method in methods:
             # Both sides have some methods; the host's have the plain names.
             name = _type_name(method["name"], "" if sender == "host" else "Call")
@@ -72,16 +78,15 @@ def _type(schema: Any) -> str:
         return "Json"
     if "$ref" in schema:
         return _type_name(str(schema["$ref"]).rpartition("/")[2])
-    if "const" in schema:
-        return json.dumps(schema["const"])
-    if "enum" in schema:
-        return " | ".join(map(json.dumps, schema["enum"]))
-    for key in ("anyOf", "oneOf"):
-        if key in schema:
-            return " | ".join(dict.fromkeys(_type(each) for each in schema[key]))
     named = schema.get("type")
-    if isinstance(named, list):
-        return " | ".join(dict.fromkeys(_type({**schema, "type": each}) for each in named))
+    choices = [json.dumps(each) for each in schema.get("enum", [schema["const"]] if "const" in schema else [])]
+    choices += [_type(each) for key in ("anyOf", "oneOf") for each in schema.get(key, ())]
+    if not choices and isinstance(named, list):
+        choices = [_type({**schema, "type": each}) for each in named]
+    return " | ".join(dict.fromkeys(choices)) or _plain_type(named, schema)
+
+
+def _plain_type(named: Any, schema: Mapping[str, Any]) -> str:
     if named == "array" and isinstance(schema.get("items"), Mapping):
         return f"Array<{_type(schema['items'])}>"
     if named == "object" and schema.get("properties"):

@@ -53,7 +53,7 @@ class Trial:
         """Return a harness for this plugin, not yet running."""
         subject = self.subject
         return PluginHarness(
-            subject.plugin, name=subject.name, manifest=subject.manifest, settings=self.settings, **options
+            subject.code, name=subject.name, manifest=subject.manifest, settings=self.settings, **options
         )
 
 

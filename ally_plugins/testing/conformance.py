@@ -17,7 +17,7 @@ from ally_plugins.contract.values.errors import AllyError
 from .checks import BLOCK_MS, CHECKS, Check, Trial
 from .subject import ManifestLike, PluginLike, Subject, plugin_name
 
-__all__ = ["Finding", "Report", "check_daemon", "check_plugin", "run_check", "run_daemon_check"]
+__all__ = ["DAEMON_CHECKS", "Finding", "Report", "check_daemon", "check_plugin", "run_check", "run_daemon_check"]
 
 
 @frozen
@@ -110,8 +110,8 @@ def check_daemon(
 ) -> Report:
     """Run every check of the protocol on a daemon in whatever language, and return the report.
 
-    `plugin` is the Path of its folder, the name of an installed one, or a Daemon. Starts its process some ten times, and
-    blocks for about a second.
+    `plugin` is the Path of its folder, the name of an installed one, or a Daemon. Starts its process some ten times,
+    and blocks for about a second.
     """
     found = [run_daemon_check(check, plugin, manifest, name=name, settings=settings) for check in DAEMON_CHECKS]
     return Report(name if name is not None else plugin_name(plugin), tuple(found))

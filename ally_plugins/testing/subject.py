@@ -1,4 +1,4 @@
-"""Which plugin is tested: its class or its process, name and manifest, as its author has them before it is installed."""
+"""Which plugin is tested: its class or process, name and manifest, as its author has them before installing it."""
 
 from __future__ import annotations
 
@@ -45,6 +45,13 @@ class Subject:
     manifest: Manifest | None
     daemon: Daemon | None = None
 
+    @property
+    def code(self) -> Callable[[Ally], Any] | Daemon:
+        """What runs: the daemon, or the class."""
+        code = self.daemon or self.plugin
+        assert code is not None  # noqa: S101 - one of both is always given
+        return code
+
     @classmethod
     def of(cls, plugin: PluginLike, *, name: str | None = None, manifest: ManifestLike | None = None) -> Subject:
         """Return the subject; what is not given is found: the manifest beside the module, the name from the class.
@@ -58,8 +65,8 @@ class Subject:
             return cls(*_installed(plugin))
         if isinstance(plugin, Path):
             project = find_project(plugin, name)
-            own = _read(manifest, project.name) if manifest is not None else project.read_manifest()
-            return cls(None, project.name, own, project.daemon(own))
+            declared = _read(manifest, project.name) if manifest is not None else project.read_manifest()
+            return cls(None, project.name, declared, project.daemon(declared))
         if isinstance(plugin, Daemon):
             given = name if name is not None else "plugin"
             return cls(None, given, _read(manifest, given) if manifest is not None else None, plugin)

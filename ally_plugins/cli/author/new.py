@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,7 @@ from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
+    from ally_plugins.author.new_project import Kind, Language
     from ally_plugins.cli.shell.state import State
 
 __all__ = ["new"]
@@ -32,8 +33,17 @@ _LANGUAGES: Final = ("python", "node", "sh")
               help="The language; other than python means a daemon.")  # fmt: skip
 @click.option("--gate", is_flag=True, help="With a gate of commands, which may stop one.")
 @click.option("--tool/--no-tool", default=True, show_default=True, help="With a tool for the agent, or without.")
-@click.option("--into", metavar="DIR", default=None, help="The project's folder, instead of ./NAME.")
-def new(state: State, name: str, into: str | None, **options: Any) -> None:
+@click.option("--into", metavar="DIR", help="The project's folder, instead of ./NAME.")
+def new(
+    state: State,
+    name: str,
+    kind: Kind | None,
+    language: Language,
+    into: str | None,
+    *,
+    gate: bool,
+    tool: bool,
+) -> None:
     """Write the project of a new plugin NAME: manifest, a hook, a tool, tests, CI and a workflow that publishes it.
 
     It is installable, and passes its own tests and `ally-plugins check` as it comes out. Nothing that is there is
@@ -47,10 +57,8 @@ def new(state: State, name: str, into: str | None, **options: Any) -> None:
     """
     from ally_plugins.author.new_project import NewProject
 
-    kind = options["kind"] or ("class" if options["language"] == "python" else "daemon")
-    project = NewProject(
-        name=name, kind=kind, language=options["language"], has_gate=options["gate"], has_tool=options["tool"]
-    )
+    chosen: Kind = kind or ("class" if language == "python" else "daemon")
+    project = NewProject(name=name, kind=chosen, language=language, has_gate=gate, has_tool=tool)
     folder = Path(into if into is not None else name)
     try:
         files = project.write(folder)
@@ -60,7 +68,7 @@ def new(state: State, name: str, into: str | None, **options: Any) -> None:
     if state.as_json:
         print_json({
             "name": name,
-            "kind": kind,
+            "kind": project.kind,
             "language": project.language,
             "folder": os.path.abspath(folder),  # noqa: PTH100 - not resolved: as the person named it
             "files": [str(file.relative_to(folder)) for file in files],
