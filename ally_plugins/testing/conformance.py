@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
-from ally_plugins.author.daemon_checks import DAEMON_CHECKS, DaemonCheck, DaemonTrial
+from ally_plugins.author import daemon_checks
+from ally_plugins.author.daemon_checks import DaemonCheck, DaemonTrial
 from ally_plugins.author.findings import Broken
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.compat import override
@@ -18,6 +19,9 @@ from .checks import BLOCK_MS, CHECKS, Check, Trial
 from .subject import ManifestLike, PluginLike, Subject, plugin_name
 
 __all__ = ["DAEMON_CHECKS", "Finding", "Report", "check_daemon", "check_plugin", "run_check", "run_daemon_check"]
+
+DAEMON_CHECKS: Final = daemon_checks.DAEMON_CHECKS
+"""Every check of a daemon by its name; `pytest.mark.parametrize("check", DAEMON_CHECKS)` makes a test of each."""
 
 
 @frozen
