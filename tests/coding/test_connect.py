@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -15,14 +16,20 @@ from hypothesis import strategies as st
 
 from ally_plugins.adapters.coding.client_files import find_change
 from ally_plugins.adapters.coding.connections import Connection, entries_for, is_ours
+from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
 from ally_plugins.adapters.coding.hook_settings import merge_hooks, take_out_hooks
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.host.host import Host
 from tests.kit.commands import run_command
 from tests.kit.sites import Site
 
+from .agents import react, recorded
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ally_plugins.adapters.coding.replies import Reply
 
 THEIRS = {"hooks": [{"type": "command", "command": "theirs --now"}], "matcher": "Bash"}
 OLD = json.dumps({"model": "m", "hooks": {"PreToolUse": [THEIRS], "Other": []}, "é": 1}, indent=4, ensure_ascii=False)
@@ -260,7 +267,7 @@ def test_a_projects_hooks_find_the_client_of_the_person(person: Path, tmp_path: 
     (person / "state" / "hooks" / "serve").write_text("/nowhere")
     done = subprocess.run(["sh", "-c", line], input=b"{}", capture_output=True, timeout=30, check=False)
     assert done.returncode == 2
-    assert b"ally-plugins: it is not installed any more" in done.stderr
+    assert b"ally-plugins: it is not installed any more where it was" in done.stderr
 
 
 # --- what would not guard ---
@@ -322,6 +329,26 @@ def test_a_mandatory_plugin_that_needs_what_the_agent_does_not_serve_is_refused(
     assert "gate:permission" in run_command("connect", "codex", code=1).stderr
     assert not file_of(asker, "codex").exists()
     run_command("connect", "claude")
+
+
+# --- updates ---
+
+
+def test_a_guard_that_an_upgrade_removed_closes_and_the_reason_names_the_command_that_brings_it_back(
+    asker: Path, tmp_path: Path
+) -> None:
+    for each in (tmp_path / "site").glob("asker-*.dist-info"):
+        shutil.rmtree(each)
+    home = Home("ally-plugins", asker / "state")
+    payload = next(each["payload"] for each in recorded("claude") if each["event"] == "PreToolUse")
+
+    async def ask() -> Reply:
+        async with Host("ally-plugins", home=home) as host:
+            return await Conversations(host).reply("claude", "PreToolUse", json.dumps(payload).encode(), 10)
+
+    reply = asyncio.run(ask())
+    assert react("claude", "PreToolUse", payload, (reply.exit_code, reply.stdout, reply.stderr)).stopped
+    assert "if an upgrade has removed it: ally-plugins install asker" in reply.stdout
 
 
 # --- the client that is laid ---

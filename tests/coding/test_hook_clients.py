@@ -82,7 +82,7 @@ def test_an_event_or_an_agent_that_is_not_known_is_closed(machine: Machine) -> N
         assert (done.returncode, done.stderr) == (2, b"ally-plugins: expected an agent and an event")
 
 
-@pytest.mark.parametrize("gone", ["hook", "ally_hook.py", "serve", "python", "run", "program"])
+@pytest.mark.parametrize("gone", ["hook", "ally_hook.py", "serve", "python", "run", "program", "package"])
 def test_with_a_part_of_it_gone_guard_events_are_closed_and_others_pass(gone: str, machine: Machine) -> None:
     if gone == "python":
         if machine.kind == "python":
@@ -92,14 +92,16 @@ def test_with_a_part_of_it_gone_guard_events_are_closed_and_others_pass(gone: st
         machine.home.run_dir.rename(machine.home.path / "away")
     elif gone == "program":
         machine.start_with("/nowhere/python", "-m", "ally_plugins")
+    elif gone == "package":
+        machine.start_with(sys.executable, "-I", "-S", "-m", "ally_plugins")
     else:
         (machine.client.parent / gone).unlink()
     for agent, event in (("claude", "PreToolUse"), ("claude", "PostToolUse"), ("codex", "PostToolUse")):
         assert machine.hook(event, agent).stopped
     done = machine.run("PreToolUse", b"{}")
-    if gone in {"serve", "program"}:
-        way_out = f"it is not installed any more; install it again, or run: {machine.client} disconnect claude"
-        assert done.stderr.decode() == f"ally-plugins: {way_out}"
+    if gone in {"serve", "program", "package"}:
+        why = "it is not installed any more where it was; install it and connect the agent again"
+        assert done.stderr.decode() == f"ally-plugins: {why}, or run: {machine.client} disconnect claude"
     assert machine.run("Stop", b"{}").returncode == 0
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from ally_plugins.catalog.environments import installer as installing
 from ally_plugins.catalog.environments.installer import install_command, uninstall_command
+from ally_plugins.catalog.environments.tools import Managed
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
 
 
@@ -53,7 +54,7 @@ def test_the_output_comes_line_by_line_and_the_exit_code_is_the_installers(monke
     monkeypatch.setattr(installing, "_look", lambda: next(looks))
     lines: list[str] = []
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
-    done = installing._run((sys.executable, "-u", "-c", code), lines.append)
+    done = installing._run(Managed((sys.executable, "-u", "-c", code), {}), lines.append)
     assert lines == ["one\n", "two\n"]
     assert done.exit_code == 3
     assert (done.appeared, done.disappeared, done.changed) == ({"new": "new 1"}, {"old": "old 1"}, {"same": "same 2"})

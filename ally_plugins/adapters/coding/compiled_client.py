@@ -41,7 +41,7 @@ def table_text(**others: str) -> str:
         name: getattr(hook_client, name)
         for name in (
             "PASSES", "EXITS", "SOCKET", "STARTER", "LOG", "LATE", "TOO_LONG", "SILENT", "NONSENSE", "FOREIGN",
-            "UNSTARTED", "GONE",
+            "UNSTARTED", "GONE", "MISSING",
         )
     }  # fmt: skip
     texts |= {"MAGIC": hook_client.MAGIC.decode(), "PYTHON_CLIENT": PYTHON_CLIENT, **others}

@@ -7,11 +7,14 @@ import hashlib
 import logging
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
 from ally_plugins.contract.values.errors import AllyError
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.contract.values.inert import inert
 
 from .conversation import Conversation
 from .dialects import DIALECTS
@@ -40,6 +43,10 @@ _KEPT_ROOTS: Final = 4096
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z_ -]{0,39}")
 """What an agent says why a conversation has ended: `other`, `prompt_input_exit`."""
 
+_KEPT_NAMES: Final = 32
+_NAME_SHOWN: Final = 64
+"""Fields of a newer version that are named, and their characters."""
+
 _TAKE_BACK: Final = 1.0
 """Seconds that a call which nobody decided in time has to be ended; longer than that its agent does not wait."""
 
@@ -48,6 +55,7 @@ class NoConversations:
     """Answers hooks where no host could be started: each is closed, with the reason."""
 
     are_busy: Final = False
+    newer: Final[Mapping[str, tuple[str, ...]]] = FrozenDict()
 
     def __init__(self, why: str) -> None:
         self._why = why
@@ -69,6 +77,8 @@ class Conversations:
         self._roots: OrderedDict[tuple[str, str], str] = OrderedDict()
         """The conversations of sub-agents' own, by agent and id, with the one that they work in."""
         self._replies: OrderedDict[tuple[str, str, bytes], asyncio.Future[Reply]] = OrderedDict()
+        self.newer: dict[str, tuple[str, ...]] = {}
+        """By agent, the fields that it sends and no version has that was seen: it was updated, and goes on."""
 
     @property
     def are_busy(self) -> bool:
@@ -110,6 +120,8 @@ class Conversations:
 
     async def _once(self, dialect: Dialect, event: str, payload: bytes) -> Reply:
         hook = dialect.read(event, payload)
+        if hook.newer:
+            self._note_newer(dialect, hook.newer)
         # The same again: an agent that runs two hooks of ours, the person's and a project's, asks once.
         key = (dialect.name, event, hashlib.sha256(payload).digest())
         if (known := self._replies.get(key)) is None:
@@ -125,6 +137,15 @@ class Conversations:
             known.cancel()  # what is asked of plugins is taken back, for both of the two
             await asyncio.wait({known}, timeout=_TAKE_BACK)  # so that the call has ended when the agent reads why
             raise
+
+    def _note_newer(self, dialect: Dialect, fields: tuple[str, ...]) -> None:
+        """Warn once of each field that is new; there are never many, whatever an agent sends."""
+        known = self.newer.get(dialect.name, ())
+        new = [each[:_NAME_SHOWN] for each in fields if each[:_NAME_SHOWN] not in known][: _KEPT_NAMES - len(known)]
+        if new:
+            self.newer[dialect.name] = (*known, *new)
+            text = "%s is newer than the versions that are known (%s): its payloads have %s; it goes on, unread"
+            _log.warning(text, dialect.name, ", ".join(dialect.versions), inert(", ".join(new)))
 
     async def _answer(self, dialect: Dialect, hook: AgentHook) -> Reply:
         hook = self._placed(dialect, hook)

@@ -15,6 +15,7 @@ from ally_plugins.contract.values.frozen import EMPTY
 from .hook_client import CLOSED, PASSES
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError, read_payload
 from .replies import Answer, Reply, UnsayableError, close
+from .seen_fields import SEEN_FIELDS
 
 __all__ = ["Dialect", "ToolNames", "Write", "no_names"]
 
@@ -64,7 +65,10 @@ class Dialect:
         """Return what a hook says. Raises PayloadError for what is not known, which has to be answered by `close`."""
         if event not in self.kinds:
             raise PayloadError(f"{self.name} has no event {event!r:.80} that is known; expected one of its own")
-        return self.read_event(self, event, read_payload(raw))
+        payload = read_payload(raw)
+        hook = self.read_event(self, event, payload)
+        newer = payload.data.keys() - SEEN_FIELDS[self.name]
+        return evolve(hook, newer=tuple(sorted(newer))) if newer else hook
 
     def answer(self, hook: AgentHook, answer: Answer) -> Reply:
         """Return the answer in the agent's own form.

@@ -275,6 +275,16 @@ static void add_kept(char **kept)
     kept[count] = NULL;
 }
 
+ENDS static void close_as_gone(const char *program)
+{
+    char text[REASON_BYTES] = GONE;
+
+    add(text, sizeof text, program);
+    add(text, sizeof text, " disconnect ");
+    add(text, sizeof text, agent);
+    close_event(text);
+}
+
 static pid_t start(const char *program)
 {
     char path[PATH_BYTES], *arguments[ARGUMENTS + 1], *kept[64];
@@ -291,15 +301,8 @@ static pid_t start(const char *program)
                 *at++ = '\0';
         }
     arguments[count] = NULL;
-    if (count == 0 || stat(arguments[0], &found) != 0) {
-        char text[REASON_BYTES] = "";
-
-        add(text, sizeof text, GONE);
-        add(text, sizeof text, program);
-        add(text, sizeof text, " disconnect ");
-        add(text, sizeof text, agent);
-        close_event(text);
-    }
+    if (count == 0 || stat(arguments[0], &found) != 0)
+        close_as_gone(program);
     add_kept(kept);
     child = fork();
     if (child < 0)
@@ -318,14 +321,17 @@ static pid_t start(const char *program)
     _exit(3);
 }
 
-ENDS static void close_with_last_words(void)
+ENDS static void close_with_last_words(const char *program)
 {
     char words[401];
     ssize_t count = read_file(LOG, words, sizeof words, 400);
+    size_t missing = strlen(MISSING);
     char *last;
 
     while (count > 0 && strchr(" \t\r\n", words[count - 1]) != NULL)
         words[--count] = '\0';
+    if (count >= (ssize_t)missing && strcmp(words + count - missing, MISSING) == 0)
+        close_as_gone(program);
     last = count > 0 ? strrchr(words, '\n') : NULL;
     close_with("the host cannot be started: ", count > 0 ? last != NULL ? last + 1 : words : "it says nothing", "");
 }
@@ -381,7 +387,7 @@ static int connect_to_host(const char *program, long until)
         if (child > 0 && waitpid(child, &status, WNOHANG) == child) {
             child = -1; /* another hook's host may have been first, which ends ours with 0 */
             if (status != 0)
-                close_with_last_words();
+                close_with_last_words(program);
         }
         nanosleep(&poll_time, NULL);
     }

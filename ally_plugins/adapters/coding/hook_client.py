@@ -156,7 +156,9 @@ SILENT = "the host gave no answer"
 NONSENSE = "the host answered nonsense"
 FOREIGN = "another user listens in the place of the host"
 UNSTARTED = "the host did not start in time; see what it says: ally-plugins serve"
-GONE = "it is not installed any more; install it again, or run: "
+GONE = "it is not installed any more where it was; install it and connect the agent again, or run: "
+MISSING = "No module named ally_plugins"
+"""What a Python says last that is still there when the package is not."""
 
 
 class _NoAnswerError(Exception):
@@ -308,8 +310,13 @@ def _connect(run: str, here: str, end: float) -> Any:
             # Another hook's host may have been first, which ends ours with 0.
             child = -1
             if status:
-                raise _NoAnswerError(f"the host cannot be started: {_last_words()}")
+                words = _last_words()
+                raise _NoAnswerError(_way_out() if words.endswith(MISSING) else f"the host cannot be started: {words}")
         time.sleep(POLL)
+
+
+def _way_out() -> str:
+    return f"{GONE}{sys.argv[0]} disconnect {sys.argv[1]}"
 
 
 def _last_words() -> str:
@@ -346,7 +353,7 @@ def _start(here: str) -> int:
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):
-        raise _NoAnswerError(f"{GONE}{sys.argv[0]} disconnect {sys.argv[1]}") from None
+        raise _NoAnswerError(_way_out()) from None
     kept = {name.encode(): value for name in KEPT if (value := posix.environ.get(name.encode())) is not None}
     child = posix.fork()
     if child:

@@ -84,6 +84,8 @@ class AgentHook:
     may_ask: bool = True
     tool: EndedCall | None = None
     tools: tuple[EndedCall, ...] = ()
+    newer: tuple[str, ...] = ()
+    """Fields of its payload that no version which was seen has; nobody reads them."""
 
 
 @frozen

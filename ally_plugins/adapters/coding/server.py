@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from ally_plugins.catalog.home.agent_processes import HOOK_LOCK
-from ally_plugins.catalog.home.folder import try_lock, unlock
+from ally_plugins.catalog.home.folder import try_lock, unlock, write_atomically
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import is_own, listening_socket, who_listens
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .replies import Reply
 
-__all__ = ["HookServer", "HookSocket", "is_served", "last_hook"]
+__all__ = ["HookServer", "HookSocket", "is_served", "last_hook", "newer_fields"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ LOCK_SECONDS: Final = 20.0
 DRAIN_SECONDS: Final = 5.0
 """How long a host that ends waits for answers of plugins; then the hooks that wait for them are closed."""
 
+_MAX_SEEN: Final = 64 * 1024
 _POLL: Final = 0.05  # seconds between two looks at a lock
 
 
@@ -65,6 +66,15 @@ def last_hook(home: Home, agent: str) -> int | None:
         return None
 
 
+def newer_fields(home: Home, agent: str) -> tuple[str, ...]:
+    """Return the fields that an agent sent to the last host and that no version has which was seen."""
+    try:
+        found = home.read(_seen_file(home, agent), _MAX_SEEN) or b""
+    except OSError:
+        return ()
+    return tuple(found.decode("utf-8", "replace").splitlines())
+
+
 def _seen_file(home: Home, agent: str) -> Path:
     return home.run_dir / f"coding-{agent}.seen"
 
@@ -75,6 +85,7 @@ class HookSocket:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._lock: int | None = None
+        self._noted: dict[str, tuple[str, ...]] = {}
         self.listening: socket.socket | None = None
 
     def open(self) -> bool:
@@ -100,10 +111,15 @@ class HookSocket:
             self.listening = listening_socket(SOCKET)
         return True
 
-    def note_hook(self, agent: str) -> None:
-        """Leave the time of an agent's last hook in the home, for `connect --status`."""
+    def note_hook(self, agent: str, newer: tuple[str, ...] = ()) -> None:
+        """Leave the time of an agent's last hook in the home, and what it sends that is not known, for the status."""
+        file = _seen_file(self._home, agent)
         with suppress(OSError):
-            _seen_file(self._home, agent).touch(mode=0o600)
+            if self._noted.get(agent) != newer:
+                write_atomically(file, "\n".join(newer).encode(), durable=False, follow=False)
+                self._noted[agent] = newer
+            else:
+                file.touch()
 
     def unlink(self) -> None:
         """Let no new hook connect; the next one starts another host."""
@@ -198,7 +214,7 @@ class HookServer:
             self.conversations.note_agent(agent, *process)
         reply = await self.conversations.reply(agent, event, payload, milliseconds / 1000)
         if agent in CLOSED:
-            self.socket.note_hook(agent)
+            self.socket.note_hook(agent, self.conversations.newer.get(agent, ()))
         writer.write(_written(reply))
         await writer.drain()
 

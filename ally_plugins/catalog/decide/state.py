@@ -6,6 +6,7 @@ gathers these facts.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,7 +121,7 @@ def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[Sta
     if facts.is_excluded and facts.config.enabled:
         return "left out", "ALLY_PLUGINS does not name it"
     if found is None:
-        why = f"{facts.unsearched}; mend it" if facts.unsearched else "enabled but not installed; install it"
+        why = f"{facts.unsearched}; mend it" if facts.unsearched else f"enabled but not installed; {_install(facts)}"
         return "not installed", f"{why}, or: ally-plugins disable {facts.name}"
     if found.problem is not None or manifest is None:
         return "broken", found.problem or "it has no manifest"
@@ -147,6 +148,13 @@ def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[Stat
     # As for code that lacks the hook: who granted it relies on it, and an update may have dropped it.
     lost = [grant for grant in _idle_grants(facts, manifest) if grant.kind in {"gate", "transform"}]
     return ("not configured", _unrequested(facts, lost[0])) if lost else ("enabled", "")
+
+
+def _install(facts: Facts) -> str:
+    agreement = facts.agreement
+    if agreement is None or not agreement.distribution or facts.config.origin not in {None, "package"}:
+        return "install it"
+    return f"if an upgrade has removed it: ally-plugins install {shlex.quote(agreement.distribution)}"
 
 
 def _enable(facts: Facts) -> str:

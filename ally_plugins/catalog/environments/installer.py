@@ -1,5 +1,7 @@
 """Installing and uninstalling distributions in the environment that this command runs in, by pip or uv.
 
+Where `uv tool` or `pipx` made that environment, by these, since their upgrades remove what they do not know of.
+
 Installing enables nothing. What a distribution may do to the machine while it is installed is its build backend's
 business: the command is shown before it runs.
 """
@@ -7,6 +9,8 @@ business: the command is shown before it runs.
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +23,8 @@ from attrs import frozen
 
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import ConfigError, OperatorError
+
+from .tools import Managed, Tool, find_tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,18 +61,42 @@ def install_command(requirements: Sequence[str]) -> tuple[str, ...]:
 
     Raises ConfigError when nothing is named, and OperatorError when there is no installer, or no Python to install for.
     """
+    return _install(requirements).command
+
+
+def _install(requirements: Sequence[str]) -> Managed:
     if not requirements:
         raise ConfigError("nothing to install, expected the name of a distribution, a path or a URL")
-    return (*_installer(), "install", *_for_uv("--python", _python()), *requirements)
+    if (tool := find_tool()) is not None:
+        return tool.install(requirements, _unnamed(tool))
+    return Managed((*_installer(), "install", *_for_uv("--python", _python()), *requirements), {})
+
+
+def _unnamed(tool: Tool) -> list[tuple[str, ...]]:
+    """Return arguments for the plugins' distributions that are here, and would be gone after an upgrade by the tool."""
+    from ally_plugins.catalog.discovery.packages import discover
+
+    if not (named := tool.names()):
+        return []
+    here = {found.distribution for found in discover().found}
+    lost = sorted(each for each in here if each and re.sub(r"[-_.]+", "-", each).lower() not in named)
+    # Without the version: an upgrade is to upgrade it.
+    return [tuple(word.partition("==")[0] for word in requirement_of(each)) for each in lost]
 
 
 def uninstall_command(distributions: Sequence[str]) -> tuple[str, ...]:
     """Return the command that would uninstall these. Raises as `install_command`, also for an option among names."""
+    return _uninstall(distributions).command
+
+
+def _uninstall(distributions: Sequence[str]) -> Managed:
     # An option could name a file with more distributions (`-r`), which nobody was shown.
     if not distributions or any(name.startswith("-") for name in distributions):
         raise ConfigError("nothing to uninstall, expected the name of a distribution")
+    if (tool := find_tool()) is not None:
+        return tool.uninstall(distributions)
     yes = () if _is_uv() else ("--yes",)
-    return (*_installer(), "uninstall", *yes, *_for_uv("--python", _python()), *distributions)
+    return Managed((*_installer(), "uninstall", *yes, *_for_uv("--python", _python()), *distributions), {})
 
 
 def requirement_of(distribution: str) -> tuple[str, ...]:
@@ -103,12 +133,12 @@ def install(requirements: Sequence[str], write: Callable[[str], object] | None =
     Blocks until it has ended, without a deadline. Raises ConfigError when nothing is named, and OperatorError when
     there is no installer. A failed installation is no error: see `exit_code`.
     """
-    return _run(install_command(requirements), write or sys.stdout.write)
+    return _run(_install(requirements), write or sys.stdout.write)
 
 
 def uninstall(distributions: Sequence[str], write: Callable[[str], object] | None = None) -> InstallReport:
     """Run the installer and report which plugins disappeared. As `install` otherwise."""
-    return _run(uninstall_command(distributions), write or sys.stdout.write)
+    return _run(_uninstall(distributions), write or sys.stdout.write)
 
 
 def _has_pip() -> bool:
@@ -142,11 +172,12 @@ def _for_uv(*options: str) -> tuple[str, ...]:
     return options if _is_uv() else ()
 
 
-def _run(command: tuple[str, ...], write: Callable[[str], object]) -> InstallReport:
+def _run(managed: Managed, write: Callable[[str], object]) -> InstallReport:
     before = _look()
     # In the session of the terminal, unlike a build: Ctrl-C reaches the installer, which knows how to end.
     with subprocess.Popen(  # noqa: S603  # the operator's own arguments, and no shell
-        command,
+        managed.command,
+        env={**os.environ, **managed.env},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -159,7 +190,7 @@ def _run(command: tuple[str, ...], write: Callable[[str], object]) -> InstallRep
     if before is None or after is None:  # nothing can be compared; the exit code still reports a failure
         before = after = {}
     return InstallReport(
-        command=command,
+        command=managed.command,
         exit_code=process.returncode,
         appeared={name: after[name] for name in sorted(after.keys() - before.keys())},
         disappeared={name: before[name] for name in sorted(before.keys() - after.keys())},

@@ -157,8 +157,9 @@ def _served(dialect: Dialect, records: list[PluginRecord]) -> list[tuple[str, st
 def _show_status(state: State, found: list[Connection]) -> None:
     from ally_plugins.adapters.coding import connections
     from ally_plugins.adapters.coding.client_files import client_kind, find_change
+    from ally_plugins.adapters.coding.dialects import DIALECTS
     from ally_plugins.adapters.coding.hook_client import CLOSED
-    from ally_plugins.adapters.coding.server import last_hook
+    from ally_plugins.adapters.coding.server import last_hook, newer_fields
 
     change = find_change(state.home)
     rows: list[dict[str, Any]] = []
@@ -172,13 +173,18 @@ def _show_status(state: State, found: list[Connection]) -> None:
             how = f"no: {change}"
         elif how == "yes" and seen is None:
             how = "not seen yet"
-        rows.append({"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)})
+        row = {"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)}
+        rows.append({**row, "newer_fields": newer_fields(state.home, connection.agent)})
     if state.as_json:
         print_json({"agents": rows, "client": client_kind(state.home)})
     else:
         cells = [(each["agent"], each["connected"], when(each["last_hook_ms"]), inert(each["file"])) for each in rows]
         for line in table(("agent", "connected", "last hook", "settings"), cells):
             echo(line)
+        for each in rows:
+            if each["newer_fields"]:
+                versions, names = ", ".join(DIALECTS[each["agent"]].versions), inert(", ".join(each["newer_fields"]))
+                echo(f"{each['agent']} is newer than the versions that are known ({versions}): it sends {names}, too")
     is_fine = all(each["connected"] in {"yes", "no", "not seen yet"} for each in rows)
     click.get_current_context().exit(DONE if is_fine else REFUSED)
 
