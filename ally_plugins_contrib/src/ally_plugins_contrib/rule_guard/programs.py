@@ -1,0 +1,406 @@
+"""What a simple command comes to: the program behind `sudo`, `env`, `xargs` or `sh -c`, its files, and its hosts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from .script import Command, Shell, UnreadableError, read_script
+from .words import MANY, ONE, UNSEEN, is_known
+
+__all__ = ["Action", "actions_of", "name_of"]
+
+SHELLS: Final = frozenset({"sh", "bash", "zsh", "dash", "ksh", "mksh", "ash", "fish", "rbash", "busybox-sh"})
+INTERPRETERS: Final = {
+    "python": "c", "pypy": "c", "perl": "eE", "ruby": "e", "node": "ep", "nodejs": "ep", "deno": "", "bun": "ep",
+    "php": "r", "lua": "e", "luajit": "e", "osascript": "e", "awk": "", "gawk": "", "mawk": "", "nawk": "", "pwsh": "cC",
+}  # fmt: skip
+"""Programs that run a text, and the letters of the options that it follows."""
+
+_VALUED: Final = {
+    "sudo": "ugpCDhrtTU", "doas": "uC", "env": "uCS", "nice": "n", "ionice": "cnp", "timeout": "sk", "stdbuf": "ioe",
+    "xargs": "IEeLlnPsad", "exec": "a", "time": "fo", "watch": "nd", "setsid": "", "nohup": "", "command": "", "builtin": "",
+    "busybox": "", "toybox": "", "chroot": "", "unshare": "", "caffeinate": "tw", "flock": "wE", "strace": "eopsu",
+    "ltrace": "eopsu", "chrt": "", "taskset": "", "runuser": "ucgs", "parallel": "j", "torsocks": "", "proxychains": "",
+    "firejail": "", "script": "",
+}  # fmt: skip
+"""Programs that run another one, and their short options with a value of its own."""
+
+_LONG_VALUED: Final = frozenset({
+    "--user", "--group", "--chdir", "--unset", "--signal", "--kill-after", "--max-args", "--max-procs", "--replace",
+    "--delimiter", "--arg-file", "--interval", "--adjustment", "--class", "--classdata", "--prompt", "--host",
+})  # fmt: skip
+_RUNNERS: Final = {
+    "uv": "run", "poetry": "run", "pipenv": "run", "pdm": "run", "rye": "run", "hatch": "run", "conda": "run",
+    "bundle": "exec", "pnpm": "exec", "mise": "exec",
+}  # fmt: skip
+_SKIPS: Final = {"timeout": 1, "flock": 1, "chroot": 1, "taskset": 1, "chrt": 1}
+"""Words of theirs before that program."""
+
+_READERS: Final = frozenset(
+    "cat head tail less more grep egrep fgrep zgrep rg ag wc diff cmp sort uniq cut nl od xxd hexdump strings base64 md5sum sha1sum"
+    " sha256sum sha512sum bat jq yq source . column comm tac rev fold awk gawk mawk view".split()
+)
+_WRITERS: Final = frozenset("rm rmdir unlink shred touch mkdir chmod chown chgrp truncate tee mkfifo".split())
+_NAMERS: Final = frozenset(
+    "ls stat test [ echo printf basename dirname realpath readlink cd pushd popd which type file du tree true false : alias pwd"
+    " export unset set kill sleep eza exa".split()
+)
+"""Programs that open no file that they are given the name of; where they write is told by redirections."""
+
+_SEARCHERS: Final = frozenset({"grep", "egrep", "fgrep", "zgrep", "rg", "ag", "sed", "awk", "gawk", "mawk", "jq", "yq"})
+"""Their first word that is no option is none of a file."""
+
+_NETWORKERS: Final = frozenset(
+    "curl wget ssh scp sftp rsync nc ncat netcat telnet ping dig nslookup host http https ftp socat".split()
+)
+_DOWNLOADERS: Final = frozenset({"curl", "wget", "http", "https", "fetch", "aria2c", "lynx", "nc", "ncat"})
+_FILE_OPTIONS: Final = frozenset(
+    {"-o", "-O", "-T", "-K", "-i", "-F", "-E", "-c", "-b", "-w", "-H", "-d", "-X", "-A", "-u", "-e"}
+)
+
+_URL: Final = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@'\"]{0,256}@)?(\[[0-9a-f:.]+\]|[^\s/:?#'\"<>|\\)]+)", re.IGNORECASE
+)
+_DEVICE: Final = re.compile(r"/dev/(?:tcp|udp)/([^/\s]+)/")
+_LITERAL: Final = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"")
+_STARTS: Final = re.compile(
+    r"\bsystem\s*\(?|subprocess|popen|\bexec[lv]?p?e?\b|\bspawn|posix_spawn|child_process|`|%x|\bsh\s*\(|execSync|\|\s*getline"
+    r"|do shell script"
+)
+_REMOVES: Final = re.compile(r"rmtree|rmSync|rmdirSync|rm_rf|rm_r\b|remove_tree|rimraf|remove_entry|\.rm\(|removedirs")
+
+
+@dataclass
+class Action:
+    """One thing that a call would do, as far as it can be seen; `words` are empty where it is no command.
+
+    Paths are as they were written, to be taken from each of `folders`. `code` says of a program or a text for a shell
+    why it cannot be seen: `unparsed`, `unseen`, or `downloaded`.
+    """
+
+    words: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+    writes: list[str] = field(default_factory=list)
+    hosts: list[str] = field(default_factory=list)
+    folders: tuple[str, ...] = ()
+    code: str | None = None
+
+
+def actions_of(text: str, shell: Shell) -> list[Action]:
+    """Return all that a command line may do. Raises nothing: what cannot be read is an action that says so."""
+    try:
+        found: list[Action] = []
+        for command in read_script(text, shell):
+            found += _of_command(command)
+    except UnreadableError:
+        # Its files and hosts are looked for all the same, so that a deny is a deny.
+        return [Action(code="unparsed", hosts=_URL.findall(text), folders=shell.folders)]
+    return found
+
+
+def name_of(word: str) -> str:
+    """Return a program's name without its folder."""
+    return word.rpartition("/")[2]
+
+
+def _of_command(command: Command) -> Iterator[Action]:
+    yield from _of_words(command, command.words)
+
+
+def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901 - a branch a kind of program
+    for _ in range(24):  # wrappers around each other
+        inner = _unwrapped(words, command)
+        if inner is None:
+            break
+        yield _action(command, words, is_outer=True)
+        words = inner
+    if not words:
+        yield _action(command, words)
+        return
+    program = name_of(words[0])
+    if UNSEEN in program or MANY in program or ONE in program or not program:
+        yield replace(_action(command, words), code=_how_unseen(command, words[:1]))
+        return
+    yield _action(command, words)
+    if " " in program:
+        yield from _of_text(command, words[0])  # a text in the place of a program's name: what ran it takes both
+    elif program == "find":
+        yield from _of_find(command, words)
+    elif program in {"eval", "source", "."}:
+        if any(not is_known(each) for each in words[1:]) and (program == "eval" or command.inner):
+            yield Action(code=_how_unseen(command, words[1:]), folders=command.folders)
+    elif program == "git":
+        yield from _of_git(command, words)
+    elif (letters := _interpreter(program)) is not None:
+        yield from _of_interpreter(command, words, letters)
+    yield from _of_shells(command, words)
+
+
+# --- programs that run another one ---
+
+
+def _unwrapped(words: list[str], command: Command) -> list[str] | None:
+    """Return the command that a program like `sudo` runs, None for any other program."""
+    program = name_of(words[0]) if words else ""
+    if program in _RUNNERS and words[1:2] == [_RUNNERS[program]]:
+        rest = words[2:]
+        while rest and rest[0].startswith("-"):
+            rest = rest[1:]
+        return rest or None
+    if program not in _VALUED:
+        return None
+    rest, skip = words[1:], _SKIPS.get(program, 0)
+    if program in {"command", "type"} and rest[:1] in (["-v"], ["-V"]):
+        return None
+    while rest:
+        word = rest[0]
+        if program == "env" and (word in {"-S", "--split-string"} or word.startswith(("-S", "--split-string="))):
+            text = " ".join([word.partition("=")[2] if word.startswith("--") else word[2:], *rest[1:]]).strip()
+            return text.split()
+        if word == "--":
+            rest = rest[1:]
+            break
+        if word.startswith("-") and len(word) > 1:
+            takes = (word[-1] in _VALUED[program] and not word.startswith("--")) or (
+                word in _LONG_VALUED and "=" not in word
+            )
+            rest = rest[2 if takes else 1 :]
+        elif program in {"env", "sudo", "doas"} and re.match(r"[A-Za-z_]\w*=", word):
+            rest = rest[1:]
+        elif skip:
+            rest, skip = rest[1:], skip - 1
+        else:
+            break
+    if program in {"parallel", "watch", "script"} and len(rest) == 1 and " " in rest[0]:
+        rest = ["sh", "-c", rest[0]]
+    return _with_arguments(words, rest or ["echo"], command) if program == "xargs" else rest or None
+
+
+def _with_arguments(words: list[str], rest: list[str], command: Command) -> list[str]:
+    """Return the command of `xargs` with the words that it reads, where these are known, or where `find` found them."""
+    given, last = command.given, command.before[-1].words if command.before else []
+    if given is not None and is_known(given):
+        values = given.split()
+    elif last and name_of(last[0]) == "find":
+        values = [f"{start}/{MANY}" for start in _until_option(last[1:])] or [MANY]
+    else:
+        values = [UNSEEN]
+    for at, each in enumerate(words):
+        if each.startswith(("-I", "--replace")) or each == "-i":
+            sign = each[2:] if each.startswith("-I") and len(each) > 2 else each.partition("=")[2]  # noqa: PLR2004
+            sign = sign or (words[at + 1] if each == "-I" and at + 1 < len(words) else "{}")
+            return [part.replace(sign, " ".join(values)) for part in rest]
+    return [*rest, *values]
+
+
+def _of_find(command: Command, words: list[str]) -> Iterator[Action]:
+    starts = [each for each in _until_option(words[1:])] or ["."]
+    at = 1
+    while at < len(words):
+        if words[at] in {"-exec", "-execdir", "-ok", "-okdir"}:
+            end = next((i for i in range(at + 1, len(words)) if words[i] in {";", "+"}), len(words))
+            inner = words[at + 1 : end]
+            for start in starts:
+                yield from _of_words(command, [each.replace("{}", start) for each in inner])
+            at = end
+        at += 1
+
+
+def _until_option(words: list[str]) -> Iterator[str]:
+    for each in words:
+        if each.startswith("-") or each in {"!", "(", ")"}:
+            return
+        yield each
+
+
+def _of_git(command: Command, words: list[str]) -> Iterator[Action]:
+    """Look into aliases that are given on the spot, which may run anything."""
+    for at, each in enumerate(words[:-1]):
+        if each == "-c" and re.match(
+            r"alias\.|core\.(?:pager|editor|sshcommand|fsmonitor|hookspath)", words[at + 1], re.IGNORECASE
+        ):
+            value = words[at + 1].partition("=")[2]
+            text = value[1:] if value.startswith("!") else f"git {value}"
+            yield from _of_text(command, text)
+
+
+def _of_shells(command: Command, words: list[str]) -> Iterator[Action]:
+    """Look into the text that any word names a shell for: `sh -c TEXT`, also behind `docker run` and the like."""
+    for at, each in enumerate(words):
+        program = name_of(each)
+        if program in SHELLS:
+            yield from _of_shell(command, words[at + 1 :], is_first=at == 0)
+        elif at == 0 and program == "ssh":
+            yield from _of_ssh(command, words)
+        elif at == 0 and program in {"su", "runuser"}:
+            for text in _after(words, {"-c", "--command"}):
+                yield from _of_text(command, text)
+
+
+def _of_ssh(command: Command, words: list[str]) -> Iterator[Action]:
+    rest = words[1:]
+    while rest and rest[0].startswith("-"):
+        rest = rest[2 if rest[0][-1] in "bcDeFIiJLlmOopQRSWwE" and len(rest[0]) == 2 else 1 :]  # noqa: PLR2004 - `-p`
+    if len(rest) > 1:
+        yield from _of_text(command, " ".join(rest[1:]))
+
+
+def _of_shell(command: Command, rest: list[str], *, is_first: bool) -> Iterator[Action]:
+    at = 0
+    while at < len(rest) and rest[at].startswith(("-", "+")) and rest[at] != "--":
+        if not rest[at].startswith("--") and "c" in rest[at]:
+            following = [each for each in rest[at + 1 :] if not each.startswith(("-", "+"))]
+            if following:
+                yield from _of_text(command, following[0], following[1:])
+            return
+        if not rest[at].startswith("--") and "s" in rest[at]:
+            rest = rest[: at + 1]  # what follows are arguments of what it reads
+        at += 2 if rest[at] in {"-o", "-O", "+o", "+O", "--rcfile", "--init-file"} else 1
+    script = [] if rest[at : at + 1] in (["-"], ["/dev/stdin"], ["--"]) else rest[at:]
+    if not is_first:
+        return
+    if script and not is_known(script[0]) and command.inner:
+        yield Action(code=_how_unseen(command, script[:1]), folders=command.folders)
+    elif not script and (given := command.given) is not None:
+        yield from _of_text(command, given)
+
+
+def _of_text(command: Command, text: str, arguments: list[str] | None = None) -> Iterator[Action]:
+    """Return what a text comes to that a shell is given."""
+    readable = text.replace(MANY, "*").replace(ONE, "?")
+    if UNSEEN in text or command.shell is None:
+        # What is known of it is looked at as well.
+        yield Action(code=_how_unseen(command, [text]), folders=command.folders)
+        readable = re.sub(f"{UNSEEN}+", "${ally_unseen}", readable)
+        if command.shell is None or not readable.strip("${}aly_unse \n"):
+            return
+    shell = command.shell.copy()
+    shell.folders = command.folders
+    for number, each in enumerate(arguments or []):
+        shell.variables[str(number)] = (each,)
+    if arguments and len(arguments) > 1:
+        shell.variables["@"] = shell.variables["*"] = (" ".join(arguments[1:]),)
+    yield from actions_of(readable, shell)
+
+
+def _how_unseen(command: Command, words: list[str]) -> str:  # noqa: ARG001 - what they were made of stands in `inner`
+    """Say where a program or a text comes from that cannot be seen."""
+    sources = [*command.inner, *command.before, *(each for one in command.before for each in one.before)]
+    names = {name_of(each) for source in sources for each in source.words[:2]}
+    return "downloaded" if names & _DOWNLOADERS else "unseen"
+
+
+def _after(words: list[str], options: set[str]) -> list[str]:
+    return [words[at + 1] for at in range(len(words) - 1) if words[at] in options]
+
+
+# --- programs that run a text that is no shell's ---
+
+
+def _interpreter(program: str) -> str | None:
+    base = re.sub(r"[\d.]+$", "", program)
+    return INTERPRETERS.get(base)
+
+
+def _of_interpreter(command: Command, words: list[str], letters: str) -> Iterator[Action]:
+    """Look for files, hosts and commands in a program's text: what it names in plain sight, and nothing more."""
+    text = None
+    for at, each in enumerate(words[1:], 1):
+        if not letters and words[at - 1] in {"-F", "-v"}:
+            continue
+        if letters and re.fullmatch(f"-[A-Za-z]*[{letters}]|--eval|--print", each):
+            text = words[at + 1] if at + 1 < len(words) else None
+            break
+        if each in {"eval", "-"} or (not letters and not each.startswith("-")):
+            text = command.given if each == "-" else words[at + 1] if each == "eval" and at + 1 < len(words) else each
+            break
+        if not each.startswith("-"):
+            return
+    else:
+        text = command.given
+    if text is None:
+        return
+    if text == UNSEEN:
+        yield Action(code=_how_unseen(command, [text]), folders=command.folders)
+        return
+    yield from _of_code(command, text)
+
+
+def _of_code(command: Command, text: str) -> Iterator[Action]:
+    literals = [one or other for one, other in _LITERAL.findall(text)]
+    words = [each for each in literals if each and len(each) < 4096]  # noqa: PLR2004 - the longest path
+    yield Action(reads=words, writes=words, hosts=_URL.findall(text), folders=command.folders)
+    if _REMOVES.search(text):
+        yield Action(words=["rm", "-r", *words], reads=words, writes=words, folders=command.folders)
+    if _STARTS.search(text) and command.shell is not None:
+        texts = [each for each in words if " " in each] + [" ".join(words)] + re.findall(r"`([^`\n]+)`", text)
+        for each in texts:
+            shell = command.shell.copy()
+            yield from (found for found in actions_of(each, shell) if found.code != "unparsed")
+
+
+# --- files and hosts ---
+
+
+def _action(command: Command, words: list[str], *, is_outer: bool = False) -> Action:
+    program = name_of(words[0]) if words else ""
+    reads, writes = list(command.reads), list(command.writes)
+    if words and not is_outer:
+        named = list(_named_files(program, words[1:]))
+        writes += [] if program in _READERS or program in _NAMERS else named
+        reads += [] if program in _WRITERS or program in _NAMERS else named
+    hosts = [host for each in (*words, *reads, *writes) for host in _hosts_of(each)]
+    if program in _NETWORKERS and not is_outer:
+        hosts += [host for each in _arguments(words[1:]) if (host := _host(each))]
+    return Action(words, reads, writes, hosts, command.folders)
+
+
+def _hosts_of(word: str) -> list[str]:
+    return _URL.findall(word) + _DEVICE.findall(word)
+
+
+def _host(word: str) -> str:
+    found = re.fullmatch(r"(?:[\w.+-]+@)?([\w.-]+)(?:[:/].*)?", word, re.DOTALL)
+    return found[1] if found is not None and not word.startswith("/") else ""
+
+
+def _arguments(words: list[str]) -> Iterator[str]:
+    """Return the words that are neither options nor the values of such."""
+    skips = False
+    for each in words:
+        if skips:
+            skips = False
+        elif each in _FILE_OPTIONS:
+            skips = True
+        elif not each.startswith("-"):
+            yield each
+
+
+def _named_files(program: str, words: list[str]) -> Iterator[str]:
+    """Return what may be the name of a file in a program's words, whatever they are for."""
+    skips_pattern = program in _SEARCHERS and not any(each in {"-e", "-f", "--regexp", "--file"} for each in words)
+    for at, each in enumerate(words):
+        if program == "git" and at and words[at - 1] in {"-m", "--message"}:
+            continue
+        if skips_pattern and not each.startswith("-"):
+            skips_pattern = False
+            continue
+        yield from _names_in(each)
+
+
+def _names_in(word: str) -> Iterator[str]:
+    if "\n" in word or _URL.match(word):
+        if word.lower().startswith("file://"):
+            yield "/" + word[7:].partition("/")[2]
+        return
+    yield word
+    if word.startswith("-") and not word.startswith("--") and len(word) > 2:  # noqa: PLR2004 - `-f` has no value in it
+        yield word[2:]
+    for sign in "=@:":
+        if sign in word:
+            yield from (part for part in word.split(sign)[1:] if part)
+    if ":" in word:
+        yield word.partition(":")[0]
