@@ -68,10 +68,11 @@ def _rules(file: str, project: Path | None) -> Rules:
         if found is None:
             raise RulesError(f"{file}: is not there; expected a rules file")
         own = found[0]
-    others = []
-    for path in project_files(os.path.realpath(project)) if project is not None else ():
-        if (found := read_rules(path)) is not None:
-            others.append((found[0], found[1] in own.trusted.get(str(path.parent), ())))
+    others = [
+        (found[0], found[1] in own.trusted.get(str(path.parent), ()))
+        for path in (project_files(os.path.realpath(project)) if project is not None else ())
+        if (found := read_rules(path)) is not None
+    ]
     return Rules.of(own, others)
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final
 
+from .commands import Shell
 from .places import Places, host_matches, is_name, located, path_matches
 from .programs import Action, actions_of, name_of
 from .rules import EFFECTS, Rule, RulesFile, built_in
-from .script import Shell
 from .words import MANY, ONE, UNSEEN, is_known, is_unseen, overlaps
 
 __all__ = ["Call", "Decision", "Rules", "call_of", "decide"]
@@ -180,7 +180,7 @@ def _is_excepted(rule: Rule, path: str, places: Places) -> bool:
     return any(path_matches(last if is_name(each) else path, each, places) for each in rule.exceptions)
 
 
-def _is_allowed(
+def _is_allowed(  # noqa: PLR0911 - a condition each
     rule: Rule, tools: tuple[str, ...], action: Action, paths: Mapping[str, list[str]], places: Places
 ) -> bool:
     """Say whether an allow means all of a part of a call, and nothing of it is unseen."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from .words import MANY, UNSEEN, is_known, is_unseen, overlaps
+from .words import MANY, UNSEEN, is_known, overlaps
 
 __all__ = ["Places", "fold_host", "host_matches", "is_name", "located", "path_matches"]
 

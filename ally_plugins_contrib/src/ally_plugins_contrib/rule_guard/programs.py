@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from .script import Command, Shell, UnreadableError, read_script
+from .commands import Command, Shell, UnreadableError
+from .script import read_script
 from .words import MANY, ONE, UNSEEN, is_known
 
 __all__ = ["Action", "actions_of", "name_of"]
@@ -15,13 +16,15 @@ __all__ = ["Action", "actions_of", "name_of"]
 SHELLS: Final = frozenset({"sh", "bash", "zsh", "dash", "ksh", "mksh", "ash", "fish", "rbash", "busybox-sh"})
 INTERPRETERS: Final = {
     "python": "c", "pypy": "c", "perl": "eE", "ruby": "e", "node": "ep", "nodejs": "ep", "deno": "", "bun": "ep",
-    "php": "r", "lua": "e", "luajit": "e", "osascript": "e", "awk": "", "gawk": "", "mawk": "", "nawk": "", "pwsh": "cC",
+    "php": "r", "lua": "e", "luajit": "e", "osascript": "e", "awk": "", "gawk": "", "mawk": "", "nawk": "",
+    "pwsh": "cC",
 }  # fmt: skip
 """Programs that run a text, and the letters of the options that it follows."""
 
 _VALUED: Final = {
     "sudo": "ugpCDhrtTU", "doas": "uC", "env": "uCS", "nice": "n", "ionice": "cnp", "timeout": "sk", "stdbuf": "ioe",
-    "xargs": "IEeLlnPsad", "exec": "a", "time": "fo", "watch": "nd", "setsid": "", "nohup": "", "command": "", "builtin": "",
+    "xargs": "IEeLlnPsad", "exec": "a", "time": "fo", "watch": "nd", "setsid": "", "nohup": "",
+    "command": "", "builtin": "",
     "busybox": "", "toybox": "", "chroot": "", "unshare": "", "caffeinate": "tw", "flock": "wE", "strace": "eopsu",
     "ltrace": "eopsu", "chrt": "", "taskset": "", "runuser": "ucgs", "parallel": "j", "torsocks": "", "proxychains": "",
     "firejail": "", "script": "",
@@ -39,23 +42,33 @@ _RUNNERS: Final = {
 _SKIPS: Final = {"timeout": 1, "flock": 1, "chroot": 1, "taskset": 1, "chrt": 1}
 """Words of theirs before that program."""
 
-_READERS: Final = frozenset(
-    "cat head tail less more grep egrep fgrep zgrep rg ag wc diff cmp sort uniq cut nl od xxd hexdump strings base64 md5sum sha1sum"
-    " sha256sum sha512sum bat jq yq source . column comm tac rev fold awk gawk mawk view".split()
-)
-_WRITERS: Final = frozenset("rm rmdir unlink shred touch mkdir chmod chown chgrp truncate tee mkfifo".split())
-_NAMERS: Final = frozenset(
-    "ls stat test [ echo printf basename dirname realpath readlink cd pushd popd which type file du tree true false : alias pwd"
-    " export unset set kill sleep eza exa".split()
-)
+_READERS: Final = frozenset({
+    ".", "ag", "awk", "base64", "bat", "cat", "cmp", "column", "comm", "cut", "diff", "egrep", "fgrep", "fold",
+    "gawk", "grep",
+    "head", "hexdump", "jq", "less", "mawk", "md5sum", "more", "nl", "od", "rev", "rg", "sha1sum", "sha256sum",
+    "sha512sum",
+    "sort", "source", "strings", "tac", "tail", "uniq", "view", "wc", "xxd", "yq", "zgrep",
+})  # fmt: skip
+_WRITERS: Final = frozenset({
+    "chgrp", "chmod", "chown", "mkdir", "mkfifo", "rm", "rmdir", "shred", "tee", "touch", "truncate", "unlink",
+})  # fmt: skip
+_NAMERS: Final = frozenset({
+    ":", "[", "alias", "basename", "cd", "dirname", "du", "echo", "exa", "export", "eza", "false", "file", "find",
+    "kill", "ls",
+    "popd", "printf", "pushd", "pwd", "readlink", "realpath", "set", "sleep", "stat", "test", "tree", "true",
+    "type", "unset",
+    "which",
+})  # fmt: skip
 """Programs that open no file that they are given the name of; where they write is told by redirections."""
 
 _SEARCHERS: Final = frozenset({"grep", "egrep", "fgrep", "zgrep", "rg", "ag", "sed", "awk", "gawk", "mawk", "jq", "yq"})
 """Their first word that is no option is none of a file."""
 
-_NETWORKERS: Final = frozenset(
-    "curl wget ssh scp sftp rsync nc ncat netcat telnet ping dig nslookup host http https ftp socat".split()
-)
+_NETWORKERS: Final = frozenset({
+    "curl", "dig", "ftp", "host", "http", "https", "nc", "ncat", "netcat", "nslookup", "ping", "rsync", "scp",
+    "sftp", "socat",
+    "ssh", "telnet", "wget",
+})  # fmt: skip
 _DOWNLOADERS: Final = frozenset({"curl", "wget", "http", "https", "fetch", "aria2c", "lynx", "nc", "ncat"})
 _FILE_OPTIONS: Final = frozenset(
     {"-o", "-O", "-T", "-K", "-i", "-F", "-E", "-c", "-b", "-w", "-H", "-d", "-X", "-A", "-u", "-e"}
@@ -129,6 +142,8 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
         yield from _of_text(command, words[0])  # a text in the place of a program's name: what ran it takes both
     elif program == "find":
         yield from _of_find(command, words)
+    elif program == "trap" and len(words) > 2:  # noqa: PLR2004 - its text and a signal
+        yield from _of_text(command, words[1])
     elif program in {"eval", "source", "."}:
         if any(not is_known(each) for each in words[1:]) and (program == "eval" or command.inner):
             yield Action(code=_how_unseen(command, words[1:]), folders=command.folders)
@@ -152,31 +167,33 @@ def _unwrapped(words: list[str], command: Command) -> list[str] | None:
         return rest or None
     if program not in _VALUED:
         return None
-    rest, skip = words[1:], _SKIPS.get(program, 0)
-    if program in {"command", "type"} and rest[:1] in (["-v"], ["-V"]):
+    if program == "command" and words[1:2] in (["-v"], ["-V"]):
         return None
-    while rest:
-        word = rest[0]
-        if program == "env" and (word in {"-S", "--split-string"} or word.startswith(("-S", "--split-string="))):
-            text = " ".join([word.partition("=")[2] if word.startswith("--") else word[2:], *rest[1:]]).strip()
-            return text.split()
-        if word == "--":
-            rest = rest[1:]
-            break
-        if word.startswith("-") and len(word) > 1:
-            takes = (word[-1] in _VALUED[program] and not word.startswith("--")) or (
-                word in _LONG_VALUED and "=" not in word
-            )
-            rest = rest[2 if takes else 1 :]
-        elif program in {"env", "sudo", "doas"} and re.match(r"[A-Za-z_]\w*=", word):
-            rest = rest[1:]
-        elif skip:
-            rest, skip = rest[1:], skip - 1
-        else:
-            break
+    rest = _after_options(program, words[1:])
     if program in {"parallel", "watch", "script"} and len(rest) == 1 and " " in rest[0]:
         rest = ["sh", "-c", rest[0]]
     return _with_arguments(words, rest or ["echo"], command) if program == "xargs" else rest or None
+
+
+def _after_options(program: str, rest: list[str]) -> list[str]:
+    """Return the words of a program that runs another one from that one's name on."""
+    skip = _SKIPS.get(program, 0)
+    while rest:
+        word = rest[0]
+        if program == "env" and word.startswith(("-S", "--split-string")):
+            text = word.partition("=")[2] if word.startswith("--split-string=") else word.removeprefix("--split-string")
+            return " ".join([text.removeprefix("-S"), *rest[1:]]).split()
+        if word == "--":
+            return rest[1:]
+        if word.startswith("-") and len(word) > 1:
+            is_valued = word[-1] in _VALUED[program] and not word.startswith("--")
+            rest = rest[2 if is_valued or word in _LONG_VALUED else 1 :]
+        elif skip or (program in {"env", "sudo", "doas"} and re.match(r"[A-Za-z_]\w*=", word)):
+            skip = max(0, skip - 1)
+            rest = rest[1:]
+        else:
+            break
+    return rest
 
 
 def _with_arguments(words: list[str], rest: list[str], command: Command) -> list[str]:
@@ -185,7 +202,9 @@ def _with_arguments(words: list[str], rest: list[str], command: Command) -> list
     if given is not None and is_known(given):
         values = given.split()
     elif last and name_of(last[0]) == "find":
-        values = [f"{start}/{MANY}" for start in _until_option(last[1:])] or [MANY]
+        names = _after(last, {"-name", "-iname"})
+        named = names[0].replace("*", MANY).replace("?", ONE) if names else MANY
+        values = [f"{start}/{named}" for start in _until_option(last[1:])] or [named]
     else:
         values = [UNSEEN]
     for at, each in enumerate(words):
@@ -197,14 +216,17 @@ def _with_arguments(words: list[str], rest: list[str], command: Command) -> list
 
 
 def _of_find(command: Command, words: list[str]) -> Iterator[Action]:
-    starts = [each for each in _until_option(words[1:])] or ["."]
+    starts = list(_until_option(words[1:])) or ["."]
+    # What it is to find by its name stands for all that it finds.
+    names = _after(words, {"-name", "-iname"})
+    named = "/" + names[0].replace("*", MANY).replace("?", ONE) if names else ""
     at = 1
     while at < len(words):
         if words[at] in {"-exec", "-execdir", "-ok", "-okdir"}:
             end = next((i for i in range(at + 1, len(words)) if words[i] in {";", "+"}), len(words))
             inner = words[at + 1 : end]
             for start in starts:
-                yield from _of_words(command, [each.replace("{}", start) for each in inner])
+                yield from _of_words(command, [each.replace("{}", f"{start}{named}") for each in inner])
             at = end
         at += 1
 
