@@ -86,7 +86,8 @@ def _printed(command: Command) -> str:  # noqa: PLR0911 - a table of programs
             shown = words[1:]
             while shown and re.fullmatch(r"-[neE]+", shown[0]):
                 shown = shown[1:]
-            return " ".join(shown) + "\n"
+            # Shells do not agree on what a backslash is to it.
+            return UNSEEN if any("\\" in each for each in shown) else " ".join(shown) + "\n"
         case "printf":
             if len(words) == 2 and "%" not in words[1] and "\\" not in words[1]:  # noqa: PLR2004 - its name and a text
                 return words[1]

@@ -235,6 +235,9 @@ def _option_matches(words: list[str], option: str) -> Match:
     for word in words:
         if word == option or word.startswith(f"{option}="):
             return Match.YES
+        # One that nothing is known of may be any, and none.
+        if not is_known(word) and not is_unseen(word) and overlaps(word, option):
+            return Match.YES
         if option.startswith("--"):
             name = word.partition("=")[0]
             if len(name) > 3 and name.startswith("--") and option.startswith(name):  # noqa: PLR2004 - `--r` says too little

@@ -269,7 +269,7 @@ class WordReader:
 
     def _read_parameter(self, word: Word, *, is_quoted: bool) -> None:
         """Read `${...}`: a plain one and one with a default as they are, any other as unseen."""
-        found = re.compile(r"\$\{(!?#?)([A-Za-z_]\w*|[@*0-9]+|[?#$!-])(\[[^\]]*\])?(:?[-=+?]|)", re.ASCII).match(
+        found = re.compile(r"\$\{(!?#?)([A-Za-z_]\w*|[@*0-9]+|[?#$!-])(\[[^\]$`]*\])?(:?[-=+?]|)", re.ASCII).match(
             self.text, self.at
         )
         start, self.at = self.at, found.end() if found is not None else self.at + 2

@@ -70,6 +70,7 @@ _NETWORKERS: Final = frozenset({
     "ssh", "telnet", "wget",
 })  # fmt: skip
 _DOWNLOADERS: Final = frozenset({"curl", "wget", "http", "https", "fetch", "aria2c", "lynx", "nc", "ncat"})
+_STDIN: Final = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
 _FILE_OPTIONS: Final = frozenset(
     {"-o", "-O", "-T", "-K", "-i", "-F", "-E", "-c", "-b", "-w", "-H", "-d", "-X", "-A", "-u", "-e"}
 )
@@ -123,7 +124,7 @@ def _of_command(command: Command) -> Iterator[Action]:
     yield from _of_words(command, command.words)
 
 
-def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901 - a branch a kind of program
+def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901, PLR0912 - a branch a kind of program
     for _ in range(24):  # wrappers around each other
         inner = _unwrapped(words, command)
         if inner is None:
@@ -144,6 +145,8 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
         yield from _of_find(command, words)
     elif program == "trap" and len(words) > 2:  # noqa: PLR2004 - its text and a signal
         yield from _of_text(command, words[1])
+    elif program in {"at", "batch"} or (program in {"source", "."} and words[1:2] and words[1] in _STDIN):
+        yield from _of_text(command, command.given or UNSEEN)
     elif program in {"eval", "source", "."}:
         if any(not is_known(each) for each in words[1:]) and (program == "eval" or command.inner):
             yield Action(code=_how_unseen(command, words[1:]), folders=command.folders)
@@ -281,7 +284,7 @@ def _of_shell(command: Command, rest: list[str], *, is_first: bool) -> Iterator[
         if not rest[at].startswith("--") and "s" in rest[at]:
             rest = rest[: at + 1]  # what follows are arguments of what it reads
         at += 2 if rest[at] in {"-o", "-O", "+o", "+O", "--rcfile", "--init-file"} else 1
-    script = [] if rest[at : at + 1] in (["-"], ["/dev/stdin"], ["--"]) else rest[at:]
+    script = [] if rest[at : at + 1] in ([each] for each in ("-", "--", *_STDIN)) else rest[at:]
     if not is_first:
         return
     if script and not is_known(script[0]) and command.inner:

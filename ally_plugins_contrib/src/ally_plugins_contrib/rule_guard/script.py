@@ -29,7 +29,8 @@ MAX_VALUE: Final = 16 * 1024
 _SIGNS: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _HEAD: Final = re.compile(r"\(\s*\)")
 _NAME: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_ASSIGNS: Final = re.compile(r"([A-Za-z_]\w*)(\[[^\]\s]*\])?(\+?)=", re.ASCII)
+_ASSIGNS: Final = re.compile(r"([A-Za-z_]\w*)(\[[^\]\s$`]*\])?(\+?)=", re.ASCII)
+_ARRAY: Final = re.compile(r"([A-Za-z_]\w*)()(\+?)=(?=\()", re.ASCII)
 _OPERATORS: Final = ("&&", "||", ";;&", ";;", ";&", "|&", ";", "|", "&", "\n")
 _REDIRECTS: Final = ("&>>", "&>", "<<<", "<<-", "<<", "<>", "<&", "<", ">>", ">|", ">&", ">")
 _BEGIN: Final = frozenset({"if", "while", "until", "then", "do", "else", "elif", "{", "!", "time"})
@@ -288,7 +289,7 @@ class _Reader(WordReader):
 
     # --- simple commands ---
 
-    def _read_simple(self) -> bool:
+    def _read_simple(self) -> bool:  # noqa: C901 - what a command is made of, a branch each
         """Read one command; say whether it was the head of a function, whose body follows."""
         command = Command([], self.shell.folders, stdin=self._stdin, before=self._before)
         options: list[list[list[str]]] = []
@@ -305,6 +306,10 @@ class _Reader(WordReader):
                     raise UnreadableError("'(' stands where none is expected")
                 self.at = head.end()
                 return True
+            is_declared = bool(options) and options[0][0][:1] and options[0][0][0] in _DECLARES
+            if is_declared and (array := _ARRAY.match(self.text, self.at)) is not None:
+                self._read_assignment(array)
+                continue
             if not options and (assigned := _ASSIGNS.match(self.text, self.at)) is not None:
                 self._read_assignment(assigned)
                 continue
