@@ -9,11 +9,12 @@ import pytest
 from ally_plugins.testing import CHECKS, find_manifest, run_check
 from ally_plugins_contrib.conversation_monitor import ConversationMonitor
 from ally_plugins_contrib.loop_guard import LoopGuard
+from ally_plugins_contrib.rule_guard import RuleGuard
 from ally_plugins_contrib.secret_guard import SecretGuard
 from ally_plugins_contrib.session_notes import SessionNotes
 from ally_plugins_contrib.test_watch import TestWatch
 
-PLUGINS = (ConversationMonitor, LoopGuard, SecretGuard, SessionNotes, TestWatch)
+PLUGINS = (ConversationMonitor, LoopGuard, RuleGuard, SecretGuard, SessionNotes, TestWatch)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -24,7 +25,9 @@ def test_each_plugin_passes_every_check(plugin: Any, check: str) -> None:
     assert finding.remarks == ()
 
 
-@pytest.mark.parametrize("name", ["conversation-monitor", "loop-guard", "secret-guard", "session-notes", "test-watch"])
+@pytest.mark.parametrize(
+    "name", ["conversation-monitor", "loop-guard", "rule-guard", "secret-guard", "session-notes", "test-watch"]
+)
 def test_each_is_installed_with_its_entry_point_and_manifest(name: str) -> None:
     assert run_check("has a manifest", name).is_ok
     assert run_check("declares what it uses", name).is_ok
@@ -42,6 +45,7 @@ def test_each_request_has_a_reason_of_its_own(plugin: Any) -> None:
     [
         (ConversationMonitor, {"add_message:user", "emit_event", "tools", "actions"}),
         (LoopGuard, {"add_message:user", "emit_event", "gate:tool_call"}),
+        (RuleGuard, {"files:read:project", "gate:tool_call", "get_context:focus"}),
         (
             SecretGuard,
             {"gate:answer:sentence", "gate:message", "gate:tool_call", "gate:user_message"}

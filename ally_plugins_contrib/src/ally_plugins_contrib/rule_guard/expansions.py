@@ -17,6 +17,8 @@ MAX_DEPTH: Final = 24
 MAX_RETRIES: Final = 20
 """Places where `((` turned out to begin two groups; each is read twice."""
 
+_RUN: Final = re.compile(r"[\w./:=@%+^-]+", re.ASCII)
+_QUOTED_RUN: Final = re.compile(r"""[^"\\$`]+""")
 _ANSI: Final = {"n": "\n", "t": "\t", "r": "\r", "a": " ", "b": " ", "e": " ", "E": " ", "f": " ", "v": " "}
 _ANSI_CODE: Final = re.compile(r"x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|u[0-9A-Fa-f]{1,4}|U[0-9A-Fa-f]{1,8}|c.", re.DOTALL)
 
@@ -151,6 +153,9 @@ class WordReader:
             elif is_raw:
                 word.add(char)
                 self.at += 1
+            elif (run := _RUN.match(self.text, self.at)) is not None:
+                word.add(run[0])
+                self.at = run.end()
             elif char in "$`":
                 self._read_dollar(word, is_quoted=is_assigned)
             elif char in "<>":
@@ -222,7 +227,10 @@ class WordReader:
             if char == '"':
                 self.at += 1
                 return
-            if char == "\\" and self.at + 1 < len(self.text):
+            if (run := _QUOTED_RUN.match(self.text, self.at)) is not None:
+                word.add(run[0])
+                self.at = run.end()
+            elif char == "\\" and self.at + 1 < len(self.text):
                 following = self.text[self.at + 1]
                 word.add("" if following == "\n" else following if following in '$`"\\' else f"\\{following}")
                 self.at += 2

@@ -124,7 +124,7 @@ def _of_command(command: Command) -> Iterator[Action]:
     yield from _of_words(command, command.words)
 
 
-def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901, PLR0912 - a branch a kind of program
+def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901 - a branch a kind of program
     for _ in range(24):  # wrappers around each other
         inner = _unwrapped(words, command)
         if inner is None:
@@ -205,9 +205,8 @@ def _with_arguments(words: list[str], rest: list[str], command: Command) -> list
     if given is not None and is_known(given):
         values = given.split()
     elif last and name_of(last[0]) == "find":
-        names = _after(last, {"-name", "-iname"})
-        named = names[0].replace("*", MANY).replace("?", ONE) if names else MANY
-        values = [f"{start}/{named}" for start in _until_option(last[1:])] or [named]
+        # All that is in a folder, where no name is looked for.
+        values = [each if "/" in each else f"{each}/{MANY}" for each in _found_by(last)]
     else:
         values = [UNSEEN]
     for at, each in enumerate(words):
@@ -219,19 +218,22 @@ def _with_arguments(words: list[str], rest: list[str], command: Command) -> list
 
 
 def _of_find(command: Command, words: list[str]) -> Iterator[Action]:
-    starts = list(_until_option(words[1:])) or ["."]
-    # What it is to find by its name stands for all that it finds.
-    names = _after(words, {"-name", "-iname"})
-    named = "/" + names[0].replace("*", MANY).replace("?", ONE) if names else ""
     at = 1
     while at < len(words):
         if words[at] in {"-exec", "-execdir", "-ok", "-okdir"}:
             end = next((i for i in range(at + 1, len(words)) if words[i] in {";", "+"}), len(words))
             inner = words[at + 1 : end]
-            for start in starts:
-                yield from _of_words(command, [each.replace("{}", f"{start}{named}") for each in inner])
+            for found in _found_by(words):
+                yield from _of_words(command, [each.replace("{}", found) for each in inner])
             at = end
         at += 1
+
+
+def _found_by(words: list[str]) -> list[str]:
+    """Return what `find` finds: its folders, each with the name that it looks for in it."""
+    names = _after(words, {"-name", "-iname"})
+    name = names[0].replace("*", MANY).replace("?", ONE) if names else ""
+    return [f"{start}/{name}" if name else start for start in _until_option(words[1:])] or [name or "."]
 
 
 def _until_option(words: list[str]) -> Iterator[str]:
@@ -375,6 +377,10 @@ def _action(command: Command, words: list[str], *, is_outer: bool = False) -> Ac
     reads, writes = list(command.reads), list(command.writes)
     if words and not is_outer:
         named = list(_named_files(program, words[1:]))
+        if program == "find" and "-delete" in words:
+            writes += _found_by(words)
+        if program == "cp" and len(named) > 1 and not _after(words, {"-t", "--target-directory"}):
+            writes, reads, named = [*writes, named[-1]], [*reads, *named[:-1]], []
         writes += [] if program in _READERS or program in _NAMERS else named
         reads += [] if program in _WRITERS or program in _NAMERS else named
     hosts = [host for each in (*words, *reads, *writes) for host in _hosts_of(each)]

@@ -73,13 +73,15 @@ def read_rules(path: Path) -> tuple[RulesFile, str] | None:
         return None
     except OSError as error:
         raise RulesError(f"{path}: cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise RulesError(f"{path}: is no file; expected a rules file")
-        try:
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             raw = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise RulesError(f"{path}: cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise RulesError(f"{path}: cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     return parse_rules(raw, str(path)), hashlib.sha256(raw).hexdigest()
 
 

@@ -20,8 +20,8 @@ __all__ = ["read_script"]
 MAX_FOLDERS: Final = 8
 """Folders that a command may run in, as far as they are followed: each `cd` may have failed."""
 
-MAX_TEXT: Final = 256 * 1024
-"""Characters of one command line; the system itself takes 128 KiB as one argument."""
+MAX_TEXT: Final = 128 * 1024
+"""Characters of one command line; the system itself takes no more as one argument."""
 
 MAX_VALUE: Final = 16 * 1024
 """Characters of a variable's value that are followed; variables can double each other."""
