@@ -20,7 +20,7 @@ from attrs import frozen
 
 from .granted_paths import folder_problem, is_within, program_problem
 from .values.errors import ConfigError
-from .values.events import EVENT_TYPES
+from .values.event_types import EVENT_NAMES
 from .wording import describe, is_plain_text, nearest, suggest
 
 __all__ = [
@@ -106,11 +106,11 @@ def is_target_name(name: str) -> bool:
 def event_problem(name: str) -> str | None:
     """Return what is wrong with a subscription, None when nothing is."""
     # Any plugin's, installed or not: a manifest may name one that comes later.
-    if name == ANY or name in EVENT_TYPES or _PLUGIN_EVENT.match(name):
+    if name == ANY or name in EVENT_NAMES or _PLUGIN_EVENT.match(name):
         return None
     if ":" in name:
         return f"found {describe(name)}, expected PLUGIN:TYPE or PLUGIN:*"
-    close = nearest(name, EVENT_TYPES)
+    close = nearest(name, EVENT_NAMES)
     hint = f"did you mean {close!r}?" if close else "expected a built-in type, PLUGIN:TYPE, PLUGIN:* or *"
     return f"no event type {describe(name)}, {hint}"
 

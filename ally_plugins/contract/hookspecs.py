@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from attrs import frozen
 
 from .markers import hookspec
-from .values.events import EVENT_TYPES, hook_name
+from .values.event_types import EVENT_NAMES, hook_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -272,7 +272,7 @@ class HookInfo:
 def _infos() -> dict[str, HookInfo]:
     infos = [HookInfo("ally_start", "lifecycle", ()), HookInfo("ally_stop", "lifecycle", ())]
     infos += [HookInfo("ally_event", "observe", ("event",), "*")]
-    infos += [HookInfo(hook_name(event_type), "observe", ("event",), event_type) for event_type in EVENT_TYPES]
+    infos += [HookInfo(hook_name(event_type), "observe", ("event",), event_type) for event_type in EVENT_NAMES]
     infos += [
         HookInfo("ally_gate_tool_call", "gate", ("call", "context"), topic="tool_call"),
         HookInfo("ally_gate_message", "gate", ("message", "context"), topic="message"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 from .hookspecs import HOOKS
-from .values.events import EVENT_TYPES
+from .values.event_types import EVENT_NAMES
 from .wording import suggest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def _of_kind(kind: str) -> frozenset[str]:
     return frozenset(info.topic for info in HOOKS.values() if info.kind == kind and info.topic is not None)
 
 
-_EVENTS: Final = frozenset(EVENT_TYPES)
+_EVENTS: Final = frozenset(EVENT_NAMES)
 _GATES: Final = _of_kind("gate")
 _TRANSFORMS: Final = _of_kind("transform")
 _ALL: Final = {"events": _EVENTS, "gates": _GATES, "transforms": _TRANSFORMS}

@@ -14,7 +14,8 @@ from attrs import frozen
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.implementations import marked_hooks
 from ally_plugins.contract.values.errors import PluginLoadError
-from ally_plugins.contract.values.events import EVENT_TYPES, hook_name
+from ally_plugins.contract.values.event_types import hook_name
+from ally_plugins.contract.values.events import EVENT_TYPES
 
 if TYPE_CHECKING:
     from ally_plugins.contract.handle import Ally

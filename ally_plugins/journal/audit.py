@@ -7,8 +7,9 @@ Somebody who can write both the journal and `audit.head` can recompute every has
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -18,7 +19,7 @@ import orjson
 from ally_plugins.contract.values.errors import AuditError, JournalError, JournalVersionError
 
 from .audit_head import read_head
-from .chain import Head, digest_of, genesis, link
+from .chain import Head, genesis, link
 from .schema import connect_read_only, describe_error, is_in_memory, read_chain_id
 from .values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
@@ -43,6 +44,8 @@ _MISPLACED: Final = (
     f"SELECT n FROM records WHERE settled_at IS NOT NULL AND (kind IS NOT '{ACCEPTED}' OR state IS 'pending') "  # noqa: S608
     f"OR state IS NOT NULL AND kind IS NOT '{ACCEPTED}' ORDER BY n LIMIT 1"
 )
+_NOTED: Final = frozenset({PRUNED.encode(), SETTLED.encode()})
+_PROGRESS_EVERY: Final = 20_000  # records between two words on how far it is: some tenths of a second
 _Row: TypeAlias = tuple[Any, ...]
 
 
@@ -87,8 +90,16 @@ class _BrokenError(Exception):
         self.problem = Problem(kind, record, text)
 
 
-def verify(path: Path, head_path: Path | None = None, *, copy: Head | None = None) -> AuditReport:
+def verify(
+    path: Path,
+    head_path: Path | None = None,
+    *,
+    copy: Head | None = None,
+    on_progress: Callable[[int], object] = lambda _: None,
+) -> AuditReport:
     """Check the whole chain of a journal, which may be written meanwhile. Takes some 5 µs a record, and blocks.
+
+    `on_progress` is called with the number of the record that it has come to, a few times a second.
 
     `head_path` is `audit.head` beside the journal if not given; `copy` is what it was at some time, kept elsewhere.
     What is wrong is returned as the report's `problem`; raises JournalError only when there is no journal, and
@@ -98,7 +109,7 @@ def verify(path: Path, head_path: Path | None = None, *, copy: Head | None = Non
     head_path = head_path or path.with_name("audit.head")
     if not in_memory and not path.exists():
         raise JournalError(f"there is no journal {str(path)!r}")
-    check = _Check(copy=copy, needs_head=not in_memory)
+    check = _Check(copy=copy, needs_head=not in_memory, on_progress=on_progress)
     try:
         check.read_head(head_path)  # before the records, so that it cannot be newer than they are
         with closing(connect_read_only(path)) as db:
@@ -123,6 +134,7 @@ class _Check:
     n: int = 0
     hash: bytes = b""
     settled: int = 0
+    on_progress: Callable[[int], object] = lambda _: None
     bare: list[tuple[int, int]] = attrs.field(factory=list)  # (n, at) of records without content
     pruned_before: list[tuple[int, int]] = attrs.field(factory=list)  # (n, before) of the records that allow it
 
@@ -153,8 +165,7 @@ class _Check:
         db.text_factory = bytes  # a changed byte need not be UTF-8
         self.hash = genesis(chain)
         with closing(db.execute(_QUERY)) as rows:
-            for row in rows:
-                self.check_record(row, db)
+            self.check_records(rows, db)
         # After the hashes, which name a fault more exactly; before `check_pruned`, which compares `at` as a number.
         self.check_types(db)
         self.check_misplaced(db)
@@ -162,23 +173,30 @@ class _Check:
         self.check_pruned(db)
         self.check_settled_count(db)
 
-    def check_record(self, row: _Row, db: sqlite3.Connection) -> None:
-        n, at, kind, *_, data, digest, hash_ = row
-        expected = self.n + 1
-        if n != expected:
-            raise _BrokenError("removed", expected, f"record {expected} was removed: record {n} follows {self.n}")
-        if _link_of(self.hash, n, row) != hash_:
-            raise self.altered_or_reordered(n, db)
-        if data is None:
-            self.bare.append((n, at))
-        elif digest_of(_as_bytes(data)) != digest:
-            raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
-        self.n, self.hash = n, hash_
-        for head, name in self.heads():
+    def check_records(self, rows: Iterable[_Row], db: sqlite3.Connection) -> None:
+        """Check each record by itself and with the one before; in one loop, since there may be millions."""
+        seen = list(self.heads())
+        numbers = {head.n for head, _ in seen}
+        for row in rows:
+            n, at, kind, *_, data, digest, hash_ = row
+            expected = self.n + 1
+            if n != expected:
+                raise _BrokenError("removed", expected, f"record {expected} was removed: record {n} follows {self.n}")
+            if _link_of(self.hash, n, row) != hash_:
+                raise self.altered_or_reordered(n, db)
+            if data is None:
+                self.bare.append((n, at))
+            elif sha256(data if data.__class__ is bytes else _as_bytes(data)).digest() != digest:
+                raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
+            self.n, self.hash = n, hash_
             # Whoever computes all hashes anew makes a chain that holds; what was seen of the old one does not fit it.
-            if head.n == n and head.hash != hash_:
-                raise _BrokenError("replaced", n, f"record {n} is not the one that {name} has seen")
-        self.note(n, kind, data, db)
+            for head, name in seen if n in numbers else ():
+                if head.n == n and head.hash != hash_:
+                    raise _BrokenError("replaced", n, f"record {n} is not the one that {name} has seen")
+            if kind in _NOTED and data is not None:
+                self.note(n, kind, data, db)
+            if not n % _PROGRESS_EVERY:
+                self.on_progress(n)
 
     def check_types(self, db: sqlite3.Connection) -> None:
         found = db.execute(_MISTYPED).fetchone()
@@ -195,9 +213,7 @@ class _Check:
                     return _BrokenError("reordered", n, text)
         return _BrokenError("altered", n, f"record {n} was altered: it does not fit the hash that was written")
 
-    def note(self, n: int, kind: bytes, data: bytes | None, db: sqlite3.Connection) -> None:
-        if data is None:
-            return
+    def note(self, n: int, kind: bytes, data: bytes, db: sqlite3.Connection) -> None:
         if kind == PRUNED.encode():
             before = _fields(n, data, before=int)[0]
             self.pruned_before.append((n, before))
@@ -267,18 +283,23 @@ def _fields(n: int, data: bytes, **kinds: type) -> list[Any]:
 
 def _link_of(before: bytes, n: int, row: _Row) -> bytes | None:
     """Return the hash that a row should have as record `n`; None when its columns cannot be what was written."""
-    _, at, *texts, _, digest, _ = row
+    _, at, kind, plugin, session_id, ref, key, _, digest, _ = row
     try:
-        kind, plugin, session_id, ref, key = _decoded(texts)
-        return link(before, digest, n, at, kind or "", plugin, session_id, ref, key)
+        # Spelled out, and not `text.decode()`: what a changed byte made a number has none, and here is a TypeError.
+        return link(
+            before,
+            digest,
+            n,
+            at,
+            "" if kind is None else str(kind, "utf-8"),
+            None if plugin is None else str(plugin, "utf-8"),
+            None if session_id is None else str(session_id, "utf-8"),
+            None if ref is None else str(ref, "utf-8"),
+            None if key is None else str(key, "utf-8"),
+        )
     # TypeError: what JSON, `bytes` or `str` does not take; ValueError: what is no UTF-8.
     except (TypeError, ValueError):
         return None
-
-
-def _decoded(texts: list[Any]) -> Iterator[str | None]:
-    # Not `text.decode()`: what a changed byte made a number has none, and here is a TypeError.
-    return (text if text is None else str(text, "utf-8") for text in texts)
 
 
 def _as_bytes(data: Any) -> bytes:

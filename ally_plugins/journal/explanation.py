@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "explain"]
 
+# Records before and after that are searched for others that name the same: a busy agent's hour. All of a million would
+# take seconds.
+_NEAR_BEFORE: Final = 5_000
+_NEAR_AFTER: Final = 30_000
 _MAX_CAUSES: Final = 64  # far above the hop limit of eight; stops at a cycle that a host wrote
 # Fields that hold ids: in the data of records, in events, and in the data of events.
 _LINKS: Final = (
@@ -48,7 +52,8 @@ def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -
     The id of a tool call stands for what plugins changed in it; one of `session_id` goes before others, since models
     give the same ids again.
 
-    Reads the records of one session: some tenths of a second for a million. Raises JournalError.
+    Records that only name it in passing are found within some ten thousand records of it. Takes some tenths of a
+    second for a million. Raises JournalError.
     """
     message, event = reader.message(id_), reader.event(id_)
     record = _record(reader, id_, session_id)
@@ -62,10 +67,36 @@ def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -
         ids |= _event_links(source)
     plugin = message.plugin if message else record.plugin if record else None
     shared = {e.id for e in causes}
-    related = [r for r in reader.records(session_id=session_id) if _concerns(r, ids, shared) and r != record]
+    near = _near(reader, ids, session_id, causes, message, record, event)
+    related = [r for r in near if _concerns(r, ids, shared) and r != record]
     granted = list(reader.records(plugin=plugin, kind=_GRANTS)) if plugin else []
     permissions = tuple(r for r in granted if upto is None or r.n < upto)
     return Explanation(id_, message, record, event, causes, permissions, tuple(related))
+
+
+def _near(
+    reader: JournalReader,
+    ids: set[str],
+    session_id: str | None,
+    causes: tuple[StoredEvent, ...],
+    message: StoredMessage | None,
+    record: StoredRecord | None,
+    event: StoredEvent | None,
+) -> list[StoredRecord]:
+    """Return the records that may concern one of `ids`, in order.
+
+    What has one of them for its own id is found wherever it is. What only names one is looked for around the time.
+    """
+    numbers = [each.n for each in (*causes, message, record, event) if each is not None]
+    first, last = min(numbers) - _NEAR_BEFORE, max(numbers) + _NEAR_AFTER
+    found = {each.n: each for each in reader.records_naming(ids, session_id, max(first, 1), last)}
+    for id_ in ids:
+        found |= {each.n: each for each in reader.records(ref=id_, session_id=session_id)}
+    # It may have waited for days.
+    if message is not None and message.settled_at is not None and message.n < last:
+        at = reader.first_since(message.settled_at)
+        found |= {each.n: each for each in reader.records_naming(ids, session_id, max(at, last), at + _NEAR_AFTER)}
+    return [found[n] for n in sorted(found)]
 
 
 def _record(reader: JournalReader, id_: str, session_id: str | None) -> StoredRecord | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import attrs
+import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
@@ -174,6 +175,28 @@ class JournalReader:
             after_n = page[-1][0]
             left = None if left is None else left - size
 
+    def records_naming(
+        self, ids: Iterable[str], session_id: str | None, first_n: int, last_n: int
+    ) -> Iterator[StoredRecord]:
+        """Yield the records of a session, from one number to another, that have one of these texts somewhere in them.
+
+        Where a text stands is for the caller to look at: most records are passed over unread, since to read the JSON of
+        each takes several times as long.
+        """
+        texts = [orjson.dumps(each)[1:-1].decode() for each in ids]  # as they stand in JSON, without the quotes
+        where, params = _filters(session_id=session_id)
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM records WHERE n > ? AND n <= ? AND {' AND '.join(where) or '1'} "  # noqa: S608
+            f"AND kind NOT IN ('{EVENTS}', '{HISTORY}', '{ACCEPTED}') ORDER BY n LIMIT {_PAGE}"
+        )
+        after_n = first_n - 1
+        while page := self._rows(query, (after_n, last_n, *params)):
+            for row in page:
+                ref, data = row[5], row[7]
+                if ref in texts or (isinstance(data, str) and any(text in data for text in texts)):
+                    yield record_from_row(row)
+            after_n = page[-1][0]
+
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
         """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""
         where, params = _filters(**filters)
@@ -207,6 +230,21 @@ class JournalReader:
     def last_n(self) -> int:
         """Return the number of the last record; 0 when there is none."""
         return int(self._rows("SELECT coalesce(max(n), 0) FROM records")[0][0])
+
+    def first_since(self, at: int) -> int:
+        """Return about the number of the first record that is not older than a time (Unix ms), by halving.
+
+        Times rise with the numbers but for the clock's jumps, and the times that replays and hosts bring along.
+        """
+        low, high = 1, self.last_n() + 1
+        while low < high:
+            middle = (low + high) // 2
+            rows = self._rows("SELECT n, at FROM records WHERE n >= ? ORDER BY n LIMIT 1", (middle,))
+            if rows and rows[0][1] < at:
+                low = rows[0][0] + 1
+            else:
+                high = middle
+        return low
 
     def record(self, n: int) -> StoredRecord | None:
         """Return one record by its number."""

@@ -58,8 +58,9 @@ def _grant(info: HookInfo) -> str:
 
 def events() -> str:
     """Return an entry for each built-in event: its hook, its fields with their names in JSON."""
+    from ally_plugins.contract.values.event_types import hook_name
     from ally_plugins.contract.values.eventjson import json_name
-    from ally_plugins.contract.values.events import EVENT_TYPES, hook_name
+    from ally_plugins.contract.values.events import EVENT_TYPES
 
     parts = []
     for name, cls in EVENT_TYPES.items():

@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
+from ally_plugins.cli.look import audit
+from ally_plugins.cli.look.explain import why
 from ally_plugins.cli.shell.journal_rows import KINDS, summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.chain import Head
+from ally_plugins.journal.explanation import Explanation
 from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -243,7 +246,47 @@ def test_a_file_that_is_no_journal_is_a_problem_in_words(spoken: Operator) -> No
     assert "is not a journal" in spoken.run("audit", code=3).stderr
 
 
+def test_audit_verify_shows_how_far_it_is_at_a_terminal_and_nowhere_else(
+    spoken: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_MANY", 1)
+    assert "records" not in spoken.run("audit", "verify").stderr
+    monkeypatch.setattr(audit, "is_terminal", lambda _: True)
+    monkeypatch.setattr("click._termui_impl.isatty", lambda _: True)
+    done = spoken.run("audit", "verify")
+    assert "100%" in done.stderr
+    assert "the audit holds" in done.stdout
+    assert spoken.run("audit", "verify", "--json").stderr == ""
+
+
 # explain, export, prune
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"verdict": "allow"}, "allowed, since 1 gate had nothing against it."),
+        ({"verdict": "allow", "decided_by": ["guard"]}, "allowed, since guard said so."),
+        ({"verdict": "deny", "decided_by": ["guard"], "reason": "it failed",
+          "votes": [{"plugin": "guard", "verdict": "deny", "cause": "crash"}]},
+         "denied by guard, since guard gave no answer (crash): it failed."),
+        ({"verdict": "deny", "reason": "cannot be shown"}, "denied by the host: cannot be shown."),
+        ({"verdict": "ask", "decided_by": ["guard"], "reason": "sure?"}, "put to the person by guard: sure?."),
+        ({"verdict": "allow", "votes": [{"plugin": "guard", "verdict": "deny", "shadow": True}]},
+         "allowed, since 1 gate had nothing against it; 1 that only watch would have denied it."),
+    ],
+)  # fmt: skip
+def test_an_explanation_begins_with_one_sentence_of_why(more: dict[str, Any], sentence: str) -> None:
+    data = {"kind": "tool_call", "subject": "bash", "votes": [{"plugin": "guard", "verdict": "abstain"}], **more}
+    record = StoredRecord(1, NOW, "decision", None, "s", "d-1", None, data, "")
+    assert why(Explanation("d-1", None, record, None, (), (), ())) == f"tool_call of bash was {sentence}"
+
+
+def test_a_message_is_explained_in_a_sentence_too(spoken: Operator) -> None:
+    message = message_of(spoken)
+    said = spoken.ask("explain", message["id"])["why"]
+    assert said == "loop-warner added this message, which add_message:user allows; it was delivered."
+    assert spoken.run("explain", message["id"]).stdout.splitlines()[0] == said
 
 
 def test_a_message_is_explained_with_text_permission_and_consent(spoken: Operator) -> None:
@@ -280,6 +323,7 @@ def test_a_decision_is_explained_with_votes_reasons_and_the_events_of_the_call(o
     for text in ("deny by guard: no red", "guard  deny  1.5 ms  no \\x1b[31mred", "[timeout] 15 s (shadow", "a > b"):
         assert text in shown
     assert "TOOL_CALL_START" in shown
+    assert shown.splitlines()[0] == "tool_call of bash was denied by guard: no red."
     assert [event["id"] for event in operator.ask("explain", "d-1")["causes"]] == ["s:1"]
 
 

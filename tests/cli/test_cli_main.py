@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import journal, replay
+from ally_plugins import __version__, journal, replay
 from ally_plugins.catalog import registry
 from ally_plugins.catalog.registry import Registry
+from ally_plugins.cli import entry
 from ally_plugins.cli.shell import exits
 from ally_plugins.cli.shell.exits import exit_code_of
 from ally_plugins.cli.shell.main import cli
@@ -24,6 +25,7 @@ from ally_plugins.cli.shell.text import columns, harmless, inert, paint, preview
 from ally_plugins.contract.values import errors
 from ally_plugins.host import host
 from ally_plugins.journal import owned_files, process_identity
+from tests.kit.commands import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -246,3 +248,11 @@ def test_the_reference_names_every_exit_code_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text("utf-8")
     named = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
     assert named == {value for name, value in vars(exits).items() if name.isupper()}
+
+
+def test_the_version_is_the_same_by_the_short_way_and_by_the_long_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ally-plugins", "--version"])
+    entry.main()
+    assert capsys.readouterr().out == run_command("--version").stdout == f"ally-plugins, version {__version__}\n"

@@ -13,6 +13,7 @@ from ally_plugins import CODE_ALLY_TYPES, EVENT_TYPES, Event, PluginEvent
 from ally_plugins.contract.values import events
 from ally_plugins.contract.values.codec import ascii_json, decode, encode, encoded
 from ally_plugins.contract.values.errors import EventError
+from ally_plugins.contract.values.event_types import EVENT_NAMES
 from ally_plugins.contract.values.eventjson import camel, event_data, event_from_params, event_params
 
 NUMBERS = st.integers(-(2**53), 2**53)
@@ -218,3 +219,7 @@ def test_json_in_ascii_has_the_same_values_and_nothing_that_a_terminal_acts_on(v
     assert shown.decode("ascii").isprintable()
     assert decode(shown) == decode(plain)
     assert ascii_json(b'["a b"]\n') == b'["a b"]\n'
+
+
+def test_the_names_of_events_are_those_of_their_classes() -> None:
+    assert list(EVENT_NAMES) == list(EVENT_TYPES)

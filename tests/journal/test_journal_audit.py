@@ -348,3 +348,19 @@ EVENTS = st.lists(
 def test_a_block_gives_back_the_events_that_it_was_made_of(rows: list[Any]) -> None:
     found = [(e.session_id, e.seq, e.at, e.type, e.origin, e.body) for e in decode_block(1, "s", encode_block(rows))]
     assert found == rows
+
+
+def test_a_copy_that_fits_does_not_hide_a_head_of_the_same_record_that_does_not(copy: Path) -> None:
+    head = copy.with_name("audit.head")
+    true = Head.from_text(head.read_text())
+    head.write_text(Head(true.n, bytes(32), true.chain).to_text())
+    problem = verify(copy, copy=true).problem
+    assert problem is not None
+    assert (problem.kind, problem.record) == ("replaced", true.n)
+
+
+def test_who_verifies_is_told_how_far_it_is(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ally_plugins.journal.audit._PROGRESS_EVERY", 2)
+    seen: list[int] = []
+    records = verify(copy, on_progress=seen.append).records
+    assert seen == list(range(2, records + 1, 2))

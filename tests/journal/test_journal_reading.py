@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.journal import explanation
 from ally_plugins.journal import journal as journal_module
 from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.export import export
@@ -241,3 +242,31 @@ def test_what_a_replay_decides_on_its_events_stands_behind_them(
     lines = [orjson.loads(line) for line in export(journal.reader, "s")][1:]
     order = [line.get("event_type", line["kind"]) for line in lines]
     assert order == ["TOOL_CALL_START", "decision", "TOOL_CALL_END", "message", "TODO_UPDATE"]
+
+
+def test_in_a_long_journal_what_has_its_id_and_its_delivery_is_found_however_far_away(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_NEAR_BEFORE", "_NEAR_AFTER"):
+        monkeypatch.setattr(explanation, name, 3)
+
+    async def fill_up(at: int) -> None:
+        for number in range(20):
+            await journal.append(Record("context_read", at + number, "p", "s"))
+
+    async def main() -> None:
+        await journal.accept(message('m"1', cause=None))
+        await journal.append(Record("decision", 1001, None, "s", "d1", {"message_id": 'm"1'}))
+        await fill_up(1002)
+        await journal.append(Record("decision", 1100, None, "s", "d2", {"message_id": 'm"1'}))
+        await fill_up(1101)
+        await journal.mark_delivered(['m"1'], 1200)
+        await journal.append(Record("note", 1201, None, "s", "d1", {}))
+
+    asyncio.run(main())
+    found = explain(journal.reader, 'm"1')
+    assert found is not None
+    # The second decision only names it, far away: a word of it there is what a long journal is not searched for.
+    assert [(each.kind, each.ref) for each in found.related] == [
+        ("decision", "d1"), ("message_state", None), ("note", "d1"),
+    ]  # fmt: skip

@@ -101,7 +101,7 @@ def test_both_distributions_say_the_same_version() -> None:
 
 def test_the_console_script_is_the_one_that_python_dash_m_runs() -> None:
     (script,) = distribution("ally-plugins").entry_points.select(group="console_scripts")
-    assert (script.name, script.value) == ("ally-plugins", "ally_plugins.cli.shell.main:main")
+    assert (script.name, script.value) == ("ally-plugins", "ally_plugins.cli.entry:main")
     result = subprocess.run(
         [sys.executable, "-m", "ally_plugins", "--help"], check=True, capture_output=True, text=True
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,12 +18,12 @@ from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, echo_pages, inert, is_terminal, paint, print_json, table
 from ally_plugins.cli.shell.times import parse_since
-from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.errors import ConfigError, JournalError
 from ally_plugins.contract.values.ids import bare_name
 from ally_plugins.contract.wording import describe, suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
 
     from ally_plugins.catalog.home.folder import Home
@@ -36,6 +37,7 @@ __all__ = ["audit", "verify"]
 
 _LIMIT: Final = 200  # some screens; a journal may hold millions
 _HEADINGS: Final = ("record", "time", "kind", "plugin", "content")
+_MANY: Final = 200_000  # records that take a second or more to check
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 
 
@@ -147,7 +149,8 @@ def verify(state: State, copy: str | None) -> None:
     """
     home = state.home
     kept = _read_copy(copy) if copy is not None else None
-    report = verified(home.journal_file, home.audit_head_file, kept)
+    with _progress_bar(home, is_shown=not state.as_json) as on_progress:
+        report = verified(home.journal_file, home.audit_head_file, kept, on_progress)
     if state.as_json:
         print_json(report_data(report))
     elif report is None:
@@ -161,6 +164,22 @@ def verify(state: State, copy: str | None) -> None:
         echo("keep journal.db and audit.head as they are, and copy them away: they are the evidence")
     if report is not None and not report.ok:
         raise click.exceptions.Exit(REFUSED)
+
+
+@contextmanager
+def _progress_bar(home: Home, *, is_shown: bool) -> Generator[Callable[[int], object]]:
+    """Show how far the check is where it takes seconds and a person looks; yield what is told of it."""
+    count = 0
+    if is_shown and is_terminal("stderr"):
+        with suppress(JournalError), reading_of(home) as reading:  # the check says what is wrong with it
+            count = reading.last_n() if reading is not None else 0
+    if count < _MANY:
+        yield lambda _: None
+        return
+    # A row of its own below what is on standard output, which may be a file.
+    with click.progressbar(length=count, label="records", file=sys.stderr, update_min_steps=_MANY // 10) as bar:
+        yield lambda n: bar.update(n - bar.pos)
+        bar.update(count - bar.pos)
 
 
 def _read_copy(name: str) -> Head:
@@ -181,13 +200,15 @@ def _read_copy(name: str) -> Head:
         raise click.UsageError(f"{name!r} is no copy of audit.head: {error}") from error
 
 
-def verified(journal: Path, head: Path, copy: Head | None = None) -> AuditReport | None:
+def verified(
+    journal: Path, head: Path, copy: Head | None = None, on_progress: Callable[[int], object] = lambda _: None
+) -> AuditReport | None:
     """Check a journal; None when there never was one. A journal missing while a head of it exists was removed."""
     from ally_plugins.journal.audit import AuditReport, Problem
     from ally_plugins.journal.audit import verify as check
 
     if journal.exists():
-        return check(journal, head, copy=copy)
+        return check(journal, head, copy=copy, on_progress=on_progress)
     if not head.exists() and copy is None:
         return None
     witness = "audit.head" if copy is None else "the copy of audit.head"

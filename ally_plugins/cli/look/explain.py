@@ -28,7 +28,9 @@ _MANY_EVENTS: Final = 200_000
 @command("explain", looks=True)
 @click.argument("id_", metavar="ID")
 def explain(state: State, id_: str) -> None:
-    """Show everything that led to ID: the events, the chain of plugins, the permission, the votes, what became of it.
+    """Say in one sentence why ID is there, then show everything that led to it.
+
+    That is the events, the chain of plugins, the permission, the votes, and what became of it.
 
     ID is a message (m-...), a decision (d-...), an action (a-...), a task (t-...) or an event (SESSION:SEQ), as `audit`
     shows them.
@@ -77,6 +79,8 @@ def _events_of_call(reading: JournalReader, found: Explanation) -> list[StoredEv
 
 
 def _lines(found: Explanation, calls: list[StoredEvent]) -> Iterator[str]:
+    yield why(found)
+    yield ""
     yield from _thing(found)
     if chain := _chain(found):
         yield from _part("chain of plugins", [" > ".join(map(inert, chain))])
@@ -85,6 +89,62 @@ def _lines(found: Explanation, calls: list[StoredEvent]) -> Iterator[str]:
     yield from _part("decisions", [line for record in _decisions(found) for line in _decision(record)])
     others = [record for record in found.related if record.kind != "decision"]
     yield from _part("what else names it", columns([record_row(record) for record in others]))
+
+
+def why(found: Explanation) -> str:
+    """Return in one inert sentence why it is there, or came out as it did."""
+    if found.message is not None:
+        return inert(_why_message(found, found.message))
+    record = found.record
+    if record is not None and record.kind == "decision" and record.data is not None:
+        return inert(_why_decision(record.data))
+    if record is not None:
+        who = f"{record.plugin}: " if record.plugin else ""
+        return inert(f"{who}{record.kind.replace('_', ' ')}, {summary(record)}{_after(found)}.")
+    event = found.event
+    by = "what plugins led to" if event is not None and event.origin else "the agent or the host"
+    return inert(f"{event.type if event is not None else 'It'} was emitted by {by}{_after(found)}.")
+
+
+def _why_message(found: Explanation, message: StoredMessage) -> str:
+    permission = (message.body or {}).get("permission")
+    allowed = f", which {permission} allows" if permission else ""
+    became = "waits to be delivered" if message.state == "pending" else f"was {message.state.replace('_', ' ')}"
+    return f"{message.plugin} added this message{_after(found)}{allowed}; it {became}."
+
+
+def _after(found: Explanation) -> str:
+    """Return what made a plugin act, as the end of a sentence; empty where nothing is recorded of that."""
+    if not found.causes:
+        return ""
+    cause = found.causes[-1]
+    value = cause.value()
+    data = value.get("event_data", value) if isinstance(value, dict) else {}
+    tool = data.get("tool_name") or data.get("toolName") if isinstance(data, dict) else None
+    return f" after {cause.type}{f' of {tool}' if isinstance(tool, str) else ''}"
+
+
+def _why_decision(data: dict[str, Any]) -> str:
+    what, verdict = f"{data.get('kind')} of {data.get('subject')}", data.get("verdict")
+    by = ", ".join(map(str, data.get("decided_by") or ())) or "the host"
+    votes = [vote for vote in data.get("votes") or () if isinstance(vote, dict)]
+    reason = f": {data['reason']}" if data.get("reason") else ""
+    if verdict == "deny":
+        failed = [
+            vote for vote in votes if vote.get("verdict") == "deny" and not _is_answer(vote) and not vote.get("shadow")
+        ]
+        how = f", since {failed[0].get('plugin')} gave no answer ({failed[0].get('cause')})" if failed else ""
+        return f"{what} was denied by {by}{how}{reason}".rstrip(".") + "."
+    if verdict == "ask":
+        return f"{what} was put to the person by {by}{reason}".rstrip(".") + "."
+    shadows = sum(bool(vote.get("shadow")) and vote.get("verdict") == "deny" for vote in votes)
+    only_watched = f"; {shadows} that only watch would have denied it" if shadows else ""
+    asked = f"{len(votes)} gate{'' if len(votes) == 1 else 's'} had nothing against it"
+    return f"{what} was allowed, since {by + ' said so' if data.get('decided_by') else asked}{only_watched}."
+
+
+def _is_answer(vote: dict[str, Any]) -> bool:
+    return vote.get("cause") in {None, "", "verdict"}
 
 
 def _part(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -198,6 +258,7 @@ def _data(found: Explanation, calls: list[StoredEvent]) -> dict[str, Any]:
     message = found.message
     return {
         "id": found.id,
+        "why": why(found),
         "message": attrs.asdict(message, filter=_is_shown) if message is not None else None,
         "record": record_data(found.record) if found.record is not None else None,
         "event": _event_data(found.event) if found.event is not None else None,

@@ -8,6 +8,8 @@ from typing import Final
 
 import click
 
+from ally_plugins import __version__
+
 from .command_group import LazyGroup
 from .signals import end_in_order
 from .state import options
@@ -82,7 +84,7 @@ _SECTIONS: Final = {
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="ally-plugins", prog_name="ally-plugins")
+@click.version_option(__version__, prog_name="ally-plugins")
 @options
 @click.pass_context
 def cli(ctx: click.Context) -> None:

@@ -54,7 +54,6 @@ __all__ = [
     "ToolCallStart",
     "UserMessage",
     "dropped_in_place",
-    "hook_name",
     "is_event_type",
     "keep_json",
     "stamp",
@@ -562,11 +561,6 @@ EVENT_TYPES: Final[dict[str, type[Event]]] = {
 """Every built-in type, by its name."""
 
 _E = TypeVar("_E", bound=Event)
-
-
-def hook_name(event_type: str) -> str:
-    """Return the name of the hook that observes a built-in event type."""
-    return f"ally_{event_type.lower()}"
 
 
 def is_event_type(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from attrs import field, frozen
 
+from ally_plugins.contract.values.event_types import hook_name
 from ally_plugins.contract.values.events import (
     EVENT_TYPES,
     ContextThreshold,
@@ -18,7 +19,6 @@ from ally_plugins.contract.values.events import (
     PluginEventEmitted,
     PluginMessageReceived,
     TaskProgress,
-    hook_name,
 )
 
 __all__ = ["Handler", "Implementation", "Observers", "is_for", "is_own"]

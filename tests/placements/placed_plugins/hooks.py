@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ally_plugins import Allow, Ally, Ask, Deny, Replace, ToolCallError, evolve, hookimpl, tool
-from ally_plugins.contract.values.events import EVENT_TYPES, Event, hook_name
+from ally_plugins.contract.values.event_types import hook_name
+from ally_plugins.contract.values.events import EVENT_TYPES, Event
 
 
 class Plain:
