@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.agent_processes import AgentProcesses
+from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.protected_places import protected_places
 from ally_plugins.catalog.registry import Registry
@@ -281,7 +282,8 @@ class Host:
             records.journal = Journal.in_memory()
             return
         self.home.prepare()
-        records.journal = Journal.open(self.home.journal_file, head=self.home.audit_head_file)
+        keeping = read_config(self.home).journal.keeping
+        records.journal = Journal.open(self.home.journal_file, head=self.home.audit_head_file, keeping=keeping)
 
     async def stop(self) -> None:
         """Stop tasks and plugins, close the sessions, write what is queued, and close the journal.

@@ -20,6 +20,7 @@ from ally_plugins.contract.values.errors import AuditError, JournalError, Journa
 
 from .audit_head import read_head
 from .chain import Head, genesis, link
+from .removals import Removals
 from .schema import connect_read_only, describe_error, is_in_memory, read_chain_id
 from .values import ACCEPTED, NEVER_PRUNED, PRUNED, SETTLED
 
@@ -135,12 +136,15 @@ class _Check:
     hash: bytes = b""
     settled: int = 0
     on_progress: Callable[[int], object] = lambda _: None
-    bare: list[tuple[int, int]] = attrs.field(factory=list)  # (n, at) of records without content
-    pruned_before: list[tuple[int, int]] = attrs.field(factory=list)  # (n, before) of the records that allow it
+    allowed: Removals = attrs.field(factory=Removals)
+    pruned: int = 0
+    """Records without content."""
+    unexplained: int | None = None
+    """The first of them whose removal nothing records."""
 
     def report(self, problem: Problem | None) -> AuditReport:
         lag = max(0, self.n - self.head.n) if self.head else 0
-        return AuditReport(self.n, len(self.bare), lag, self.head, problem)
+        return AuditReport(self.n, self.pruned, lag, self.head, problem)
 
     def read_head(self, path: Path) -> None:
         try:
@@ -162,6 +166,7 @@ class _Check:
         for head, name in self.heads():
             if head.chain != chain:
                 raise _BrokenError("replaced", None, f"the journal is not the one that {name} belongs to")
+        self.allowed = Removals.read(db)
         db.text_factory = bytes  # a changed byte need not be UTF-8
         self.hash = genesis(chain)
         with closing(db.execute(_QUERY)) as rows:
@@ -185,7 +190,9 @@ class _Check:
             if _link_of(self.hash, n, row) != hash_:
                 raise self.altered_or_reordered(n, db)
             if data is None:
-                self.bare.append((n, at))
+                self.pruned += 1
+                if self.unexplained is None and not self.allowed.allow(n, at, kind, row[4]):
+                    self.unexplained = n
             elif sha256(data if data.__class__ is bytes else _as_bytes(data)).digest() != digest:
                 raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
             self.n, self.hash = n, hash_
@@ -215,8 +222,7 @@ class _Check:
 
     def note(self, n: int, kind: bytes, data: bytes, db: sqlite3.Connection) -> None:
         if kind == PRUNED.encode():
-            before = _fields(n, data, before=int)[0]
-            self.pruned_before.append((n, before))
+            _fields(n, data, before=int)
         elif kind == SETTLED.encode():
             ids, state = _fields(n, data, ids=list, state=str)
             self.check_settled(n, ids, state, db)
@@ -266,10 +272,12 @@ class _Check:
         unprunable = "data IS NULL AND (state = 'pending' OR kind IN (?, ?, ?))"
         # One is enough: the check ends with the first.
         query = f"SELECT n FROM records WHERE {unprunable} ORDER BY n LIMIT 1"  # noqa: S608 - constants
-        missing = [n for (n,) in db.execute(query, NEVER_PRUNED)]
-        for n, at in self.bare:
-            if n in missing or not any(allowed > n and at < before for allowed, before in self.pruned_before):
-                raise _BrokenError("content_removed", n, f"the content of record {n} was removed without being pruned")
+        found = [n for (n,) in db.execute(query, NEVER_PRUNED)]
+        if self.unexplained is not None:
+            found.append(self.unexplained)
+        if found:
+            n = min(found)
+            raise _BrokenError("content_removed", n, f"the content of record {n} was removed without being pruned")
 
 
 def _fields(n: int, data: bytes, **kinds: type) -> list[Any]:

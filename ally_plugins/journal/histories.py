@@ -46,12 +46,15 @@ def history_replaced(session_id: str, at: int, messages: Sequence[Any]) -> Recor
 
 
 def read_history(reader: JournalReader, session_id: str) -> list[Any] | None:
-    """Return the messages of a session in order; None when a part that is needed was pruned. Raises JournalError."""
+    """Return the messages of a session in order; None when a part that is needed was pruned, or never kept.
+
+    Raises JournalError.
+    """
     messages: list[Any] = []
     for record in reader.records(kind=HISTORY, session_id=session_id, after_n=reader.last_replacement(session_id)):
         if record.ref == HISTORY_BEGIN:
             continue
-        if record.data is None:
+        if record.data is None or "not_kept" in record.data:
             return None
         messages += record.data.get("messages", ())
     return messages

@@ -18,6 +18,7 @@ from attrs import evolve
 
 from ally_plugins.contract.values.errors import JournalError, SessionError
 
+from .contents import Omission
 from .leases import Lease, loss_of
 from .reader import JournalReader
 from .rows import Row, problem_of, row_of, size_of
@@ -39,6 +40,7 @@ from .writer import Writer
 
 if TYPE_CHECKING:
     from .entries import Item
+    from .keeping import Keeping
 
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 
@@ -54,9 +56,11 @@ class Journal:
     future only from a running loop.
     """
 
-    def __init__(self, path: Path, head: Path | None) -> None:
+    def __init__(self, path: Path, head: Path | None, keeping: Keeping | None = None) -> None:
         """Use `open` or `in_memory`."""
         self.path: Final = path
+        self.keeps_contents: Final = keeping is None or keeping.content == "full"
+        """Whether texts of prompts, arguments and outputs are written, or only how long they were."""
         self.head_path: Final = head
         self.reader: Final = JournalReader(path)
         self._readers: Final = [self.reader]
@@ -72,19 +76,23 @@ class Journal:
         self.is_replay = False
         """Whether what is written belongs to a replay: then its time is that of the machine, as for `audit --since` and
         `prune`, and its own time stands beside it (`recorded_at`), which marks it."""
-        self._writer: Final = Writer(open_store(create=True), open_store, held, self._dated)
+        store = open_store(create=True)
+        self._omission: Final = None if self.keeps_contents else Omission(store.head.chain)
+        self._writer: Final = Writer(store, open_store, held, self._dated, keeping)
         # The writing thread is a daemon: what waits for it would be lost with an interpreter that ends.
         atexit.register(self.close_blocking)
 
     @classmethod
-    def open(cls, path: Path, *, head: Path | None = None) -> Self:
+    def open(cls, path: Path, *, head: Path | None = None, keeping: Keeping | None = None) -> Self:
         """Open the journal, or create it. `head` is `audit.head` beside it if not given.
+
+        `keeping` is what to keep, which is applied while it is open; without it everything is kept for ever.
 
         Raises JournalError when it cannot be written, is something else, was written by a newer version, or
         ends before what `audit.head` has seen.
         """
         try:
-            return cls(path, head or path.with_name(HEAD_NAME))
+            return cls(path, head or path.with_name(HEAD_NAME), keeping)
         except (sqlite3.Error, OSError, JournalError) as error:
             raise JournalError(describe_error(error, path)) from error
 
@@ -121,16 +129,27 @@ class Journal:
         Cancelling the future does not take the record back. Raises JournalError, here or in the future, when it cannot
         be written.
         """
-        row = _checked_row(record)
+        row = self._checked_row(record)
         if self.is_replay:
             self._queue_held(row)  # first: these events are dated as they are queued, and came before
-            row = _checked_row(self._dated(record))
+            row = self._checked_row(self._dated(record))
         return self._put(row)
+
+    def _checked_row(self, record: Record) -> Row:
+        return _checked_row(self._kept(record))
+
+    def _kept(self, record: Record) -> Record:
+        if self._omission is None:
+            return record
+        try:
+            return evolve(record, data=self._omission.record(record.kind, record.data))
+        except RecursionError as error:
+            raise JournalError(f"a journal record must be JSON: {error}") from error
 
     def append_blocking(self, record: Record) -> int:
         """Write a record and wait until it is on disk. Not for a thread that runs a loop. Raises JournalError."""
         waiter = BlockingWaiter()
-        self._writer.put(_checked_row(self._dated(record)), waiter)
+        self._writer.put(self._checked_row(self._dated(record)), waiter)
         return int(waiter.result())
 
     def accept(self, message: PendingMessage) -> LoopFuture[int]:
@@ -141,6 +160,8 @@ class Journal:
         DuplicateKeyError in the future when this plugin's key was in the session before (with the earlier message),
         be it in the same batch or from another process.
         """
+        if self._omission is not None:
+            message = message._replace(body=self._omission.record(ACCEPTED, {"body": message.body})["body"])
         row = _message_row(message)
         if self.is_replay:
             self._queue_held(row)  # as in `append`
@@ -244,6 +265,23 @@ class Journal:
         at = now_ms()
         return int(self._writer.put_chore(lambda store: store.prune(before, at)).result())
 
+    def purge_blocking(self, session_id: str) -> int:
+        """Remove all content of a session; return of how many records. Not for a thread that runs a loop.
+
+        What was pending of it is expired. Another host may write meanwhile; what it goes on to write for the session
+        stays. Interrupted, it is finished by the next host that opens the journal with `keeping`, or the next purge.
+        Raises JournalError.
+        """
+        at = now_ms()
+        return int(self._writer.put_chore(lambda store: store.purge(session_id, at)).result())
+
+    def fold_log_blocking(self) -> bool:
+        """Take what was removed out of the write-ahead log too; return False where another program prevents that.
+
+        Raises JournalError.
+        """
+        return bool(self._writer.put_chore(lambda store: iter([int(store.fold_log())])).result())
+
     # --- written soon: nobody waits for it
 
     def append_soon(self, record: Record, fold: Hashable = None) -> None:
@@ -253,9 +291,9 @@ class Journal:
         """
         try:
             if fold is not None:
-                self._writer.put_folded(record, fold)
+                self._writer.put_folded(self._kept(record), fold)
                 return
-            row = _checked_row(self._dated(record))
+            row = self._checked_row(self._dated(record))
             self._writer.put_soon(row, size_of(row))
         except (JournalError, TypeError) as error:  # TypeError: a `fold` that cannot be hashed
             self._writer.note_lost(error)
@@ -269,6 +307,8 @@ class Journal:
         if self.is_replay:  # the events themselves have the recorded time
             now = now_ms()
             rows = [(session, seq, now, kind, origin, body) for session, seq, _, kind, origin, body in rows]
+        if (omission := self._omission) is not None:
+            rows = [(*row[:5], omission.event(row[5])) for row in rows]
         if rows:
             self._writer.put_soon(list(rows), sum(len(row[5]) + _ITEM_BYTES for row in rows))
 

@@ -18,13 +18,15 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .audit_head import check_head, read_head, write_head
 from .chain import Head, digest_of, encode_block, genesis, link
+from .contents import WHOLE_KINDS
+from .keeping import DAY_MS, Keeping
 from .leases import Lease, LeaseTable
 from .open_files import OpenFiles
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of
 from .schema import BOOKMARK, connect, connect_read_only, is_in_memory, read_chain_id
 from .values import EVENTS, JOURNAL, NEVER_PRUNED, PRUNED, SETTLED, EventRow, StoredMessage, encode
 
-__all__ = ["Batch", "Bookmark", "Claim", "Mark", "Release", "Store", "Written", "now_ms"]
+__all__ = ["PURGING", "Batch", "Bookmark", "Claim", "Mark", "Release", "Store", "Written", "now_ms"]
 
 # Rows in one statement at most. One statement is one sqlite3_step, and each step gives the GIL away: with a busy loop
 # thread, `executemany` with 256 rows took 237 ms against 12 ms for one statement. Its 5,632 parameters are far below
@@ -38,6 +40,11 @@ _WIDTH: Final = 11
 _PADDING: Final = (None,) * _WIDTH
 # An event block is one content of a record: large enough to cost nothing per event, small enough to be read whole.
 _BLOCK_ROWS: Final = 4096
+PURGING: Final = "purging:"
+"""Before the session in the name of a bookmark that is there while the session is purged."""
+_BEGUN: Final = "begun"
+RETAINED: Final = "retained"
+"""The bookmark of how far contents were removed since they were too old, or too many."""
 _PRUNE_ROWS: Final = 2000  # in one transaction, so that accepted messages wait some ms at most
 
 
@@ -367,29 +374,127 @@ class Store:
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", row
             )
 
+    def purge(self, session_id: str, at: int) -> Iterator[int]:
+        """Remove all content of one session, pending messages too; yield how many records each step has purged.
+
+        What is purged is recorded first, and remembered until it is done: a host goes on with one that was broken off.
+        """
+        query = "SELECT ref FROM records WHERE session_id = ? AND state = 'pending'"
+        pending = [ref for (ref,) in self._db.execute(query, (session_id,))]
+        latest = self._db.execute("SELECT max(at) FROM records WHERE session_id = ?", (session_id,)).fetchone()[0]
+        # Of the future too, where a clock has gone back.
+        about = {"before": max(at, latest or 0) + 1, "session": session_id}
+        row: Row = (at, PRUNED, None, None, None, None, encode(about), None)
+        marks = [Mark(pending, "expired", at)] if pending else []
+        self.write(Batch([row], marks=marks, bookmarks=[Bookmark(PURGING + session_id, _BEGUN)]))
+        yield from self._finish_purge(session_id, about, at)
+
+    def _finish_purge(self, session_id: str, about: Mapping[str, Any], at: int) -> Iterator[int]:
+        removed = 0
+        for step in self._remove_contents("session_id = ?", (session_id,), 0, self.head.n):
+            removed += step
+            yield step
+        row: Row = (at, PRUNED, None, None, None, None, encode({**about, "removed": removed}), None)
+        self.write(Batch([row], bookmarks=[Bookmark(PURGING + session_id, _BEGUN, is_over=True)]))
+
+    def go_on_purging(self, at: int) -> Iterator[int]:
+        """Finish what `purge` had begun when its program was killed."""
+        found = self._db.execute("SELECT name FROM meta WHERE name >= ? AND name < ?", _range(BOOKMARK + PURGING))
+        for (name,) in found.fetchall():
+            session_id = name.removeprefix(BOOKMARK + PURGING)
+            yield from self._finish_purge(session_id, {"before": at + 1, "session": session_id}, at)
+
+    def fold_log(self) -> bool:
+        """Fold the write-ahead log into the file, and cut it; return False while a reader or writer prevents that.
+
+        The log has what was removed as it was before.
+        """
+        with suppress(sqlite3.OperationalError):
+            return bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+        return False
+
+    def retain(self, keeping: Keeping, at: int) -> Iterator[int]:
+        """Remove the contents that are older, or more, than is to be kept; yield how many records each step has pruned.
+
+        The oldest first, from where the last time ended. Nothing is written where nothing is to be removed.
+        """
+        start = self._retained()
+        if keeping.days:
+            before = at - keeping.days * DAY_MS
+            yield from self._retain(start, self._end_of_older(start, before), at, "retention")
+        start = self._retained()
+        if keeping.megabytes and (excess := self._used_bytes() - keeping.megabytes * 1024 * 1024) > 0:
+            # A fifth more, so that the next event is not one too many again.
+            excess += keeping.megabytes * 1024 * 1024 // 5
+            yield from self._retain(start, self._end_of_bytes(start, excess), at, "size")
+
+    def _retain(self, start: int, end: int, at: int, by: str) -> Iterator[int]:
+        if end <= start:
+            return
+        where = f"at < ? AND kind NOT IN ({','.join('?' * len(WHOLE_KINDS))})"
+        latest = self._db.execute("SELECT max(at) FROM records WHERE n > ? AND n <= ?", (start, end)).fetchone()[0]
+        about = {"before": latest + 1, "upto": end, "contents": True, "by": by}
+        query = "SELECT ref FROM records WHERE state = 'pending' AND n > ? AND n <= ?"
+        pending = [ref for (ref,) in self._db.execute(query, (start, end))]
+        row: Row = (at, PRUNED, None, None, None, None, encode(about), None)
+        self.write(Batch([row], marks=[Mark(pending, "expired", at)] if pending else []))
+        yield from self._remove_contents(where, (latest + 1, *WHOLE_KINDS), start, end)
+        self.write(Batch(bookmarks=[Bookmark(RETAINED, str(end))]))
+        self.fold_log()
+
+    def _retained(self) -> int:
+        """Return the number of the record up to which contents were removed before."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (BOOKMARK + RETAINED,)).fetchone()
+        return int(row[0]) if row and row[0].isdecimal() else 0
+
+    def _end_of_older(self, start: int, before: int) -> int:
+        """Return the number of the record before the first that is not older."""
+        first = self._db.execute("SELECT n FROM records WHERE n > ? AND at >= ? ORDER BY n LIMIT 1", (start, before))
+        row = first.fetchone()
+        return row[0] - 1 if row else self.head.n
+
+    def _end_of_bytes(self, start: int, count: int) -> int:
+        """Return the number of the record up to which there are so many bytes of contents."""
+        query = "SELECT n, length(data) FROM records WHERE n > ? AND data IS NOT NULL ORDER BY n"
+        end = start
+        with closing(self._db.execute(query, (start,))) as rows:
+            for end, size in rows:  # noqa: B007 - the last one is the answer
+                count -= size
+                if count <= 0:
+                    break
+        return end
+
+    def _used_bytes(self) -> int:
+        """Return the bytes of the file's pages that hold anything; the others are filled again before it grows."""
+        pages, free, size = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
     def prune(self, before: int, at: int) -> Iterator[int]:
         """Remove the content of what is older than `before` (Unix ms); yield how many records each step has pruned.
 
         The record that announces it is written first, so that an interrupted prune verifies too. Pending messages stay.
         """
         self.write(Batch([(at, PRUNED, None, None, None, None, encode({"before": before}), None)]))
-        last = self.head.n
-        for start in range(0, last, _PRUNE_ROWS):
-            # Without it the content stays readable in the file's free pages.
-            self._db.execute("PRAGMA secure_delete = ON")
-            yield self._prune_range(start, start + _PRUNE_ROWS, before)
-        self._db.execute("PRAGMA secure_delete = OFF")
-        # The log still has the content as it was; folding the log in and cutting it takes that away, too.
-        with suppress(sqlite3.OperationalError):  # a reader holds the old pages; a later checkpoint takes them
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        yield from self._remove_contents("at < ?", (before,), 0, self.head.n)
+        self.fold_log()  # a reader may hold the old pages; a later checkpoint takes them then
 
-    def _prune_range(self, start: int, end: int, before: int) -> int:
+    def _remove_contents(self, where: str, params: Sequence[Any], start: int, end: int) -> Iterator[int]:
+        """Remove the contents of the records from behind `start` to `end` that are meant, some in each step."""
         query = (
-            "UPDATE records SET data = NULL WHERE n > ? AND n <= ? AND at < ? AND data IS NOT NULL "
+            f"UPDATE records SET data = NULL WHERE n > ? AND n <= ? AND {where} AND data IS NOT NULL "  # noqa: S608
             "AND kind NOT IN (?, ?, ?) AND (state IS NULL OR state <> 'pending')"
         )
-        self._check_in_place()
-        return self._db.execute(query, (start, end, before, *NEVER_PRUNED)).rowcount
+        for first in range(start, end, _PRUNE_ROWS):
+            self._check_in_place()
+            # Without it the content stays readable in the file's free pages.
+            self._db.execute("PRAGMA secure_delete = ON")
+            try:
+                part = (first, min(first + _PRUNE_ROWS, end))
+                yield self._db.execute(query, (*part, *params, *NEVER_PRUNED)).rowcount
+            finally:
+                self._db.execute("PRAGMA secure_delete = OFF")
 
     def _read_head(self) -> Head:
         row = self._db.execute("SELECT n, hash FROM records ORDER BY n DESC LIMIT 1").fetchone()
@@ -408,6 +513,11 @@ class Store:
             row = fresh.execute("SELECT hash FROM records WHERE n = ?", (self.head.n,)).fetchone()
         if self.head.n and (row is None or row[0] != self.head.hash):
             raise JournalError(f"the journal {str(self.path)!r} was cut off while it was in use; restore it")
+
+
+def _range(prefix: str) -> tuple[str, str]:
+    # Nothing sorts behind U+10FFFF.
+    return prefix, prefix + "\U0010ffff"
 
 
 def now_ms() -> int:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -33,6 +33,9 @@ from .store import Claim, Store, now_ms
 from .values import JOURNAL, LeaseLostError, Record
 from .waiters import BlockingWaiter, Waiter, pair_outcomes, resolve
 
+if TYPE_CHECKING:
+    from .keeping import Keeping
+
 __all__ = ["Writer"]
 
 _log: Final = logging.getLogger("ally_plugins.journal")
@@ -42,6 +45,8 @@ _SOON_S: Final = 0.05
 _HEAD_S: Final = 0.05  # without a batch before audit.head is written, synced: nobody is likely to wait for it then
 # Between two writes of audit.head amid the work, which are not synced. One takes 0.3 ms, most of it the file system's.
 _HEAD_BUSY_S: Final = 0.25
+_UPKEEP_S: Final = 6 * 3600.0
+"""Between two looks for contents that are older, or more, than is to be kept."""
 _PROBE_S: Final = 0.25  # between two attempts while the disk fails
 _BATCH_ENTRIES: Final = 500  # in one transaction: what one statement holds (`store`), less some blocks of events
 _BATCH_BYTES: Final = 8 * 1024 * 1024  # in one transaction, which others who share the file wait for
@@ -83,7 +88,11 @@ class Writer:
         reopen: Callable[[], Store],
         held: Mapping[str, Lease],
         dated: Callable[[Record], Record] = lambda record: record,
+        keeping: Keeping | None = None,
     ) -> None:
+        self._keeping: Final = keeping
+        # At once: a host that lives for seconds only would never come to it.
+        self._upkeep_at = math.inf if keeping is None else time.monotonic()
         self._dated: Final = dated  # called when folded records are written: they fold by their own time
         self._store: Store | None = store
         self._path: Final = store.path
@@ -211,6 +220,15 @@ class Writer:
             raise JournalError(self.reason or "the journal is closed")
         yield from steps(self._store)
 
+    def _keep_up(self, store: Store) -> Iterator[int]:
+        """Remove what is not to be kept any longer, and what a purge that was broken off has left."""
+        assert self._keeping is not None  # noqa: S101 - else it is never due
+        for steps in (store.go_on_purging(now_ms()), store.retain(self._keeping, now_ms())):
+            for removed in steps:
+                yield removed
+                if self._closing:  # the next host goes on
+                    return
+
     def close(self) -> None:
         """Have the thread write what is queued, then end. Returns at once; `join` waits."""
         self.release_folds()
@@ -257,6 +275,7 @@ class Writer:
             self._folds.due_at,
             self._head_due_at if self._head_is_dirty else None,
             self.beaten_at + BEAT_S if self._held else None,
+            self._upkeep_at,
         )
         return min((at - now for at in due if at is not None), default=None)
 
@@ -284,6 +303,9 @@ class Writer:
         self._write_head(store)
         if self._held and time.monotonic() - self.beaten_at >= BEAT_S:
             self._beat(store)
+        if self._upkeep_at <= time.monotonic() and not self._closing:
+            self._upkeep_at = time.monotonic() + _UPKEEP_S
+            self._chores.append((self._steps(self._keep_up), BlockingWaiter(), [0]))
         if self._chores:
             self._do_chore()
 

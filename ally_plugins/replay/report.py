@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, define, field, frozen
+
+from ally_plugins.journal.contents import is_not_kept
+
+if TYPE_CHECKING:
+    from .steps import Step
 
 __all__ = ["MAX_NAMED", "BrokenRecord", "PendingAtEnd", "PlayedSession", "PluginCounts", "ReplayReport"]
 
@@ -100,6 +105,8 @@ class ReplayReport:
     pending_messages: int = 0
     pending: list[PendingAtEnd] = field(factory=list)
     lost_records: int = 0
+    not_kept: int = 0
+    """Texts of which the recording says how long they were, since its journal keeps no contents."""
     is_interrupted: bool = False
     elapsed_s: float = 0.0
 
@@ -132,6 +139,12 @@ class ReplayReport:
         if len(self.pending) < MAX_NAMED:
             self.pending.append(message)
 
+    def count_not_kept(self, step: Step) -> None:
+        """Count the texts of a step that the journal which recorded it has not kept."""
+        values = [getattr(step, name, None) for name in ("text", "output", "prompt")]
+        arguments = getattr(step, "arguments", None) or {}
+        self.not_kept += sum(map(is_not_kept, (*values, *arguments.values())))
+
     def plugin(self, name: str) -> PluginCounts:
         """Return the counts of a plugin, which begin with this call."""
         return self.plugins.setdefault(name, PluginCounts())
@@ -149,6 +162,7 @@ class ReplayReport:
             "pending_messages": self.pending_messages,
             "pending": [asdict(message) for message in self.pending],
             "lost_records": self.lost_records,
+            "not_kept": self.not_kept,
             "interrupted": self.is_interrupted,
             "elapsed_s": round(self.elapsed_s, 6),
             "events_per_s": round(self.events_per_s, 1),

@@ -163,6 +163,7 @@ class SessionPlayer:
             self._settled_at = step.at
         self.clock.move_to(step.at)
         self._unsettled += 1
+        self.report.count_not_kept(step)
         try:
             await self._handlers[kind](step)
         except EventError as error:

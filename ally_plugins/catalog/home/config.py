@@ -39,6 +39,7 @@ from ally_plugins.policy.budget import Limits
 from ally_plugins.policy.permissions import Grant, GrantSet
 
 from .chat_settings import ChatSettings
+from .journal_settings import JournalSettings
 
 if TYPE_CHECKING:
     from .folder import Home
@@ -68,6 +69,7 @@ _NOTHING: Final = GrantSet()
 
 _DEFAULT_LIMITS: Final = Limits()
 _DEFAULT_CHAT: Final = ChatSettings()
+_DEFAULT_JOURNAL: Final = JournalSettings()
 
 Placement = Literal["inline", "process", "sandbox"]
 
@@ -118,6 +120,7 @@ class Config:
     plugins: Mapping[str, PluginConfig] = FrozenDict()
     default: PluginConfig = PluginConfig()
     chat: ChatSettings = _DEFAULT_CHAT
+    journal: JournalSettings = _DEFAULT_JOURNAL
     sources: tuple[str, ...] = DEFAULT_SOURCES
     """The sources that are searched for plugins, in this order."""
     text: str = field(default="", eq=False, repr=False)
@@ -184,7 +187,8 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
         if plugin.origin is not None and plugin.origin not in origins:
             document.wrong_choice(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))
     chat = given.get("chat", _DEFAULT_CHAT)
-    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, sources=sources)
+    journal = given.get("journal", _DEFAULT_JOURNAL)
+    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, journal=journal, sources=sources)
 
 
 def _origin_hint(found: str, origins: tuple[str, ...]) -> str:
@@ -319,6 +323,7 @@ FILE: Final = keys(
     sources=lines(_source_problem),
     plugins=named_tables(checked(_PLUGIN, _two_pythons), is_plugin_name, "the name of a plugin"),
     chat=object_of(ChatSettings, 'a table such as [chat] with model = "offline"'),
+    journal=object_of(JournalSettings, 'a table such as [journal] with content = "metadata"'),
     **_SHARED,
 )
 """The keys of a `config.toml`."""

@@ -1,4 +1,4 @@
-"""`export` and `prune`: one session of the journal as a file, and removing old content from the journal."""
+"""`export`, `prune` and `purge`: a session of the journal as a file, and removing old content, or a session's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, print_json, when
 from ally_plugins.cli.shell.times import parse_since
-from ally_plugins.contract.values.errors import ConfigError, NotFoundRefused
+from ally_plugins.contract.values.errors import ConfigError, JournalError, NotFoundRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.reader import JournalReader
 
-__all__ = ["export", "prune"]
+__all__ = ["export", "prune", "purge"]
+
+_PATIENCE_S = 10.0
+"""How long `purge` waits for other programs to let go of the write-ahead log; a reader holds it for milliseconds."""
 
 
 @command("export", looks=True)
@@ -54,11 +57,16 @@ def export(state: State, session: str, out: str | None) -> None:
 def _lines(reading: JournalReader | None, session: str) -> Iterator[bytes]:
     from ally_plugins.journal.export import export as lines_of
 
+    return lines_of(_with_session(reading, session), session)
+
+
+def _with_session(reading: JournalReader | None, session: str) -> JournalReader:
+    """Return the journal, which has a session of this name. Raises NotFoundRefused where it has none."""
     session_ids = [] if reading is None else [summary.id for summary in reading.sessions()]
     if reading is None or session not in session_ids:
         latest = f"the latest are {', '.join(session_ids[-5:])}" if session_ids else "it has none"
         raise NotFoundRefused(f"the journal has no session {session!r}; {latest}")
-    return lines_of(reading, session)
+    return reading
 
 
 def _write(out: str, lines: Iterator[bytes]) -> int:
@@ -118,5 +126,55 @@ def _prune(home: Home, before: int) -> int:
     journal = Journal.open(home.journal_file, head=home.audit_head_file)
     try:
         return journal.prune_blocking(before)
+    finally:
+        journal.close_blocking()
+
+
+@command("purge")
+@click.argument("session")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+def purge(state: State, session: str, yes: bool) -> None:  # noqa: FBT001 - click's way
+    """Remove the content of SESSION for ever: its prompts, arguments, outputs, decisions and messages.
+
+    That it was removed is recorded, when each thing happened stays, and the audit chain stays whole. What plugins keep
+    in folders of their own, and what an agent keeps itself, is not touched. A session that is still open goes on being
+    recorded: purge it again when it has ended.
+
+    \b
+    Example:
+      ally-plugins purge claude-ac4f92b0a315
+    """
+    require_operator()
+    with reading_of(state.home) as reading:
+        lease = _with_session(reading, session).lease(session)
+        is_open = lease is not None and not lease.is_free()
+    question = f"Remove for ever what was recorded of the session {inert(session)}?"
+    require_consent(state, question, is_agreed=yes, refused="nothing is removed", way_out="add --yes")
+    count = _purge(state.home, session)
+    if state.as_json:
+        print_json({"session": session, "purged": count, "open": is_open})
+    else:
+        more = "; it is open, and what it goes on to record stays: purge it again when it has ended" if is_open else ""
+        echo(f"the content of {count} records is removed; the audit chain is whole{more}")
+
+
+def _purge(home: Home, session: str) -> int:
+    """Remove the content of a session, from the write-ahead log too. Raises JournalError."""
+    from time import monotonic, sleep
+
+    from ally_plugins.journal.journal import Journal
+
+    journal = Journal.open(home.journal_file, head=home.audit_head_file)
+    try:
+        count = journal.purge_blocking(session)
+        until = monotonic() + _PATIENCE_S
+        while not journal.fold_log_blocking():
+            if monotonic() > until:
+                raise JournalError(
+                    f"the content of {count} records is removed, but another program goes on reading the journal, and "
+                    "the log beside it still has what was removed; end that program, and run this once more"
+                )
+            sleep(0.05)
+        return count
     finally:
         journal.close_blocking()

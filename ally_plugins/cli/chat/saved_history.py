@@ -28,11 +28,14 @@ _DIGEST_BYTES: Final = 8  # recognises the messages of one session in other obje
 def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
     """Return the saved messages of a session, in a form that the model accepts.
 
-    Raises NotFoundRefused when its content was pruned, JournalError when it cannot be read.
+    Raises NotFoundRefused when its content was removed or never kept, JournalError when it cannot be read.
     """
     saved = read_history(journal.reader, session_id)
     if saved is None:
-        raise NotFoundRefused(f"the session {session_id!r} was pruned; start a new one with `ally-plugins chat`")
+        raise NotFoundRefused(
+            f"the contents of the session {session_id!r} were removed, or never kept (journal.content in config.toml); "
+            "start a new one with `ally-plugins chat`"
+        )
     try:
         messages = ModelMessagesTypeAdapter.validate_python(saved)
     except ValueError as error:

@@ -40,6 +40,9 @@ def _rows(report: ReplayReport) -> Iterator[tuple[str, str]]:
         yield "pending", f"at the end, {message.id} of {inert(message.plugin)}: {preview(message.content, 80)}"
     if report.skipped:
         yield "skipped", f"{report.skipped.total():,} records: {counted(report.skipped)}"
+    if report.not_kept:
+        why = "so that plugins were shown their length in their place (journal.content)"
+        yield "not kept", f"{report.not_kept:,} texts were not recorded, {why}"
     yield from _troubles(report)
 
 

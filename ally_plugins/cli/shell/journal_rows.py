@@ -146,6 +146,14 @@ def _usage(data: dict[str, Any]) -> str:
     return "; ".join([*([hooks] if hooks else []), *counts, *memory, f"{data.get('cpu', 0)} s of processor"])
 
 
+def _pruned(data: dict[str, Any]) -> str:
+    removed = f", of {data['removed']} records" if "removed" in data else ""
+    if "session" in data:
+        return f"all content of the session {data['session']}{removed}"
+    why = {"retention": " (journal.keep_days)", "size": " (journal.max_megabytes)"}.get(data.get("by", ""), "")
+    return f"content older than {when(data['before'])}{why}"
+
+
 _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message": _message,
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
@@ -180,7 +188,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "ungated_tools": _ungated_tools,
     "prompt_prefix": _prompt_prefix,
     "usage": _usage,
-    "pruned": lambda data: f"content older than {when(data['before'])}",
+    "pruned": _pruned,
     "journal": _state,
 }
 

@@ -70,6 +70,7 @@ _SECTIONS: Final = {
         "explain": (f"{_HERE}.look.explain:explain", "Show everything that led to one message or decision."),
         "export": (f"{_HERE}.change.export_and_prune:export", "Write one session as JSON lines, which replay reads."),
         "prune": (f"{_HERE}.change.export_and_prune:prune", "Remove old content; the audit chain stays whole."),
+        "purge": (f"{_HERE}.change.export_and_prune:purge", "Remove what was recorded of one session."),
         "doctor": (f"{_HERE}.look.doctor:doctor", "Check everything, and say what to do."),
         "completion": (f"{_HERE}.look.completion:completion", "Print what lets a shell complete names and grants."),
     },

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.contract.values.events import PluginMessageReceived
 from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.journal.contents import is_not_kept
 
 from .inbox import Waiting
 
@@ -84,14 +85,33 @@ class Deliveries:
     async def _find_pending(self, enqueue: Callable[[Waiting], None]) -> None:
         try:
             await self._journal().flush()
-            self.load_pending(enqueue)
+            # What has no content there may be on its way to `enqueue` with it.
+            for _ in self._pending(enqueue):
+                pass
         except JournalError as error:
             _log.warning("session %r cannot look for pending messages: %s", self._session_id, error)
 
     def load_pending(self, enqueue: Callable[[Waiting], None]) -> None:
-        """Queue what the journal holds as pending for this session. Raises JournalError."""
+        """Queue what the journal holds as pending for this session. Raises JournalError.
+
+        To be called when the session is opened: what the journal does not hold, since it keeps no contents, is expired.
+        """
+        lost = [each.id for each in self._pending(enqueue)]
+        if lost:
+            text = "session %r: %d messages of plugins are lost, since the journal keeps no contents"
+            _log.warning(text, self._session_id, len(lost))
+            # Nobody waits: what is not marked now is found again when the session is next opened.
+            marked = self._journal().mark(lost, "expired", self._now_ms())
+            marked.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _pending(self, enqueue: Callable[[Waiting], None]) -> Iterator[StoredMessage]:
+        """Queue what is pending; yield that of which the journal has no content."""
         for stored in self._journal().pending(self._session_id):
-            if stored.body is not None:
+            if stored.body is None:
+                continue
+            if is_not_kept(stored.body.get("content")):
+                yield stored
+            else:
                 enqueue(_waiting(stored))
 
     async def enter(self, kind: SafePoint) -> None:

@@ -51,6 +51,7 @@ from ally_plugins.contract.values.events import (
 )
 from ally_plugins.contract.values.frozen import EMPTY, freeze_mapping
 from ally_plugins.contract.wording import suggest
+from ally_plugins.journal.contents import is_not_kept
 from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.prompt_sections import refuse_doubles
@@ -873,7 +874,7 @@ class Session:
         for stored in self._host.journal.reader.newest_events(self.id, TodoUpdate.TYPE):
             event = stored.value()
             data = event.get("event_data")
-            if event.get("agent_id") is None and isinstance(data, dict):
+            if event.get("agent_id") is None and isinstance(data, dict) and not _has_gaps(data.get("todos")):
                 self.conversation.follow(TodoUpdate(todos=tuple(data.get("todos") or ())))
                 return
 
@@ -994,6 +995,11 @@ def _row(event: Event, ring: Ring) -> EventRow:
     if not isinstance(kind, str):
         raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
     return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)
+
+
+def _has_gaps(todos: Any) -> bool:
+    """Say whether texts of todos were not kept."""
+    return any(is_not_kept(todo.get("task")) for todo in todos or () if isinstance(todo, Mapping))
 
 
 def _only(context: Context, parts: Sequence[str]) -> Context:
