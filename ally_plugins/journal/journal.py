@@ -39,8 +39,9 @@ from .waiters import BlockingWaiter
 from .writer import Writer
 
 if TYPE_CHECKING:
+    from ally_plugins.policy.keeping import Keeping
+
     from .entries import Item
-    from .keeping import Keeping
 
 __all__ = ["HEAD_NAME", "JOURNAL_NAME", "Journal"]
 

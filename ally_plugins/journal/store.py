@@ -15,11 +15,11 @@ import attrs
 import orjson
 
 from ally_plugins.contract.values.errors import JournalError
+from ally_plugins.policy.keeping import DAY_MS, Keeping
 
 from .audit_head import check_head, read_head, write_head
 from .chain import Head, digest_of, encode_block, genesis, link
 from .contents import WHOLE_KINDS
-from .keeping import DAY_MS, Keeping
 from .leases import Lease, LeaseTable
 from .open_files import OpenFiles
 from .rows import MESSAGE_COLUMNS, Row, message_from_row, problem_of

@@ -34,7 +34,7 @@ from .values import JOURNAL, LeaseLostError, Record
 from .waiters import BlockingWaiter, Waiter, pair_outcomes, resolve
 
 if TYPE_CHECKING:
-    from .keeping import Keeping
+    from ally_plugins.policy.keeping import Keeping
 
 __all__ = ["Writer"]
 

@@ -16,10 +16,10 @@ from ally_plugins.journal.audit import verify
 from ally_plugins.journal.contents import is_not_kept
 from ally_plugins.journal.histories import history_added, history_begun, read_history
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.keeping import DAY_MS, Keeping
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.store import Store, now_ms
 from ally_plugins.journal.values import PendingMessage, Record
+from ally_plugins.policy.keeping import DAY_MS, Keeping
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -157,7 +157,6 @@ def test_a_purge_that_was_killed_in_the_middle_is_finished_by_the_next_host(
     steps = store.purge("s", now_ms())
     next(steps), next(steps)
     shutil.copytree(path.parent, killed)  # as a kill leaves the files
-    steps.close()
     store.close()
 
     path = killed / "journal.db"

@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "gate_stop": (Stop(),),
     "gate_tool_call": (CALL,),
     "gate_user_message": (Message(role="user", content="hi"),),
+    "is_sensitive": ("c9",),
     "note_usage": (50.0,),
     "offer_action": ("compact", lambda *_: None),
     "passes": ("tool_call",),

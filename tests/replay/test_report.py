@@ -40,6 +40,7 @@ def test_a_report_has_the_promised_keys_and_is_json() -> None:
         "pending_messages": 0,
         "pending": [],
         "lost_records": 0,
+        "not_kept": 0,
         "interrupted": False,
         "elapsed_s": 0.5,
         "events_per_s": 4.0,

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from ally_plugins.contract.documents import count
 from ally_plugins.contract.shapes import one_of
 from ally_plugins.contract.tables import holds
-from ally_plugins.journal.keeping import DEFAULT_DAYS, DEFAULT_MEGABYTES, Keeping
+from ally_plugins.policy.keeping import DEFAULT_DAYS, DEFAULT_MEGABYTES, Keeping
 
 __all__ = ["JournalSettings"]
 

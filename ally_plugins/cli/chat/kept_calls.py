@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic_ai.messages import ModelMessage, ModelResponse, ToolCallPart
 
 from ally_plugins.contract.tools.schemas import thaw
+from ally_plugins.contract.values.errors import SessionError
 from ally_plugins.contract.values.events import Event, ToolCallEnd, ToolCallStart
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ class KeptCalls:
     @property
     def are_seen(self) -> bool:
         """Whether any plugin may change what a call holds, or say that it is not to be kept."""
-        return self._session.wants("tool_input") or self._session.wants("tool_call")
+        try:
+            return self._session.wants("tool_input") or self._session.wants("tool_call")
+        except SessionError:  # another host has the session: nobody here knows
+            return True
 
     def settled(self, messages: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
         """Return the messages without the last one where plugins may still change what calls in it hold."""
@@ -55,8 +59,13 @@ class KeptCalls:
         call_id = part.get("tool_call_id")
         if part.get("part_kind") != "tool-call" or call_id in self._saved:
             return part
-        is_sensitive = isinstance(call_id, str) and self._session.is_sensitive(call_id)
-        return {**part, "args": {} if is_sensitive else thaw(self._arguments.get(call_id, {}))}
+        return {**part, "args": {} if self._is_sensitive(call_id) else thaw(self._arguments.get(call_id, {}))}
+
+    def _is_sensitive(self, call_id: object) -> bool:
+        try:
+            return isinstance(call_id, str) and self._session.is_sensitive(call_id)
+        except SessionError:  # another host has the session: what it says of the call is not known here
+            return True
 
 
 def calls_of(message: ModelMessage) -> list[ToolCallPart]:

@@ -32,10 +32,8 @@ def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
     """
     saved = read_history(journal.reader, session_id)
     if saved is None:
-        raise NotFoundRefused(
-            f"the contents of the session {session_id!r} were removed, or never kept (journal.content in config.toml); "
-            "start a new one with `ally-plugins chat`"
-        )
+        why = "was pruned" if journal.keeps_contents else "was pruned, or never kept (journal.content)"
+        raise NotFoundRefused(f"the session {session_id!r} {why}; start a new one with `ally-plugins chat`")
     try:
         messages = ModelMessagesTypeAdapter.validate_python(saved)
     except ValueError as error:

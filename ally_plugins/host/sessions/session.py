@@ -492,6 +492,7 @@ class Session:
 
     def is_sensitive(self, call_id: str) -> bool:
         """Say whether a gate has said of a call that what it holds is not to be kept; from any thread."""
+        self._check_known("is_sensitive")
         return call_id in self._undecided.sensitive
 
     def _row_or_placeholder(self, event: Event) -> EventRow:
