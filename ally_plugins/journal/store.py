@@ -374,7 +374,7 @@ class Store:
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = excluded.value", row
             )
 
-    def purge(self, session_id: str, at: int) -> Iterator[int]:
+    def purge(self, session_id: str, at: int) -> Generator[int]:
         """Remove all content of one session, pending messages too; yield how many records each step has purged.
 
         What is purged is recorded first, and remembered until it is done: a host goes on with one that was broken off.
@@ -494,7 +494,8 @@ class Store:
                 part = (first, min(first + _PRUNE_ROWS, end))
                 yield self._db.execute(query, (*part, *params, *NEVER_PRUNED)).rowcount
             finally:
-                self._db.execute("PRAGMA secure_delete = OFF")
+                with suppress(sqlite3.Error):  # a connection that has failed, or was closed
+                    self._db.execute("PRAGMA secure_delete = OFF")
 
     def _read_head(self) -> Head:
         row = self._db.execute("SELECT n, hash FROM records ORDER BY n DESC LIMIT 1").fetchone()

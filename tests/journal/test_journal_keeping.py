@@ -157,6 +157,7 @@ def test_a_purge_that_was_killed_in_the_middle_is_finished_by_the_next_host(
     steps = store.purge("s", now_ms())
     next(steps), next(steps)
     shutil.copytree(path.parent, killed)  # as a kill leaves the files
+    steps.close()
     store.close()
 
     path = killed / "journal.db"

@@ -32,8 +32,10 @@ def load_history(journal: Journal, session_id: str) -> list[ModelMessage]:
     """
     saved = read_history(journal.reader, session_id)
     if saved is None:
-        why = "was pruned" if journal.keeps_contents else "was pruned, or never kept (journal.content)"
-        raise NotFoundRefused(f"the session {session_id!r} {why}; start a new one with `ally-plugins chat`")
+        text = f"the session {session_id!r} was pruned; start a new one with `ally-plugins chat`"
+        if not journal.keeps_contents:
+            text = f"the session {session_id!r} was never kept (journal.content); start a new one"
+        raise NotFoundRefused(text)
     try:
         messages = ModelMessagesTypeAdapter.validate_python(saved)
     except ValueError as error:
