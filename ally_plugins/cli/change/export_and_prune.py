@@ -144,7 +144,6 @@ def purge(state: State, session: str, yes: bool) -> None:  # noqa: FBT001 - clic
     Example:
       ally-plugins purge claude-ac4f92b0a315
     """
-    require_operator()
     with reading_of(state.home) as reading:
         lease = _with_session(reading, session).lease(session)
         is_open = lease is not None and not lease.is_free()
