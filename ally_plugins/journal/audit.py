@@ -190,9 +190,7 @@ class _Check:
             if _link_of(self.hash, n, row) != hash_:
                 raise self.altered_or_reordered(n, db)
             if data is None:
-                self.pruned += 1
-                if self.unexplained is None and not self.allowed.allow(n, at, kind, row[4]):
-                    self.unexplained = n
+                self.note_missing(n, at, kind, row[4])
             elif sha256(data if data.__class__ is bytes else _as_bytes(data)).digest() != digest:
                 raise _BrokenError("altered", n, f"record {n} was altered: its content is not the one that was written")
             self.n, self.hash = n, hash_
@@ -204,6 +202,11 @@ class _Check:
                 self.note(n, kind, data, db)
             if not n % _PROGRESS_EVERY:
                 self.on_progress(n)
+
+    def note_missing(self, n: int, at: int, kind: bytes, session_id: bytes | None) -> None:
+        self.pruned += 1
+        if self.unexplained is None and not self.allowed.allow(n, at, kind, session_id):
+            self.unexplained = n
 
     def check_types(self, db: sqlite3.Connection) -> None:
         found = db.execute(_MISTYPED).fetchone()
