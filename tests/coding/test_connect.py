@@ -425,3 +425,110 @@ def test_a_client_that_is_not_what_was_laid_is_not_connected_and_gets_no_host(
     assert find_change(home) is not None
     run_command("connect", "claude")
     assert find_change(home) is None
+
+
+# --- plugins' tools ---
+
+SERVERS = {
+    "claude": (".claude.json", "mcpServers"),
+    "codex": (".codex/config.toml", "mcp_servers"),
+    "gemini": (".gemini/settings.json", "mcpServers"),
+    "copilot": (".copilot/mcp-config.json", "mcpServers"),
+    "opencode": (".config/opencode/opencode.json", "mcp"),
+}
+"""Where each agent looks for the person's MCP servers."""
+
+SERVER_SETTINGS = {
+    "claude": '{\n  "numStartups": 3,\n  "mcpServers": {"theirs": {"command": "x"}}}',
+    "codex": 'model = "m"\n# theirs\n[mcp_servers.theirs]\ncommand = "x"\n\n# of theirs\n[features]\nhooks = true',
+}
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    text = file.read_text()
+    return tomllib.loads(text) if file.suffix == ".toml" else dict(json.loads(text))
+
+
+@pytest.mark.parametrize("agent", sorted(SERVERS))
+def test_an_agent_gets_a_server_of_plugins_tools_that_starts_with_this_home_and_it_goes_again(
+    agent: str, person: Path
+) -> None:
+    name, key = SERVERS[agent]
+    file = person / name
+    said = json.loads(run_command("connect", agent, "--json").stdout)
+    assert said["tools"] == {"offered": True, "file": str(file), "why": ""}
+    server = _read_settings(file)[key]["ally"]
+    command = server["command"]
+    line = command if isinstance(command, list) else [command, *server["args"]]
+    assert line[1:] == ["-m", "ally_plugins", "mcp", agent, "--home", str(person / "state"), "--app", "ally-plugins"]
+    done = subprocess.run(line, input=b'{"id": 1, "method": "ping"}\n', capture_output=True, timeout=60, check=True)
+    assert json.loads(done.stdout) == {"jsonrpc": "2.0", "id": 1, "result": {}}
+    assert json.loads(run_command("connect", "--status", agent, "--json").stdout)["agents"][0]["tools"]
+    run_command("disconnect", agent)
+    assert not file.exists()
+    assert not json.loads(run_command("connect", "--status", agent, "--json").stdout)["agents"][0]["tools"]
+
+
+@pytest.mark.parametrize("agent", sorted(SERVER_SETTINGS))
+@pytest.mark.parametrize("changes", [False, True])
+def test_servers_of_others_stay_where_ours_comes_and_goes(agent: str, changes: bool, person: Path) -> None:  # noqa: FBT001
+    file = person / SERVERS[agent][0]
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(SERVER_SETTINGS[agent])
+    before = _read_settings(file)
+    run_command("connect", agent)
+    run_command("connect", agent)
+    found = _read_settings(file)
+    assert found[SERVERS[agent][1]].keys() == {"theirs", "ally"}
+    if changes and agent == "codex":  # as Codex does, which then keeps what it was told of our tools
+        file.write_text(file.read_text() + '\n[mcp_servers.ally.tools.x]\nmode = "approve"\n\n# last\n[later]\na = 1\n')
+        before |= {"later": {"a": 1}}
+    elif changes:
+        file.write_text(json.dumps({**found, "numStartups": 4}))
+        before |= {"numStartups": 4}
+    run_command("disconnect", agent)
+    assert _read_settings(file) == before
+    if not changes:
+        assert file.read_text() == SERVER_SETTINGS[agent]
+    if agent == "codex":
+        assert "# of theirs" in file.read_text()
+        assert ("# last" in file.read_text()) == changes
+
+
+@pytest.mark.parametrize(
+    ("agent", "text", "says"),
+    [
+        ("claude", '{"mcpServers": {"ally": {"command": "x"}}}', "of others"),
+        ("claude", '{"mcpServers": []}', "expected an object"),
+        ("opencode", '{"mcp": {} // mine\n}', "cannot be read"),
+        ("codex", "mcp_servers = { theirs = { command = 'x' } }\n", "cannot be read"),
+        ("codex", "[[", "cannot be read"),
+    ],
+)
+def test_where_the_server_cannot_stand_the_agent_is_guarded_without_and_it_is_said(
+    agent: str, text: str, says: str, person: Path
+) -> None:
+    file = person / SERVERS[agent][0]
+    file.parent.mkdir(exist_ok=True, parents=True)
+    file.write_text(text)
+    said = json.loads(run_command("connect", agent, "--json").stdout)
+    assert not said["tools"]["offered"]
+    assert says in said["tools"]["why"]
+    assert file.read_text() == text
+    assert json.loads(run_command("connect", "--status", agent, "--json").stdout)["agents"][0]["connected"] != "no"
+
+
+def test_an_agent_without_servers_and_a_project_get_none_and_it_is_said_why(person: Path, tmp_path: Path) -> None:
+    del person
+    assert "pi offers its model no tools" in run_command("connect", "pi").stdout
+    assert "Goose keeps its servers in YAML" in run_command("connect", "goose").stdout
+    assert "a project's settings are for all" in run_command("connect", "claude", "--project", str(tmp_path)).stdout
+
+
+def test_the_client_takes_the_server_out_too_without_the_package(person: Path) -> None:
+    file = person / ".claude.json"
+    file.write_text(SERVER_SETTINGS["claude"])
+    run_command("connect", "claude")
+    client = person / "state" / "hooks" / "hook"
+    subprocess.run([client, "disconnect", "claude"], check=True, timeout=60)
+    assert file.read_text() == SERVER_SETTINGS["claude"]

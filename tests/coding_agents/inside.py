@@ -4,85 +4,116 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from scripted_model import ScriptedModel  # type: ignore[import-not-found] # it lies beside this script
+from ally_plugins.adapters.coding.offline.agents import prepare
+from ally_plugins.adapters.coding.offline.scripted_model import ScriptedModel, Step
 
-KEY = "any-key-will-do-on-loopback"
+LIMIT = 90
+"""Seconds for one run of an agent; each takes some five."""
 
-CODEX = """model = "scripted"
-model_provider = "scripted"
-check_for_update_on_startup = false
-[analytics]
-enabled = false
-[otel]
-exporter = "none"
-[features]
-enable_request_compression = false
-[model_providers.scripted]
-name = "scripted"
-base_url = "{url}/v1"
-wire_api = "responses"
-requires_openai_auth = false
-supports_websockets = false
-request_max_retries = 0
-stream_max_retries = 0
-"""
+
+class Box:
+    """The home in the box, and the program of ours that is in its environment."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.job = job
+        self.home = Path(os.environ["HOME"])
+        self.state = self.home / ".local/state/ally-plugins"
+        os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+
+    def ally(self, *words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ally_plugins", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        return f"{done.returncode}\n{done.stdout}{done.stderr}"
+
+    def start(self, run: dict[str, Any], number: int) -> tuple[ScriptedModel, subprocess.Popen[bytes], Any]:
+        """Start an agent whose model has the steps of a run."""
+        model = ScriptedModel(Step(**each) for each in run["steps"])
+        agent = run.get("agent", self.job["agent"])
+        prompt, resumes = run.get("prompt", "please"), run.get("resumes", False)
+        made = prepare(agent, self.job["programs"][agent], self.home, model.url, prompt=prompt, resumes=resumes)
+        made.environment["PATH"] = os.pathsep.join([*self.job["path"], made.environment["PATH"]])
+        for link, to in self.job["links"].items():
+            (self.home / link).parent.mkdir(parents=True, exist_ok=True)
+            if not (self.home / link).exists():
+                (self.home / link).symlink_to(to)
+        output = (self.home / f"output-{number}.txt").open("w+b")
+        process = subprocess.Popen(
+            [*made.line, *run.get("more", ())],
+            env=made.environment | run.get("variables", {}),
+            cwd=made.project,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        return model, process, output
+
+    def finish(self, run: dict[str, Any], started: tuple[ScriptedModel, subprocess.Popen[bytes], Any]) -> Any:
+        """Wait for an agent, which is killed once a file is there where the run says so."""
+        model, process, output = started
+        end = time.monotonic() + LIMIT
+        while (kills := run.get("kill_when")) and process.poll() is None and time.monotonic() < end:
+            if (self.home / "project" / kills).exists():
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.05)
+        try:
+            code = process.wait(max(1, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = None
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+        bodies = [each.body for each in model.requests]
+        return {"code": code, "said": said[-6000:], "results": model.results(), "requests": bodies}
+
+    def sessions(self) -> dict[str, str]:
+        """Return what the journal has of each session, as JSON lines."""
+        with closing(sqlite3.connect(f"file:{self.state}/journal.db?mode=ro", uri=True)) as journal:
+            names = journal.execute("SELECT DISTINCT session_id FROM records WHERE session_id IS NOT NULL").fetchall()
+        return {name: self.ally("export", name) for (name,) in names}
+
+    def wait_for(self, text: str) -> dict[str, str]:
+        """Return what the journal has once a text is in it, or when it should have been long ago."""
+        end = time.monotonic() + 30
+        while text not in str(found := self.sessions()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return found
 
 
 def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    home = Path(os.environ["HOME"])
-    model = ScriptedModel(job["commands"])
-    environment = {**os.environ, "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring"}
-    if job["agent"] == "claude":
-        approved = {"approved": [KEY[-20:]], "rejected": []}
-        (home / ".claude.json").write_text(
-            json.dumps({"hasCompletedOnboarding": True, "customApiKeyResponses": approved})
-        )
-        environment |= {
-            "ANTHROPIC_BASE_URL": model.url,
-            "ANTHROPIC_API_KEY": KEY,
-            "DISABLE_TELEMETRY": "1",
-            "DISABLE_ERROR_REPORTING": "1",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-            "DISABLE_AUTOUPDATER": "1",
-        }
-        line = [job["program"], "-p", "please", "--model", "claude-sonnet-4-5", "--allowedTools", "Bash"]
-    else:
-        (home / ".codex").mkdir()
-        (home / ".codex" / "config.toml").write_text(CODEX.format(url=model.url))
-        line = [job["program"], "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox",
-                "--dangerously-bypass-hook-trust", "please"]  # fmt: skip
-    ally = [sys.executable, "-m", "ally_plugins"]
-    said = [_run([*ally, *words], environment) for words in job["before"]]
-    project = home / "project"
-    project.mkdir()
-    said.append(_run(line, environment, project))
-    audit = _run([*ally, "audit", "--json"], environment)
+    box = Box(json.loads(Path(sys.argv[1]).read_text()))
+    for agent, program in box.job["programs"].items():
+        prepare(agent, program, box.home, "http://127.0.0.1:1")
+    said = [box.ally(*words) for words in box.job["before"]]
+    runs: list[Any] = []
+    for together in box.job["runs"]:
+        started = [(run, box.start(run, len(runs) + number)) for number, run in enumerate(together)]
+        runs += [box.finish(run, each) for run, each in started]
+    sessions = box.wait_for(box.job["wait_for"])
     seen = {
         "said": said,
-        "requests": model.requests,
-        "audit": audit,
-        "files": [each.name for each in project.iterdir()],
+        "runs": runs,
+        "after": [box.ally(*words) for words in box.job["after"]],
+        "sessions": sessions,
+        "audit": box.ally("audit", "--json", "--limit", "0"),
+        "files": sorted(each.name for each in (box.home / "project").iterdir()),
     }
-    (home / "seen.json").write_text(json.dumps(seen))
-
-
-def _run(line: list[str], environment: dict[str, str], folder: Path | None = None) -> str:
-    done = subprocess.run(
-        line,
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    (box.home / "seen.json").write_text(json.dumps(seen))
 
 
 main()

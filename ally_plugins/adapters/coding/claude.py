@@ -258,6 +258,7 @@ CLAUDE: Final = Dialect(
     takes_context=frozenset({"SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse", _FAILED}),
     read_event=_read,
     writers=_WRITERS,
+    tool_prefix="mcp__ally__",
     asks_person=True,
     shown_events=frozenset({_FAILED}),
     limits={

@@ -152,6 +152,7 @@ CODEX: Final = Dialect(
     takes_context=frozenset({"SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolUse"}),
     read_event=_read,
     writers=_WRITERS,
+    tool_prefix="mcp__ally__",
     asks_person=False,
     find_exit_code=find_exit_code,
     limits={

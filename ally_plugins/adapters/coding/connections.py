@@ -12,8 +12,9 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,7 @@ from ally_plugins.contract.values.errors import ConfigError
 from .client_files import CLIENT, client_file, hook_line
 from .hook_client import CLOSED, PASSES, RECORD
 from .hook_settings import Entry, merge_hooks, other_hooks, read_settings, take_out_hooks
+from .mcp_entries import servers_file, take_out_server
 
 __all__ = [
     "CONNECTABLE",
@@ -39,7 +41,12 @@ __all__ = [
     "is_ours",
     "merged_text",
     "others_at_our_events",
+    "read_file",
     "settings_text",
+    "take_out_ours",
+    "without_ours",
+    "write_file",
+    "write_ours",
 ]
 
 _MAX_FILE: Final = 4 * 1024 * 1024
@@ -176,10 +183,11 @@ def _project_line(app: str, agent: str, event: str, missing: str) -> str:
 
 def settings_text(connection: Connection) -> str:
     """Return what is in an agent's settings now; empty where there is no file. Raises ConfigError."""
-    return (_read(connection.file) or b"").decode("utf-8", "strict")
+    return (read_file(connection.file) or b"").decode("utf-8", "strict")
 
 
-def _read(file: Path) -> bytes | None:
+def read_file(file: Path) -> bytes | None:
+    """Return what is in a file of an agent's settings, None where there is none. Raises ConfigError."""
     try:
         found = read_capped(file, _MAX_FILE)
         if found is not None:
@@ -207,53 +215,83 @@ def connect(connection: Connection, home: Home, *, missing: str = "closed") -> b
 
     The bytes from before are in the home first.
     """
-    before, after = _read(connection.file), merged_text(connection, home, missing=missing).encode()
-    if before == after:
+    after = merged_text(connection, home, missing=missing)
+    for name, content in (connection.form.own or {}).items():
+        file = connection.folder / name
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, json.dumps(content).encode())
+    return write_ours(home, connection.name, connection.file, after, partial(without_ours, connection))
+
+
+def write_ours(home: Home, name: str, file: Path, after: str, without_ours: Callable[[str], str | None]) -> bool:
+    """Write a file of an agent's settings that has what is ours in it; return whether anything changed.
+
+    The bytes from before are in the home first, under a name. Raises ConfigError.
+    """
+    before = read_file(file)
+    if before == after.encode():
         return False
     with home.locked():
         records = _records(home)
-        known = records.get(connection.name)
+        known = records.get(name)
         if known is None or known.get("after") != _digest(before):
             # What was there before us, and not what we wrote there last time.
-            kept = None if before is None else _without_ours(connection, before.decode())
-            known = {"before": kept, "file": str(connection.file)}
-        records[connection.name] = {**known, "after": _digest(after)}
-        _write(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
-        connection.file.parent.mkdir(parents=True, exist_ok=True)
-        for name, content in (connection.form.own or {}).items():
-            _write(connection.folder / name, json.dumps(content).encode())
-        _write(connection.file, after)
+            kept = None if before is None else without_ours(before.decode())
+            known = {"before": kept, "file": str(file)}
+        records[name] = {**known, "after": _digest(after.encode())}
+        write_file(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, after.encode())
     return True
 
 
 def disconnect(connection: Connection, home: Home) -> str:
     """Take our hooks out; return how: `restored` to the byte, `taken out`, or `none` were there. Raises ConfigError."""
+    return take_out_ours(
+        home, connection.name, connection.file, partial(without_ours, connection), partial(_put_back, connection)
+    )
+
+
+def take_out_ours(
+    home: Home,
+    name: str,
+    file: Path,
+    without_ours: Callable[[str], str | None],
+    put_back: Callable[[str | None], None],
+) -> str:
+    """Take what is ours out of a file of an agent's settings, as `disconnect` says. Raises ConfigError."""
     with home.locked():
         records = _records(home)
-        known, now = records.pop(connection.name, None), _read(connection.file)
+        known, now = records.pop(name, None), read_file(file)
         how = "none"
         if known is not None and now is not None and known.get("after") == _digest(now):
             how = "restored"
             before = known["before"]
-        elif now is not None and (before := _without_ours(connection, now.decode())) != now.decode():
+        elif now is not None and (before := without_ours(now.decode())) != now.decode():
             how = "taken out"
         else:
             before = ""
         if how != "none":
-            _put_back(connection, before)
+            put_back(before)
         if known is not None:
-            _write(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
+            write_file(home.path / RECORD, json.dumps(records, indent=1).encode(), private=True)
     return how
 
 
-def _without_ours(connection: Connection, text: str) -> str | None:
+def without_ours(connection: Connection, text: str) -> str | None:
     """Return the settings without our hooks; None for a file that is ours alone. Raises ConfigError."""
-    return take_out_hooks(text, is_ours, str(connection.file)) if connection.form.own is None else None
+    if connection.form.own is not None:
+        return None
+    left = take_out_hooks(text, is_ours, str(connection.file))
+    if connection.project is None and servers_file(connection.agent) == connection.file:
+        return take_out_server(connection.agent, left, str(connection.file))
+    return left
 
 
 def _put_back(connection: Connection, text: str | None) -> None:
     if text is not None:
-        _write(connection.file, text.encode())
+        write_file(connection.file, text.encode())
         return
     connection.file.unlink()
     for name in connection.form.own or {}:
@@ -350,7 +388,8 @@ def _records(home: Home) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(file: Path, content: bytes, *, private: bool = False) -> None:
+def write_file(file: Path, content: bytes, *, private: bool = False) -> None:
+    """Write a file whole, or leave it as it was. Raises ConfigError."""
     try:
         write_atomically(file, content, private=private)
     except OSError as error:

@@ -25,14 +25,17 @@ from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls, call_key,
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
+from .agent_process import AgentProcess
 from .dialect import Dialect
 from .event_files import read_end
 from .payloads import HookKind
+from .plugin_calls import PluginToolCalls
 from .replies import Answer, Reply, UnsayableError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint
     from ally_plugins.host.sessions.gates import Ruling
 
@@ -77,7 +80,10 @@ class Conversation:
     session: Session
     last_hook: float
     """When it was last heard of, by the loop's clock."""
-    _calls: dict[str | None, OpenCalls] = field(init=False, factory=dict)
+    plugin_tools: PluginToolCalls
+    process: AgentProcess | None = field(init=False, default=None)
+    """The agent that runs it, as far as the system tells."""
+    _calls: dict[str | None, OpenCalls]
     _ended: OrderedDict[tuple[str | None, str | None], None] = field(init=False, factory=OrderedDict)
     _ends_turn: dict[str | None, str] = field(init=False, factory=dict)
     """Why an agent's turn has to end at the hook after all calls: plugins changed what it shows unchanged."""
@@ -87,6 +93,18 @@ class Conversation:
     _is_at_work: bool = field(init=False, default=False)
     _sent_on: int = field(init=False, default=0)
     _sent_text: str = field(init=False, default="")
+
+    @classmethod
+    def of(
+        cls, dialect: Dialect, session: Session, now: float, tools: Callable[[], Mapping[str, AgentTool]]
+    ) -> Conversation:
+        """Return one on a session; `tools` returns what plugins offer now, by the name that the agent calls each."""
+        calls: dict[str | None, OpenCalls] = {}
+        return cls(dialect, session, now, PluginToolCalls(dialect, session, tools, calls), calls)
+
+    def is_run_by(self, process: AgentProcess | None) -> bool:
+        """Say whether an agent runs it; where the system tells nothing, it may."""
+        return process is None or self.process == process
 
     @property
     def is_busy(self) -> bool:
@@ -145,7 +163,7 @@ class Conversation:
             raise
         if refused_or_none is None:
             changed = opened.call.arguments if opened.call.arguments != given.arguments else None
-            question = questions[0] if questions else None
+            question = questions[0] if questions else self.plugin_tools.confirmation(opened.call)
             # Alone: beside another answer it was not seen to reach the model.
             is_plain = has_news and changed is None and question is None
             context = await self._words("step") if is_plain and hook.event in self.dialect.takes_context else ""
@@ -165,7 +183,8 @@ class Conversation:
         return self.dialect.answer(hook, Answer(refusal=_reason(refused_or_none)))
 
     def _named(self, hook: AgentHook, call: ToolCall) -> ToolCall:
-        """Return a call under an id of ours where its agent gives it none."""
+        """Return a call under an id of ours where its agent gives it none, and a plugin's tool under its own name."""
+        call = self.plugin_tools.with_own_name(call)
         return call if call.call_id is not None else evolve(call, call_id=new_id("c"), agent_id=hook.agent_id)
 
     def _find_unnamed(self, call: ToolCall) -> ToolCall:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import AllyError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.values.inert import inert
@@ -19,11 +20,14 @@ from ally_plugins.contract.values.inert import inert
 from .conversation import Conversation
 from .dialects import DIALECTS
 from .payloads import HookKind, PayloadError
+from .plugin_tools import CALL, LIST, list_reply, offered_tools, read_call, result_reply
 from .replies import Reply, close
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.host.host import Host
 
+    from .agent_process import AgentProcess
     from .dialect import Dialect
     from .payloads import AgentHook
 
@@ -33,6 +37,9 @@ _log: Final = logging.getLogger(__name__)
 
 SILENT: Final = 6 * 3600.0
 """Seconds without a hook after which a conversation is closed; one that goes on is found again by its id."""
+
+GONE: Final = 5.0
+"""Seconds without a hook after which it is looked whether an agent runs still; its last hook may outlive it."""
 
 _KEPT_REPLIES: Final = 512
 """Answers that are kept for a hook that comes twice: two configurations of one agent, the person's and a project's."""
@@ -63,7 +70,14 @@ class NoConversations:
     def note_agent(self, agent: str, pid: int, started: int) -> None:
         """Nothing is to be kept: no call of it goes on."""
 
-    async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:  # noqa: ARG002 - as below
+    async def reply(
+        self,
+        agent: str,
+        event: str,
+        payload: bytes,  # noqa: ARG002 - as below
+        seconds: float,  # noqa: ARG002
+        process: AgentProcess | None = None,  # noqa: ARG002
+    ) -> Reply:
         """Close the hook."""
         return close(agent, event, f"ally-plugins: {self._why}")
 
@@ -91,18 +105,25 @@ class Conversations:
         if agents is not None:
             agents.note(agent, pid, started)
 
-    async def reply(self, agent: str, event: str, payload: bytes, seconds: float) -> Reply:
-        """Return the answer to one hook within a time. Raises nothing.
+    async def reply(
+        self, agent: str, event: str, payload: bytes, seconds: float, process: AgentProcess | None = None
+    ) -> Reply:
+        """Return the answer to one hook within a time, or what a plugin's tool came to. Raises nothing.
 
         What cannot be answered is closed in the agent's way: a payload that is not known, a host that cannot record, a
-        plugin that is too slow. Cancelling closes it as well, and what was asked of plugins is taken back.
+        plugin that is too slow. Cancelling closes it as well, and what was asked of plugins is taken back. `process` is
+        the agent that asks, as far as the system tells.
         """
         dialect = DIALECTS.get(agent)
         if dialect is None:
             return close(agent, event, f"ally-plugins knows no agent {agent!r:.80}")
         try:
             async with asyncio.timeout(seconds):
-                return await self._once(dialect, event, payload)
+                if event == LIST:
+                    return list_reply(offered_tools(self._host, dialect))
+                if event == CALL:
+                    return result_reply(await self._call_tool(dialect, payload, process))
+                return await self._once(dialect, event, payload, process)
         except PayloadError as error:
             seen = ", ".join(dialect.versions)
             why = f"{error}; versions of {agent} that are known: {seen}; is ally-plugins older than the agent?"
@@ -118,14 +139,14 @@ class Conversations:
         _log.warning("%s %s: %s", agent, event, why)
         return dialect.close(event, f"ally-plugins: {why}")
 
-    async def _once(self, dialect: Dialect, event: str, payload: bytes) -> Reply:
+    async def _once(self, dialect: Dialect, event: str, payload: bytes, process: AgentProcess | None) -> Reply:
         hook = dialect.read(event, payload)
         if hook.newer:
             self._note_newer(dialect, hook.newer)
         # The same again: an agent that runs two hooks of ours, the person's and a project's, asks once.
         key = (dialect.name, event, hashlib.sha256(payload).digest())
         if (known := self._replies.get(key)) is None:
-            known = self._replies[key] = asyncio.ensure_future(self._answer(dialect, hook))
+            known = self._replies[key] = asyncio.ensure_future(self._answer(dialect, hook, process))
             if len(self._replies) > _KEPT_REPLIES:
                 self._replies.popitem(last=False)
             if hook.tool is None or hook.tool.call.call_id is None:
@@ -147,9 +168,10 @@ class Conversations:
             text = "%s is newer than the versions that are known (%s): its payloads have %s; it goes on, unread"
             _log.warning(text, dialect.name, ", ".join(dialect.versions), inert(", ".join(new)))
 
-    async def _answer(self, dialect: Dialect, hook: AgentHook) -> Reply:
+    async def _answer(self, dialect: Dialect, hook: AgentHook, process: AgentProcess | None) -> Reply:
         hook = self._placed(dialect, hook)
         conversation = self._conversation(dialect, hook)
+        conversation.process = process or conversation.process
         reply = await conversation.reply(hook)
         if hook.kind is HookKind.SESSION_END and hook.agent_id is None:
             # No transform sees it, and it is recorded: a word of the agent's own, or nothing.
@@ -183,15 +205,33 @@ class Conversations:
             session_id = f"{dialect.name}-{hook.session_id}"
             session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
             session.has_person = dialect.asks_person
-            found = self._open[key] = Conversation(dialect, session, now)
+            found = self._open[key] = Conversation.of(dialect, session, now, lambda: offered_tools(self._host, dialect))
         found.last_hook = now
         return found
 
-    async def close_silent(self, after: float = SILENT) -> None:
-        """Close the conversations that have been silent for long; `after` is in seconds."""
+    async def _call_tool(self, dialect: Dialect, payload: bytes, process: AgentProcess | None) -> ToolResult:
+        """Return what a plugin's tool came to. Raises as `reply` catches."""
+        name, arguments = read_call(payload)
+        tool: AgentTool | None = offered_tools(self._host, dialect).get(name)
+        if tool is None:
+            return ToolResult(success=False, error=f"no plugin offers a tool {name!r:.80} any more")
+        # Which of the agent's conversations it is, its hook has said before; else the one that the agent is at.
+        own = [each for each in self._open.values() if each.dialect is dialect and each.is_run_by(process)]
+        own.sort(key=lambda each: (each.plugin_tools.has_claim(name, arguments), each.last_hook))
+        if not own or (process is None and not own[-1].plugin_tools.has_claim(name, arguments)):
+            why = f"no hook of this {dialect.name} has come, so that no gate would see its calls"
+            return ToolResult(success=False, error=f"not run: {why}; is it connected? ally-plugins connect --status")
+        return await own[-1].plugin_tools.run(name, tool, arguments)
+
+    async def close_silent(self, after: float = SILENT, gone_after: float = GONE) -> None:
+        """Close the conversations that have been silent for long, or whose agent has ended; both are in seconds."""
         now = asyncio.get_running_loop().time()
-        for each in [each for each in self._open.values() if now - each.last_hook >= after]:
-            await self._close(each, "the agent has been silent for long")
+        for each in list(self._open.values()):
+            silent = now - each.last_hook
+            if silent >= after:
+                await self._close(each, "the agent has been silent for long")
+            elif silent >= gone_after and each.process is not None and each.process.is_gone():
+                await self._close(each, "the agent has ended, and did not say so")
 
     async def _close(self, conversation: Conversation, why: str) -> None:
         self._open = {key: each for key, each in self._open.items() if each is not conversation}

@@ -164,6 +164,7 @@ COPILOT: Final = Dialect(
     takes_context=frozenset({"sessionStart", "userPromptSubmitted", "postToolUse"}),
     read_event=_read,
     writers=_WRITERS,
+    tool_prefix="ally-",
     asks_person=True,
     takes_prompts=True,
     limits={

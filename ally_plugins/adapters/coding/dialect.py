@@ -46,6 +46,8 @@ class Dialect:
     read_event: Read
     writers: Mapping[HookKind, Write]
     """How the kinds of hooks are answered that take an answer."""
+    tool_prefix: str = ""
+    """What stands before the name of a plugin's tool in its own; empty where it takes no server of tools."""
     asks_person: bool
     """Whether it asks the person where a gate wants that; else that is a deny, and no writer is given a question."""
     takes_prompts: bool = False

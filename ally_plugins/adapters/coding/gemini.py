@@ -135,6 +135,7 @@ GEMINI: Final = Dialect(
     takes_context=frozenset({"SessionStart", "BeforeAgent", "AfterTool"}),
     read_event=_read,
     writers=_WRITERS,
+    tool_prefix="mcp_ally_",
     asks_person=False,
     limits={
         "gate:tool_call": "a question to the person is a deny; calls of sub-agents look like the main agent's",

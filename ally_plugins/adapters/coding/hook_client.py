@@ -393,18 +393,22 @@ def disconnect(name: str) -> str | None:
     try:
         with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
             records = json.load(file)
-        known = records.pop(name, None)
-        if known is None:
+        if name not in records:
             return f"{name!r} is not connected; expected one of: {', '.join(records) or 'none is'}"
-        with open(known["file"], "rb") as file:  # noqa: PTH123
-            now = file.read()
-        if hashlib.sha256(now).hexdigest() != known["after"]:
-            return f"{known['file']} was changed since; take the entries out that name {here}/hook"
-        if known["before"] is None:
-            os.unlink(known["file"])  # noqa: PTH108
-        else:
-            _replace(known["file"], known["before"].encode())
-        _replace(path, json.dumps(records, indent=1).encode())
+        for each in (name, f"{name} tools"):  # its hooks, and the server of plugins' tools
+            known = records.pop(each, None)
+            if known is None:
+                continue
+            with open(known["file"], "rb") as file:  # noqa: PTH123
+                now = file.read()
+            if hashlib.sha256(now).hexdigest() != known["after"]:
+                ours = f"the entries out that name {here}/hook" if each == name else "the server 'ally' out"
+                return f"{known['file']} was changed since; take {ours}"
+            if known["before"] is None:
+                os.unlink(known["file"])  # noqa: PTH108
+            else:
+                _replace(known["file"], known["before"].encode())
+            _replace(path, json.dumps(records, indent=1).encode())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"the hooks of {name} cannot be taken out: {type(error).__name__}: {error}"
     return None

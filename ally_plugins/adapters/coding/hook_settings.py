@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ally_plugins.contract.values.errors import ConfigError
 
-__all__ = ["Entry", "merge_hooks", "other_hooks", "read_settings", "take_out_hooks"]
+__all__ = ["Entry", "merge_hooks", "other_hooks", "read_settings", "take_out_hooks", "written"]
 
 Entry = Mapping[str, Any]
 """One hook: its type, command and time limit."""
@@ -56,14 +56,14 @@ def merge_hooks(text: str, entries: Mapping[str, Entry], is_ours: IsOurs, file: 
     hooks = _without(settings, is_ours).get("hooks", {})
     for event, entry in entries.items():
         hooks.setdefault(event, []).append({"hooks": [dict(entry)]})
-    return _written({**settings, "hooks": hooks}, text)  # where the key was, it stays
+    return written({**settings, "hooks": hooks}, text)  # where the key was, it stays
 
 
 def take_out_hooks(text: str, is_ours: IsOurs, file: str) -> str:
     """Return the text without our entries. Raises ConfigError for a file that cannot be read."""
     settings = read_settings(text, file)
     left = _without(settings, is_ours)
-    return text if left == settings else _written(left, text)
+    return text if left == settings else written(left, text)
 
 
 def other_hooks(text: str, events: Mapping[str, Any], is_ours: IsOurs, file: str) -> dict[str, list[str]]:
@@ -95,7 +95,8 @@ def _without(settings: Mapping[str, Any], is_ours: IsOurs) -> dict[str, Any]:
     return {name: kept if name == "hooks" else value for name, value in settings.items()}
 
 
-def _written(settings: Mapping[str, Any], before: str) -> str:
+def written(settings: Mapping[str, Any], before: str) -> str:
+    """Return settings as text, laid out as the text from before."""
     found = _INDENT.search(before)
     indent: str | int = found[1] if found is not None else 2
     ends_line = not before.strip() or before.endswith("\n")

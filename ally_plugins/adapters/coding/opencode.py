@@ -127,6 +127,7 @@ OPENCODE: Final = Dialect(
     takes_context=frozenset({"tool.execute.after"}),
     read_event=_read,
     writers=_WRITERS,
+    tool_prefix="ally_",
     asks_person=False,
     takes_prompts=True,
     limits={

@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
@@ -21,12 +21,15 @@ from ally_plugins.catalog.home.folder import try_lock, unlock, write_atomically
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import is_own, listening_socket, who_listens
 
+from .agent_process import AgentProcess
 from .conversations import Conversations, NoConversations
 from .hook_client import CLOSED, MAGIC, MAX_BYTES, SOCKET
 from .peers import agent_of_peer
+from .plugin_tools import CALL
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Coroutine
 
     from ally_plugins.catalog.home.folder import Home
 
@@ -209,14 +212,30 @@ class HookServer:
         async with asyncio.timeout(READ_SECONDS):
             agent, event, size, milliseconds = _read_head(await reader.readuntil(b"\n"))
             payload = await reader.readexactly(size)
-        if agent in CLOSED and (process := agent_of_peer(writer.get_extra_info("socket"), agent)) is not None:
+        process = agent_of_peer(writer.get_extra_info("socket"), agent) if agent in CLOSED else None
+        if process is not None:
             # Before the answer: what it lets the agent start finds the agent among those that loosen nothing.
             self.conversations.note_agent(agent, *process)
-        reply = await self.conversations.reply(agent, event, payload, milliseconds / 1000)
-        if agent in CLOSED:
+        about = AgentProcess(*process) if process is not None else None
+        asking = self.conversations.reply(agent, event, payload, milliseconds / 1000, about)
+        reply = await (_while_connected(reader, asking) if event == CALL else asking)
+        if event in CLOSED.get(agent, {}):
             self.socket.note_hook(agent, self.conversations.newer.get(agent, ()))
         writer.write(_written(reply))
         await writer.drain()
+
+
+async def _while_connected(reader: asyncio.StreamReader, asking: Coroutine[Any, Any, Reply]) -> Reply:
+    """Return the reply; cancel what makes it when the other end is gone, which means that nobody wants it any more."""
+    task, gone = asyncio.ensure_future(asking), asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+        return await task
+    finally:
+        task.cancel()
+        gone.cancel()
 
 
 def _read_head(line: bytes) -> tuple[str, str, int, int]:

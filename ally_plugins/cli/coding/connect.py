@@ -63,7 +63,8 @@ def connect(
     """Have a coding agent ask your plugins.
 
     AGENT is claude (Claude Code), codex, gemini, copilot, opencode, pi or goose. It writes our hooks into the agent's
-    settings, beside those that are there, and says which of the plugins' grants the agent can serve. Nothing of yours
+    settings, beside those that are there, and a server of plugins' tools, and says which of the plugins' grants the
+    agent can serve. Nothing of yours
     is lost: `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does
     not serve, and where the agent would run no hook of yours. The program that answers the hooks is one for all agents;
     without --client it stays what it is.
@@ -96,22 +97,42 @@ def connect(
         raise ConfigError(f"{'; '.join(overrides)}: nothing was written, since no plugin would be asked")
     lay_client(state.home, kind=client or client_kind(state.home) or "python")
     changed = connections.connect(connection, state.home, missing=missing)
+    tools = _connect_tools(state, connection)
     others = connections.others_at_our_events(connection)
     rows = _served(DIALECTS[agent], records)
     if state.as_json:
         print_json({
             "agent": agent, "file": str(connection.file), "changed": changed, "client": client_kind(state.home),
-            "other_hooks": others,
+            "other_hooks": others, "tools": tools,
             "served": [{"plugin": plugin, "grant": grant, "how": how, "why": why} for plugin, grant, how, why in rows],
         })  # fmt: skip
         return
     file = inert(connection.file)
     echo(f"{agent}: our hooks are in {file}" if changed else f"{agent}: nothing to change in {file}")
+    echo(f"{agent}: plugins' tools are offered by a server in {inert(tools['file'])}" if tools["offered"] else
+         f"{agent}: plugins' tools are not offered: {inert(tools['why'])}")  # fmt: skip
     for line in table(("plugin", "granted", "served", "why"), [tuple(map(inert, row)) for row in rows]):
         echo(line)
     if not records:
         echo("no plugin is enabled, so nothing is guarded yet: ally-plugins list")
     _say_risks(agent, others)
+
+
+def _connect_tools(state: State, connection: Connection) -> dict[str, Any]:
+    """Register plugins' tools, and return where, or why not: an agent without them is guarded all the same."""
+    from ally_plugins.adapters.coding.mcp_entries import NO_SERVERS, servers_file
+    from ally_plugins.adapters.coding.tool_settings import connect_tools
+
+    why = NO_SERVERS.get(connection.agent, "")
+    if connection.project is not None:
+        why = "their server is a program of this machine, and a project's settings are for all who work on it"
+    if why:
+        return {"offered": False, "file": None, "why": why}
+    try:
+        connect_tools(connection, state.home)
+    except ConfigError as error:
+        return {"offered": False, "file": str(servers_file(connection.agent)), "why": str(error)}
+    return {"offered": True, "file": str(servers_file(connection.agent)), "why": ""}
 
 
 def _show_settings(state: State, connection: Connection, missing: str) -> None:
@@ -174,12 +195,17 @@ def _show_status(state: State, found: list[Connection]) -> None:
         elif how == "yes" and seen is None:
             how = "not seen yet"
         row = {"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)}
-        rows.append({**row, "newer_fields": newer_fields(state.home, connection.agent)})
+        tools = events != set() and _has_tools(connection)
+        rows.append({**row, "tools": tools, "newer_fields": newer_fields(state.home, connection.agent)})
     if state.as_json:
         print_json({"agents": rows, "client": client_kind(state.home)})
     else:
-        cells = [(each["agent"], each["connected"], when(each["last_hook_ms"]), inert(each["file"])) for each in rows]
-        for line in table(("agent", "connected", "last hook", "settings"), cells):
+        cells = [
+            (each["agent"], each["connected"], "yes" if each["tools"] else "no", when(each["last_hook_ms"]),
+             inert(each["file"]))
+            for each in rows
+        ]  # fmt: skip
+        for line in table(("agent", "connected", "tools", "last hook", "settings"), cells):
             echo(line)
         for each in rows:
             if each["newer_fields"]:
@@ -187,6 +213,15 @@ def _show_status(state: State, found: list[Connection]) -> None:
                 echo(f"{each['agent']} is newer than the versions that are known ({versions}): it sends {names}, too")
     is_fine = all(each["connected"] in {"yes", "no", "not seen yet"} for each in rows)
     click.get_current_context().exit(DONE if is_fine else REFUSED)
+
+
+def _has_tools(connection: Connection) -> bool:
+    from ally_plugins.adapters.coding.tool_settings import has_tools
+
+    try:
+        return has_tools(connection)
+    except ConfigError:  # the agent will say what is wrong with it
+        return False
 
 
 @command("disconnect")
@@ -202,11 +237,13 @@ def disconnect(state: State, agent: str, project: Path | None) -> None:
       ally-plugins disconnect claude
     """
     from ally_plugins.adapters.coding import connections
+    from ally_plugins.adapters.coding.tool_settings import disconnect_tools
 
     connection = connections.connection_of(agent, project)
+    tools = disconnect_tools(connection, state.home)
     how = connections.disconnect(connection, state.home)
     if state.as_json:
-        print_json({"agent": agent, "file": str(connection.file), "how": how})
+        print_json({"agent": agent, "file": str(connection.file), "how": how, "tools": tools})
         return
     file = inert(connection.file)
     lines = {

@@ -30,6 +30,7 @@ _SECTIONS: Final = {
     "Coding agents": {
         "connect": (f"{_HERE}.coding.connect:connect", "Have a coding agent ask your plugins."),
         "disconnect": (f"{_HERE}.coding.connect:disconnect", "Take our hooks out of an agent's settings."),
+        "mcp": (f"{_HERE}.coding.mcp:mcp", "Serve plugins' tools to a coding agent."),
         "serve": (f"{_HERE}.coding.serve:serve", "Stand behind the hooks of your coding agents."),
     },
     "Plugins": {

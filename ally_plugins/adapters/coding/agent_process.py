@@ -1,0 +1,21 @@
+"""The process of the agent that runs a conversation, as `peers` finds it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from ally_plugins.journal.process_identity import has_ended, start_ticks
+
+__all__ = ["AgentProcess"]
+
+
+@frozen
+class AgentProcess:
+    """A running agent: its number, and when it started, since numbers are given out again."""
+
+    pid: int
+    started: int
+
+    def is_gone(self) -> bool:
+        """Say whether it has ended."""
+        return has_ended(self.pid) or start_ticks(self.pid) not in {None, self.started}
