@@ -63,9 +63,18 @@ class Server:
         self.server = McpServer("claude", home, self.out)
 
     def ask(self, *messages: Any) -> list[dict[str, Any]]:
+        """Return the answers; the input stays open until they are there, since its end cancels what is asked."""
         lines = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages]
-        self.server.serve(io.BytesIO(b"\n".join(lines) + b"\n"))
-        wait_until(lambda: not [each for each in threading.enumerate() if each.name.startswith("Thread-")])
+        wanted = sum(isinstance(each, bytes) or "id" in each for each in messages)
+
+        class Input(io.BytesIO):
+            def readline(inner, size: int | None = -1, /) -> bytes:  # noqa: N805 - beside the outer one
+                line = super().readline(size)
+                if not line:
+                    wait_until(lambda: self.out.getvalue().count(b"\n") == wanted)
+                return line
+
+        self.server.serve(Input(b"\n".join(lines) + b"\n"))
         return [json.loads(line) for line in self.out.getvalue().splitlines()]
 
 
@@ -104,6 +113,44 @@ def test_what_it_does_not_know_is_an_error_and_the_next_message_is_answered(line
     found = Server(home).ask(line, {"jsonrpc": "2.0", "method": "notifications/initialized"}, request("ping", number=2))
     assert [each.get("error", {}).get("code") for each in found] == [code, None]
     assert found[1] == {"jsonrpc": "2.0", "id": 2, "result": {}}
+
+
+def test_the_end_of_the_input_and_a_cancelled_request_end_what_the_host_is_asked(home: Home) -> None:
+    import socket
+
+    ended: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(SOCKET)
+        listening.listen()
+
+        def wait(calls: int) -> None:
+            for _ in range(calls):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    asked.set()
+                    ended.append(connection.recv(1))
+
+        asked = threading.Event()
+        thread = threading.Thread(target=wait, args=(2,), name="a host")
+        thread.start()
+        made = Server(home)
+        read, write = os.pipe()
+        with os.fdopen(read, "rb") as lines, os.fdopen(write, "wb", buffering=0) as agent:
+            serving = threading.Thread(target=made.server.serve, args=(lines,), name="a server")
+            serving.start()
+            for number, end in ((1, {"method": "notifications/cancelled", "params": {"requestId": 1}}), (2, None)):
+                asked.clear()
+                call = request("tools/call", {"name": "shout", "arguments": {}}, number)
+                agent.write(json.dumps(call).encode() + b"\n")
+                assert asked.wait(30)
+                if end is not None:
+                    agent.write(json.dumps(end).encode() + b"\n")
+                    wait_until(lambda: ended)
+            agent.close()
+            serving.join(30)
+            thread.join(30)
+        assert ended == [b"", b""]
 
 
 def test_without_a_host_a_call_is_an_error_that_the_model_reads_and_a_list_one_of_the_protocol(home: Home) -> None:
