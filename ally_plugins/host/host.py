@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
-from ally_plugins.catalog.home.agent_processes import AgentProcesses
+from ally_plugins.catalog.home.agent_processes import GuardedAgents
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.failed_starts import remember_starts
 from ally_plugins.catalog.protected_places import protected_places
@@ -135,7 +135,7 @@ class Host:
         self._daemon_services: HostDaemonServices | None = None
         self._control: ControlServer | None = None
         self._live: LiveControls | None = None
-        self.guarded_agents = AgentProcesses(self.home) if self.home is not None else None
+        self.guarded_agents = GuardedAgents(self.home) if self.home is not None else None
 
     @override
     def __repr__(self) -> str:

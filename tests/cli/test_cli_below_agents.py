@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from ally_plugins import Host
 from ally_plugins.adapters.coding.client_files import lay_client
 from ally_plugins.catalog.home import agent_processes
-from ally_plugins.catalog.home.agent_processes import HOOK_LOCK, AgentProcess, AgentProcesses
+from ally_plugins.catalog.home.agent_processes import HOOK_LOCK, GuardedAgent, GuardedAgents
 from ally_plugins.catalog.home.folder import try_lock, unlock
 from ally_plugins.cli.shell.state import command
 from ally_plugins.journal.process_identity import ProcessIdentity, parent_and_start
@@ -80,9 +80,9 @@ def parent() -> tuple[int, int]:
     return os.getppid(), found[1]
 
 
-def below_an_agent(home: Home) -> AgentProcesses:
+def below_an_agent(home: Home) -> GuardedAgents:
     home.prepare()
-    agents = AgentProcesses(home)
+    agents = GuardedAgents(home)
     agents.note("claude", *parent())
     return agents
 
@@ -117,7 +117,7 @@ def test_a_command_that_nobody_has_said_of_that_it_only_looks_is_refused(enabled
     def new_one(_: Any) -> None:
         ran.append("new")
 
-    @command("look", looks=True)
+    @command("list")
     def look(_: Any) -> None:
         ran.append("look")
 
@@ -142,7 +142,7 @@ def test_a_number_that_another_process_had_before_refuses_nothing(
 ) -> None:
     agents = below_an_agent(enabled.home)
     (file,) = agents.folder.iterdir()
-    found = AgentProcess.of_name(file.name)
+    found = GuardedAgent.of_name(file.name)
     assert found is not None
     file.rename(file.with_name(evolve(found, identity=other(found.identity)).name))
     enabled.run("disable", NAME)
@@ -151,9 +151,9 @@ def test_a_number_that_another_process_had_before_refuses_nothing(
 def test_what_has_ended_is_forgotten_when_the_next_agent_comes(enabled: Operator) -> None:
     agents = below_an_agent(enabled.home)
     pid, started = parent()
-    ended = AgentProcess("codex", ProcessIdentity.of(pid, started + 1))
+    ended = GuardedAgent("codex", ProcessIdentity.of(pid, started + 1))
     (agents.folder / ended.name).touch()
-    AgentProcesses(enabled.home).note("gemini", os.getpid(), parent_and_start(os.getpid())[1])  # type: ignore[index]
+    GuardedAgents(enabled.home).note("gemini", os.getpid(), parent_and_start(os.getpid())[1])  # type: ignore[index]
     assert sorted(file.name.partition(".")[0] for file in agents.folder.iterdir()) == ["claude", "gemini"]
 
 
@@ -173,7 +173,7 @@ def test_in_another_container_than_the_agents_nothing_is_changed_while_a_host_ta
 ) -> None:
     agents = below_an_agent(enabled.home)
     (file,) = agents.folder.iterdir()
-    found = AgentProcess.of_name(file.name)
+    found = GuardedAgent.of_name(file.name)
     assert found is not None
     there = evolve(found, identity=evolve(found.identity, namespace="pid:[17]"))
     file.rename(file.with_name(there.name))

@@ -16,7 +16,7 @@ from ally_plugins import Host
 from ally_plugins.adapters.coding.client_files import hook_line, lay_client
 from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.server import HookServer, HookSocket
-from ally_plugins.catalog.home.agent_processes import AgentProcess
+from ally_plugins.catalog.home.agent_processes import GuardedAgent
 from ally_plugins.catalog.home.folder import Home
 from tests.kit.commands import PROGRAM
 from tests.kit.waiting import go, until
@@ -63,7 +63,7 @@ async def served(home: Home) -> AsyncIterator[Host]:
 
 def found_agents(home: Home) -> list[tuple[str, int]]:
     folder = home.run_dir / "agents"
-    found = [AgentProcess.of_name(file.name) for file in folder.iterdir()] if folder.is_dir() else []
+    found = [GuardedAgent.of_name(file.name) for file in folder.iterdir()] if folder.is_dir() else []
     return [(each.agent, each.identity.pid) for each in found if each is not None]
 
 

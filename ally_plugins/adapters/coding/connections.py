@@ -38,6 +38,7 @@ __all__ = [
     "disconnect",
     "entries_for",
     "find_overrides",
+    "guarded_places",
     "is_ours",
     "merged_text",
     "others_at_our_events",
@@ -364,6 +365,20 @@ def _switches(connection: Connection) -> list[tuple[Path, tuple[tuple[str, bool]
     off = (("features.hooks", False), ("features.codex_hooks", False), ("hooks", False))
     return [(folder / "config.toml", off), (Path("/etc/codex/config.toml"), off),
             (Path("/etc/codex/requirements.toml"), (*off, ("allow_managed_hooks_only", True)))]  # fmt: skip
+
+
+def guarded_places(home: Home | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what no agent may change: folders that are ours, and files that say which hooks agents run.
+
+    Those of every agent, connected or not, and of the projects that were connected. Raises ConfigError.
+    """
+    found = [connection_of(agent) for agent in _FORMS]
+    folders = [] if home is None else [home.path]
+    folders += [each.folder for each in found if each.form.own]
+    files = [file for each in found for file in (each.file, *(file for file, _ in _switches(each)))]
+    if home is not None:
+        files += [Path(each["file"]) for each in _records(home).values() if isinstance(each.get("file"), str)]
+    return tuple(map(str, folders)), tuple(dict.fromkeys(map(str, files)))
 
 
 def _settings_of(file: Path) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from ally_plugins.host.sessions.toolcalls import begin_tool_call
 from .agent_process import AgentProcess
 from .dialect import Dialect
 from .event_files import read_end
+from .own_gate import OwnGate
 from .payloads import HookKind
 from .plugin_calls import PluginToolCalls
 from .replies import Answer, Reply, UnsayableError
@@ -78,6 +79,7 @@ class Conversation:
 
     dialect: Dialect
     session: Session
+    own_gate: OwnGate
     last_hook: float
     """When it was last heard of, by the loop's clock."""
     plugin_tools: PluginToolCalls
@@ -96,11 +98,16 @@ class Conversation:
 
     @classmethod
     def of(
-        cls, dialect: Dialect, session: Session, now: float, tools: Callable[[], Mapping[str, AgentTool]]
+        cls,
+        dialect: Dialect,
+        session: Session,
+        own_gate: OwnGate,
+        now: float,
+        tools: Callable[[], Mapping[str, AgentTool]],
     ) -> Conversation:
         """Return one on a session; `tools` returns what plugins offer now, by the name that the agent calls each."""
         calls: dict[str | None, OpenCalls] = {}
-        return cls(dialect, session, now, PluginToolCalls(dialect, session, tools, calls), calls)
+        return cls(dialect, session, own_gate, now, PluginToolCalls(dialect, session, tools, calls), calls)
 
     def is_run_by(self, process: AgentProcess | None) -> bool:
         """Say whether an agent runs it; where the system tells nothing, it may."""
@@ -157,7 +164,13 @@ class Conversation:
         calls, opened = self._calls_of(hook.agent_id), OpenCall(session.emit, given)
         calls.add(opened)
         try:
-            refused_or_none = await begin_tool_call(session.gates, opened, session.origin, ask=ask)
+            refused_or_none = await begin_tool_call(
+                session.gates,
+                opened,
+                session.origin,
+                ask=ask,
+                forbids=lambda call: self.own_gate.why_denied(call, hook.cwd),
+            )
         except BaseException:
             calls.remove(opened)
             raise

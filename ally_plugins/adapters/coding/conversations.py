@@ -8,6 +8,8 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
@@ -17,8 +19,10 @@ from ally_plugins.contract.values.errors import AllyError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.values.inert import inert
 
+from .connections import guarded_places
 from .conversation import Conversation
 from .dialects import DIALECTS
+from .own_gate import OwnGate
 from .payloads import HookKind, PayloadError
 from .plugin_tools import CALL, LIST, list_reply, offered_tools, read_call, result_reply
 from .replies import Reply, close
@@ -205,7 +209,8 @@ class Conversations:
             session_id = f"{dialect.name}-{hook.session_id}"
             session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
             session.has_person = dialect.asks_person
-            found = self._open[key] = Conversation.of(dialect, session, now, lambda: offered_tools(self._host, dialect))
+            tools = partial(offered_tools, self._host, dialect)
+            found = self._open[key] = Conversation.of(dialect, session, self._own_gate(), now, tools)
         found.last_hook = now
         return found
 
@@ -222,6 +227,11 @@ class Conversations:
             why = f"no hook of this {dialect.name} has come, so that no gate would see its calls"
             return ToolResult(success=False, error=f"not run: {why}; is it connected? ally-plugins connect --status")
         return await own[-1].plugin_tools.run(name, tool, arguments)
+
+    def _own_gate(self) -> OwnGate:
+        """Return the host's own gate; what it guards is looked up for each conversation. Raises ConfigError."""
+        folders, files = guarded_places(self._host.home)
+        return OwnGate(folders, files, str(Path.home()))
 
     async def close_silent(self, after: float = SILENT, gone_after: float = GONE) -> None:
         """Close the conversations that have been silent for long, or whose agent has ended; both are in seconds."""

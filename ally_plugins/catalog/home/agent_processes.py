@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-__all__ = ["HOOK_LOCK", "AgentProcess", "AgentProcesses"]
+__all__ = ["HOOK_LOCK", "GuardedAgent", "GuardedAgents"]
 
 HOOK_LOCK: Final = "coding.lock"
 """The file in `run` that the host which takes hooks keeps locked."""
@@ -32,7 +32,7 @@ _FIRST_NAMESPACE: Final = "pid:[4026531836]"
 
 
 @frozen
-class AgentProcess:
+class GuardedAgent:
     """A coding agent as a process of this machine."""
 
     agent: str
@@ -46,7 +46,7 @@ class AgentProcess:
         return f"{self.agent}.{known.pid}.{known.started}.{known.boot or ''}.{namespace}"
 
     @classmethod
-    def of_name(cls, name: str) -> AgentProcess | None:
+    def of_name(cls, name: str) -> GuardedAgent | None:
         """Return that of a file's name; None for one that is none."""
         found = _NAME.fullmatch(name)
         if found is None:
@@ -57,11 +57,11 @@ class AgentProcess:
 
 
 @define(eq=False)
-class AgentProcesses:
+class GuardedAgents:
     """The agents of one home; lives as long as the host or the command that looks. Its methods wait for the disk."""
 
     home: Home
-    _noted: dict[str, AgentProcess] = field(init=False, factory=dict)
+    _noted: dict[str, GuardedAgent] = field(init=False, factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -70,7 +70,7 @@ class AgentProcesses:
 
     def note(self, agent: str, pid: int, started: int) -> None:
         """Keep a process, of this PID namespace, as an agent. Raises OSError where that cannot be written."""
-        found = AgentProcess(agent, ProcessIdentity.of(pid, started))
+        found = GuardedAgent(agent, ProcessIdentity.of(pid, started))
         if found.name not in self._noted:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self._forget_ended()
@@ -81,7 +81,7 @@ class AgentProcesses:
             self.folder.mkdir(mode=0o700)
             self._lay(found)
 
-    def _lay(self, found: AgentProcess) -> None:
+    def _lay(self, found: GuardedAgent) -> None:
         # Each time: a file that somebody has removed is there again at the next hook.
         os.close(os.open(self.folder / found.name, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
 
@@ -92,16 +92,16 @@ class AgentProcesses:
                 with suppress(OSError):
                     (self.folder / found.name).unlink()
 
-    def _files(self) -> Iterator[AgentProcess]:
+    def _files(self) -> Iterator[GuardedAgent]:
         try:
             names = os.listdir(self.folder)  # noqa: PTH208 - names are all that is needed
         except FileNotFoundError:
             return
         for name in names:
-            if (found := AgentProcess.of_name(name)) is not None:
+            if (found := GuardedAgent.of_name(name)) is not None:
                 yield found
 
-    def above(self, processes: Collection[tuple[int, int]]) -> AgentProcess | None:
+    def above(self, processes: Collection[tuple[int, int]]) -> GuardedAgent | None:
         """Return the agent that is among these processes, each given with its start; None where there is none.
 
         In another container than an agent's, where nobody can say what stands above, it is that agent for as long as

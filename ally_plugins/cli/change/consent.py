@@ -108,7 +108,7 @@ def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | Non
         echo(line)
 
 
-@command("review", looks=True)
+@command("review")
 def review(state: State) -> None:
     """Show every plugin that waits for you: new ones, larger requests, changed code, what is missing or quarantined.
 

@@ -28,7 +28,7 @@ _PATIENCE_S = 10.0
 """How long `purge` waits for other programs to let go of the write-ahead log; a reader holds it for milliseconds."""
 
 
-@command("export", looks=True)
+@command("export")
 @click.argument("session")
 @click.option("--out", metavar="FILE", help="Write to this file, readable by you only, instead of standard output.")
 def export(state: State, session: str, out: str | None) -> None:

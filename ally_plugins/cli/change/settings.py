@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["config"]
 
 
-@command("config", looks=True)
+@command("config")
 @click.argument("name", shell_complete=plugin_names)
 @click.argument("assignment", required=False, metavar="[KEY=VALUE]", shell_complete=settings_to_assign)
 @click.option(

@@ -27,7 +27,7 @@ _NOT_THERE: Final = "there is no task"
 """How the error begins of a host that does not have the task: answers carry a text and no code."""
 
 
-@command("tasks", looks=True)
+@command("tasks")
 @click.option("--cancel", "task_id", metavar="ID", help="Ask this task to end.")
 @click.option("--all", "with_ended", is_flag=True, help="Show the tasks that ended last, too.")
 def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa: FBT001 - click's signature

@@ -55,7 +55,7 @@ _FOLDER = click.option(
 _ALLOW = click.option("--allow", multiple=True, metavar="TOOL", help="Run this tool without asking you; repeatable.")
 
 
-@command("chat", looks=True)
+@command("chat")
 @_options
 @click.option("--continue", "continues", is_flag=True, help="Go on with the last session.")
 @click.option("--resume", metavar="ID", help="Go on with this session: an id that `sessions` shows, or its beginning.")
@@ -127,7 +127,7 @@ def chat(
         raise BrokenPipeError
 
 
-@command("run", looks=True)
+@command("run")
 @_options
 @click.option("--resume", metavar="ID", help="Go on with a saved session.")
 @click.argument("task")
@@ -209,7 +209,7 @@ def _result(turn: Turn, session_id: str, code: int, refusals: list[str]) -> dict
     return {"type": _RESULT, "sessionId": session_id, **about, "exitCode": code}
 
 
-@command("sessions", looks=True)
+@command("sessions")
 def sessions(state: State) -> None:
     """Show the saved sessions of `chat` and `run`, the latest last.
 

@@ -33,7 +33,7 @@ _project = click.option(
 )
 
 
-@command("connect", looks=True)
+@command("connect")
 @click.argument("agent", type=click.Choice(_AGENTS), required=False)
 @_project
 @click.option(

@@ -26,7 +26,7 @@ REFUSING: Final = 5.0
 """Seconds in which hooks are told why no host could be started, before the next one tries again."""
 
 
-@command("serve", looks=True)
+@command("serve")
 @click.option(
     "--idle",
     type=click.FloatRange(min=0, min_open=True),

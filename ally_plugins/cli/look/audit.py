@@ -133,7 +133,7 @@ def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False
 _COLOURS: Final = {"refusal": "yellow", "crash": "red", "quarantine": "red", "decision": "cyan", "message": "green"}
 
 
-@command("verify", looks=True)
+@command("verify")
 @click.option("--head", "copy", metavar="FILE", help="Compare with this copy of audit.head too; - reads it from stdin.")
 def verify(state: State, copy: str | None) -> None:
     """Check the whole chain of the audit; the exit code is 1 when it does not hold.

@@ -25,7 +25,7 @@ _BEFORE: Final = {
 }
 
 
-@command("completion", looks=True)
+@command("completion")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(state: State, shell: str) -> None:
     """Print the script with which SHELL completes commands, options, names of plugins, grants and settings.

@@ -21,7 +21,7 @@ _MARKS: Final = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("w
                  "problem": ("problem", "red")}  # fmt: skip
 
 
-@command("doctor", looks=True)
+@command("doctor")
 def doctor(state: State) -> None:
     """Check Python, platform, home, configuration, plugins, their order, journal and keyring.
 

@@ -25,7 +25,7 @@ _MANY_EVENTS: Final = 200_000
 """Events of a session that are searched for those of one tool call; some 0.2 s."""
 
 
-@command("explain", looks=True)
+@command("explain")
 @click.argument("id_", metavar="ID")
 def explain(state: State, id_: str) -> None:
     """Say in one sentence why ID is there, then show everything that led to it.

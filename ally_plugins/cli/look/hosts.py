@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["hosts"]
 
 
-@command("hosts", looks=True)
+@command("hosts")
 def hosts(state: State) -> None:
     """Show the hosts that run on this home: process, app, since when, open sessions, plugins by state.
 

@@ -34,7 +34,7 @@ _SHOWN: Final = 10
 """Recent records; `audit --plugin` has them all."""
 
 
-@command("info", looks=True)
+@command("info")
 @click.argument("name", shell_complete=plugin_names)
 def info(state: State, name: str) -> None:
     """Show all about the plugin NAME: origin, requests and what is granted, settings, order, recent trouble.

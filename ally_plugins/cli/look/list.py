@@ -26,7 +26,7 @@ _COLOURS: Final = {
 """All other states are yellow: they wait for the operator, or for another try."""
 
 
-@command("list", looks=True)
+@command("list")
 def list_(state: State) -> None:
     """Show every plugin that is installed or enabled: its state, and the reason with the command that changes it.
 

@@ -37,7 +37,7 @@ _LONGEST: Final = 1024 * 1024
 """Bytes of a line that has no end yet; the host cuts lines long before."""
 
 
-@command("logs", looks=True)
+@command("logs")
 @click.argument("name", shell_complete=plugin_names)
 @click.option("--lines", default=_LINES, type=click.IntRange(0, _MAX_LINES), show_default=True, help="How many lines.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")

@@ -38,7 +38,7 @@ _LIVE_PLUGINS: Final = ("host", "plugin", "state", "messages", "refused", "crash
                         "memory", "CPU", "CPU now")  # fmt: skip
 
 
-@command("stats", looks=True)
+@command("stats")
 @click.argument("name", required=False, shell_complete=plugin_names)
 @click.option("--since", metavar="TIME", default=_SINCE, show_default=True,
               help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")  # fmt: skip
@@ -123,7 +123,7 @@ def _data(name: str, plugin: PluginStatistics) -> dict[str, Any]:
 # --- live
 
 
-@command("top", looks=True)
+@command("top")
 @click.argument("name", required=False, shell_complete=plugin_names)
 @click.option("--every", type=click.FloatRange(min=0.1), default=_EVERY_S, metavar="SECONDS", show_default=True,
               help="How long to wait before the next look.")  # fmt: skip

@@ -48,7 +48,7 @@ _NEXT: Final = (
 )
 
 
-@command("demo", looks=True)
+@command("demo")
 def demo(state: State) -> None:
     """See it work without any set-up: a recorded session, played through three real plugins.
 

@@ -30,7 +30,7 @@ _ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
 __all__ = ["play", "replay", "show_report"]
 
 
-@command("replay", looks=True)
+@command("replay")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--out", metavar="FILE", help="Write the resulting conversation there, as JSON lines.")
 @click.option(

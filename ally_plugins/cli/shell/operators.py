@@ -21,7 +21,7 @@ def require_operator(home: Home) -> None:
 
     Asked are the kernel, what the home says of agents, and the hosts that run on it, which know what was removed there.
     """
-    from ally_plugins.catalog.home.agent_processes import AgentProcesses
+    from ally_plugins.catalog.home.agent_processes import GuardedAgents
     from ally_plugins.runtime.processes.ancestry import is_plugins_own, lineage_of
 
     if is_plugins_own():
@@ -33,7 +33,7 @@ def require_operator(home: Home) -> None:
     if lineage is None:
         raise ConsentError("it cannot be seen who has started this command, so it changes nothing; run it again")
     try:
-        agent = AgentProcesses(home).above(lineage.processes)
+        agent = GuardedAgents(home).above(lineage.processes)
     except OSError as error:
         raise ConsentError(
             f"it cannot be seen which agents are connected, so nothing is changed: {error}; remove what is in the way"

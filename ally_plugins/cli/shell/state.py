@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import click
 
+from ally_plugins.policy.looking_commands import LOOKING
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,18 +78,16 @@ def with_state(function: Callable[Concatenate[State, P], None]) -> Callable[P, N
     return update_wrapper(run, function)
 
 
-def command(
-    name: str, *, looks: bool = False, **settings: Any
-) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
+def command(name: str, **settings: Any) -> Callable[[Callable[Concatenate[State, P], None]], click.Command]:
     """Declare a command with the options that all have.
 
-    It is refused to processes of plugins and of guarded agents, before it begins, unless it only `looks`; one that
-    changes something besides calls `require_operator` itself before it does.
+    It is refused to processes of plugins and of guarded agents, before it begins, unless it is one of those that only
+    look (`policy.looking_commands`); one of these that may change something calls `require_operator` before it does.
     """
 
     def declare(function: Callable[Concatenate[State, P], None]) -> click.Command:
         decorate: Callable[[Callable[..., Any]], click.Command] = click.command(name, **settings)
-        return decorate(options(with_state(function if looks else _for_operators(function))))
+        return decorate(options(with_state(function if name in LOOKING else _for_operators(function))))
 
     return declare
 

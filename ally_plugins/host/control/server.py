@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ally_plugins.catalog.home.agent_processes import AgentProcesses
+from ally_plugins.catalog.home.agent_processes import GuardedAgents
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
 from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
@@ -63,10 +63,10 @@ class ControlServer:
     """Listens in `run/` of the home from `start` to `close`, on the loop that it was started on."""
 
     def __init__(
-        self, home: Home, controls: Controls, *, idle: float = IDLE, agents: AgentProcesses | None = None
+        self, home: Home, controls: Controls, *, idle: float = IDLE, agents: GuardedAgents | None = None
     ) -> None:
         self._home = home
-        self.agents: Final = agents if agents is not None else AgentProcesses(home)
+        self.agents: Final = agents if agents is not None else GuardedAgents(home)
         self._controls = controls
         self._idle = idle
         self._address: addresses.Address | None = None

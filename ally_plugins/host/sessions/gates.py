@@ -64,6 +64,9 @@ _UNASKED: Final = frozenset({"user_message", "answer", "stop"})
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 """Nothing else is refused in a tool's output, which may be coloured and hold tabs and bells."""
 
+HOST_GATE: Final = "the host"
+"""In a decision, who has voted that is no plugin; no plugin's name has a space in it."""
+
 MAX_VALUE_BYTES: Final = 16 * 1024 * 1024
 """The largest text that a transform may return, for tool output of any size; messages have their own limit."""
 
@@ -285,6 +288,13 @@ class SessionGates:
         """Deny a call of which no `ToolCall` can be made; the decision is recorded and emitted as any other."""
         hook_call = self._hook_call("ally_gate_tool_call", tool=tool, origin=origin, cause=call_id)
         return await self._deny_unshown(hook_call, tool, why)
+
+    async def deny_by_host(self, call: ToolCall, why: str, origin: tuple[str, ...]) -> Ruling:
+        """Deny a call by a gate of the host's own, before plugins are asked; recorded and emitted as any other."""
+        hook_call = self._hook_call("ally_gate_tool_call", **_about_call(call, origin))
+        vote = Vote(plugin=HOST_GATE, verdict=Deny(why))
+        ruling = Ruling(Deny(why), why, (HOST_GATE,), decision_id=new_id("d"), votes=(vote,))
+        return await self._record_decision(hook_call, call.tool_name, ruling, call)
 
     async def _deny_unshown(self, hook_call: HookCall, subject: str, why: str) -> Ruling:
         text = f"it cannot be shown to gates as it is: {why}"

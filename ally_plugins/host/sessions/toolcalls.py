@@ -33,9 +33,11 @@ async def begin_tool_call(
     ask: Asker | None = None,
     check: Check | None = None,
     preview: Preview | None = None,
+    forbids: Callable[[ToolCall], str | None] | None = None,
 ) -> ToolResult | None:
     """Bring a call to where its tool may run, with the arguments that it has then; or return the refusal.
 
+    `forbids` is a gate of the host's own, which returns why it denies; plugins are not asked then.
     `origin` is the chain of plugins that led to it. Cancelling cancels the hook that runs, and ends a call that has
     started as interrupted.
     """
@@ -50,7 +52,8 @@ async def begin_tool_call(
         return not_run(str(error))
 
     async def decide(call: ToolCall, _: Previewed) -> PermissionOutcome:
-        ruling = await gates.gate_tool_call(call, origin)
+        why = forbids(call) if forbids is not None else None
+        ruling = await (gates.gate_tool_call(call, origin) if why is None else gates.deny_by_host(call, why, origin))
         reason = ruling.reason
         is_allowed = not ruling.is_denied
         if is_allowed and ruling.needs_person:

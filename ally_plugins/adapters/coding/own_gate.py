@@ -1,0 +1,279 @@
+"""The host's own gate before a coding agent's calls: none may loosen what guards the agent.
+
+Denied are calls that write the home or an agent's hook settings, and commands that may loosen. It sees what a call says
+in plain words, and no more: a script that it starts, a name that is put together, a command that another program runs
+later go past it. Against those stand the refusals by process tree, and a managed installation.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import field, frozen
+
+from ally_plugins.policy.looking_commands import may_loosen
+
+from . import shell_programs as programs
+from .shell_lines import ShellCommand, read_line
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ToolCall
+
+__all__ = ["OwnGate"]
+
+_IN_PROJECTS: Final = (
+    ".claude/settings.json", ".claude/settings.local.json", ".codex/hooks.json", ".codex/config.toml",
+    ".gemini/settings.json",
+)  # fmt: skip
+"""Files in which a project says which hooks an agent runs, or that it runs none."""
+
+_HARMLESS_KINDS: Final = frozenset({"read", "search", "web", "agent", "todo"})
+"""Common names of tools that write no file; what a sub-agent does is asked about in its turn."""
+
+_KNOWN_KINDS: Final = frozenset({"bash", "write", "edit"})
+
+_READS: Final = re.compile(
+    r"(?:^|[_-])(?:read|get|list|ls|view|show|search|find|grep|glob|stat|open|cat)", re.IGNORECASE
+)
+"""In the name of a tool that is not known: it only reads."""
+
+_COMMANDS: Final = frozenset({"command", "cmd", "script"})
+_PATCHED: Final = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+?)\s*$", re.MULTILINE)
+
+_MAX_TEXT: Final = 512 * 1024
+"""Characters of a shell's line that are looked at: systems pass no longer one to a program."""
+
+_LONGEST_PATH: Final = 4096  # bytes that Linux opens
+
+_DEEPEST: Final = 6
+"""Shells within one another; nobody writes three."""
+
+_RESOLVED: Final = 400
+"""Words of one call whose links are followed, which takes the disk; of others, their spelling counts."""
+
+
+@frozen
+class OwnGate:
+    """What one conversation's calls are held to. Reads links on disk, and nothing else; raises nothing of its own."""
+
+    folders: tuple[str, ...]
+    """The home, and folders of ours among an agent's; absolute."""
+    files: tuple[str, ...]
+    """Settings of agents that say which hooks they run; absolute."""
+    user_home: str
+    _real: tuple[tuple[str, ...], tuple[str, ...]] = field(init=False)
+
+    @_real.default
+    def _resolve(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        # As they are spelled and as they are: either may be linked.
+        return tuple(
+            tuple(dict.fromkeys(name for each in given for name in (os.path.normpath(each), os.path.realpath(each))))
+            for given in (self.folders, self.files)
+        )  # type: ignore[return-value]
+
+    def why_denied(self, call: ToolCall, cwd: str | None) -> str | None:
+        """Return why a call must not run, None where nothing speaks against it; `cwd` is where it would."""
+        return _Look(self, cwd or self.user_home).at_call(call)
+
+    def is_guarded(self, path: str) -> bool:
+        """Say whether a path is one of them, or lies in one."""
+        folders, files = self._real
+        return (
+            path in files
+            or any(path == folder or path.startswith(f"{folder}/") for folder in folders)
+            or path.endswith(tuple(f"/{name}" for name in _IN_PROJECTS))
+        )
+
+    def holds_guarded(self, path: str) -> bool:
+        """Say whether one of them lies in a folder."""
+        folders, files = self._real
+        inside = path.rstrip("/") + "/"
+        return any(each.startswith(inside) for each in (*folders, *files)) or path.endswith(
+            ("/.claude", "/.codex", "/.gemini")
+        )
+
+    def spellings(self) -> tuple[str, ...]:
+        """Return how they may be written in a program's code."""
+        absolute = (*self._real[0], *self._real[1])
+        home = self.user_home.rstrip("/") + "/"
+        return (*absolute, *(each.removeprefix(home) for each in absolute if each.startswith(home)), *_IN_PROJECTS)
+
+
+class _Look:
+    """One look at one call; keeps where a line has changed to, and how many links it has followed."""
+
+    def __init__(self, gate: OwnGate, cwd: str, depth: int = 0) -> None:
+        self._gate, self._cwd, self._depth, self._resolved = gate, cwd, depth, 0
+        self._variables = {"HOME": gate.user_home, "PWD": cwd}
+
+    def at_call(self, call: ToolCall) -> str | None:
+        if call.common_name in _HARMLESS_KINDS:
+            return None
+        arguments = call.common_arguments
+        argv = arguments.get("command")
+        if isinstance(argv, Sequence) and not isinstance(argv, str):
+            return self.at_line(shlex.join(str(word) for word in argv))
+        return next((why for name, text in _texts(arguments) if (why := self._at_text(call, name, text))), None)
+
+    def _at_text(self, call: ToolCall, name: str, text: str) -> str | None:
+        kind = call.common_name
+        if name in _COMMANDS and (why := self.at_line(text)) is not None:
+            return why
+        # Of a tool that is not known, each text may be a path, unless it reads as a sentence.
+        is_path = kind in {"write", "edit"} and name == "path"
+        if kind not in _KNOWN_KINDS and name not in _COMMANDS and not _READS.search(call.tool_name):
+            is_path = text.startswith(("/", "~")) or not any(map(str.isspace, text))
+        named = [text] if is_path else _PATCHED.findall(text)
+        return next((self._written(call.tool_name, path) for path in named if self._is_guarded(path)), None)
+
+    def _written(self, what: str, path: str) -> str:
+        return f"{what} would change {path!r:.300}, which says how this agent is guarded"
+
+    # --- lines ---
+
+    def at_line(self, text: str) -> str | None:
+        """Return why a shell must not run a line."""
+        if len(text) > _MAX_TEXT:
+            return f"the command has {len(text):,} characters, and {_MAX_TEXT:,} at most are looked at"
+        if self._depth > _DEEPEST:
+            return "the command has too many shells within one another to be looked at"
+        try:
+            commands = read_line(text, self._variables)
+        except ValueError as error:
+            return f"the command cannot be taken apart: {error}"
+        printed = ""
+        for command in commands:
+            if (why := self._at_command(command, command.given or printed)) is not None:
+                return why
+            printed = "\n".join([" ".join(command.words[1:]), command.given, printed]) if command.sends_on else ""
+        return None
+
+    def _at_command(self, command: ShellCommand, given: str) -> str | None:
+        if target := next(filter(self._is_guarded, command.writes), None):
+            return self._written("a redirection", target)
+        words = command.words
+        # What runs what comes after it, and whatever else it is told.
+        while len(words) > 1 and PurePosixPath(words[0]).name in programs.WRAPPERS:
+            words = programs.unwrapped(words)
+        return self._at_program(words, given) if words else None
+
+    def _at_program(self, words: list[str], given: str) -> str | None:
+        program, rest = PurePosixPath(words[0]).name, words[1:]
+        if program in {"cd", "pushd"}:
+            self._cwd = self._absolute(rest[-1]) if rest else self._gate.user_home
+            return None
+        if (ours := programs.arguments_of_ours(words)) is not None:
+            return self._at_ours(ours)
+        if program in programs.SHELLS or program in programs.LAUNCHERS:
+            return self._at_shell(program, rest, given)
+        if rest[:1] == ["disconnect"] and self._is_guarded(words[0]):
+            return "it takes hooks out of an agent's settings; the person runs it in a terminal outside the agent"
+        return self._at_paths(program, rest, given)
+
+    def _at_ours(self, words: list[str]) -> str | None:
+        if may_loosen(words):
+            line = shlex.join(["ally-plugins", *words])
+            return f"{line:.200} may loosen what guards this agent; the person runs it in a terminal outside the agent"
+        found = [word for before, word in pairwise(["", *words]) if before not in {"--home", "--app"}]
+        return next((self._written("ally-plugins", word) for word in found if self._is_guarded(word)), None)
+
+    def _at_shell(self, program: str, rest: list[str], given: str) -> str | None:
+        """Look at what a shell, or what launches something, is given to run."""
+        lines = [given]
+        if program in programs.LAUNCHERS:
+            lines += [*(word for word in rest if " " in word), shlex.join(programs.from_program(program, rest))]
+        elif program == "eval":
+            lines.append(" ".join(rest))
+        else:
+            lines += [line for option, line in pairwise(rest) if programs.INLINE.fullmatch(option)]
+        for line in filter(str.strip, lines):
+            if (why := _Look(self._gate, self._cwd, self._depth + 1).at_line(line)) is not None:
+                return why
+        return self._at_paths(program, rest, "") if program == "find" else None
+
+    # --- paths ---
+
+    def _at_paths(self, program: str, rest: list[str], given: str) -> str | None:
+        if programs.INTERPRETERS.fullmatch(program):
+            code = "\n".join(word for word in (*rest, given) if set("\n\t ('\"") & set(word))
+            if programs.WRITING.search(code) and any(name in code for name in self._gate.spellings()):
+                return f"{program} would run code that may write, and that names what guards this agent"
+            # Of a name alone, nobody knows what the program does with it.
+            return self._first_guarded(program, [word for word in rest if not set("\n\t ('\"") & set(word)])
+        if programs.only_reads(program, rest):
+            return None
+        if program in programs.COPIES and not {"--delete", "--remove-source-files"} & set(rest):
+            return self._at_copy(program, rest)
+        return self._first_guarded(program, rest)
+
+    def _first_guarded(self, program: str, words: list[str]) -> str | None:
+        reaches_in = program in programs.TREES
+        for word in words:
+            for path in programs.paths_in(word):
+                if self._is_guarded(path) or (reaches_in and self._holds_guarded(path)):
+                    return self._written(program, path)
+        return None
+
+    def _at_copy(self, program: str, rest: list[str]) -> str | None:
+        plain = [word for word in rest if not word.startswith("-")]
+        targets = [word.partition("=")[2] for word in rest if word.startswith("--target-directory=")]
+        targets += [after for option, after in pairwise(rest) if option == "-t"]
+        sources = plain if targets else plain[:-1]
+        for target in targets or plain[-1:]:
+            into = [f"{target.rstrip('/')}/{PurePosixPath(source).name}" for source in sources]
+            for path in (target, *into):
+                if self._is_guarded(path) or (path != target and self._holds_guarded(path)):
+                    return self._written(program, path)
+        return None
+
+    def _is_guarded(self, word: str) -> bool:
+        return any(map(self._gate.is_guarded, self._forms(word))) or self._matches(word, within=False)
+
+    def _holds_guarded(self, word: str) -> bool:
+        return any(map(self._gate.holds_guarded, self._forms(word))) or self._matches(word, within=True)
+
+    def _forms(self, word: str) -> Iterator[str]:
+        """Yield the path that a word means, as it is spelled, and where its links lead."""
+        if not word or "\0" in word or len(word) > _LONGEST_PATH:
+            return
+        path = self._absolute(word)
+        yield path
+        self._resolved += 1
+        if self._resolved <= _RESOLVED:
+            yield os.path.realpath(path)
+
+    def _absolute(self, word: str) -> str:
+        if word == "~" or word.startswith("~/"):
+            word = self._gate.user_home + word[1:]
+        return os.path.normpath(os.path.join(self._cwd, word))  # noqa: PTH118 - of text, and nothing on disk
+
+    def _matches(self, word: str, *, within: bool) -> bool:
+        """Say whether a pattern meets one of them, or a folder above one."""
+        if not set("*?[") & set(word):
+            return False
+        pattern = self._absolute(word)
+        guarded = (*self._gate.folders, *self._gate.files, *(f"{self._cwd}/{name}" for name in _IN_PROJECTS))
+        return any(
+            fnmatchcase(each, pattern)
+            or (within and any(fnmatchcase(str(above), pattern) for above in PurePosixPath(each).parents))
+            for each in guarded
+        )
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text of a call's arguments, with the name that it stands under."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _texts(each, key)
+    elif isinstance(value, Sequence):
+        for each in value:
+            yield from _texts(each, name)

@@ -1,0 +1,45 @@
+"""Which commands of `ally-plugins` only look: all that an agent may run whose calls are guarded.
+
+Everything else, and what nobody has put here, may loosen the guard. Asked by the commands themselves, which know who
+has started them, and of an agent's shell line before it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["LOOKING", "may_loosen"]
+
+LOOKING: Final = frozenset({
+    "audit", "chat", "check", "completion", "config", "connect", "coverage", "demo", "diff", "doctor", "explain",
+    "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "replay", "review", "run", "serve", "sessions",
+    "stats", "tasks", "top", "try", "verify", "why",
+})  # fmt: skip
+"""Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself."""
+
+_WITH_VALUE: Final = frozenset({"--home", "--app"})
+
+
+def may_loosen(words: Sequence[str]) -> bool:
+    """Say of the arguments of `ally-plugins` whether they may change something."""
+    positional: list[str] = []
+    is_value = False
+    for word in words:
+        if not is_value and not word.startswith("-"):
+            positional.append(word)
+        is_value = not is_value and word in _WITH_VALUE
+    if not positional or "--help" in words or "-h" in words:
+        return False
+    name, *rest = positional
+    if name not in LOOKING or "--yes" in words or "--agree" in words:
+        return True
+    match name:
+        case "config":
+            return len(rest) > 1 or any(word.partition("=")[0] == "--unset" for word in words)
+        case "tasks":
+            return any(word.partition("=")[0] == "--cancel" for word in words)
+        case "connect":
+            return not {"--status", "--print"} & set(words)
+        case _:
+            return False

@@ -1,0 +1,330 @@
+"""The host's own gate: what it sees of a call that would loosen the guard, and how much else it lets be."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ally_plugins import Allow, Host, ToolCall
+from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.dialects import DIALECTS
+from ally_plugins.adapters.coding.own_gate import OwnGate
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.cli.shell.main import cli
+from ally_plugins.policy.looking_commands import LOOKING, may_loosen
+from tests.kit.commands import run_command
+from tests.kit.hosts import make_plugin, setup
+from tests.kit.waiting import go
+
+from .agents import react, recorded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOME = "/home/u/.local/state/ally-plugins"
+SETTINGS = "/home/u/.claude/settings.json"
+GATE = OwnGate(
+    (HOME, "/home/u/.config/opencode/plugin", "/srv/state"),
+    (SETTINGS, "/home/u/.claude/settings.local.json", "/home/u/.codex/hooks.json", "/home/u/.codex/config.toml"),
+    "/home/u",
+)
+
+
+def bash(line: str) -> ToolCall:
+    return ToolCall("Bash", {"command": line}, "c1", common_name="bash")
+
+
+DENIED = [
+    # Commands that may loosen, however they are started.
+    "ally-plugins disable secret-guard",
+    "/opt/venv/bin/ally-plugins disable secret-guard",
+    "ally-plugins --home /elsewhere --json disable secret-guard",
+    "ally-plugins enable x --yes",
+    "ally-plugins config secret-guard level=0",
+    "ally-plugins config secret-guard --unset level",
+    "ally-plugins tasks --cancel t-1",
+    "ally-plugins connect claude --project .",
+    "ally-plugins review --agree",
+    "ally-plugins something-new",
+    "python -m ally_plugins disable x",
+    "python3.12 -Im ally_plugins disable x",
+    "python -mally_plugins disable x",
+    "cd /tmp && FOO=1 ally-plugins disable x; ls",
+    "true | ally-plugins disable x",
+    "ls\nally-plugins disable x",
+    "if true; then ally-plugins disable x; fi",
+    "(ally-plugins disable x)",
+    "{ ally-plugins disable x; }",
+    "! ally-plugins disable x",
+    "echo $(ally-plugins disable x)",
+    'echo "done: $(ally-plugins disable x)"',
+    "echo `ally-plugins disable x`",
+    "diff <(ally-plugins disable x) y",
+    "al''ly-plugins dis\\able x",
+    "$'\\x61lly-plugins' disable x",
+    "A=ally-plugins; $A disable x",
+    "sudo -E ally-plugins disable x",
+    "env -i HOME=/x ally-plugins disable x",
+    "nohup setsid ally-plugins disable x &",
+    "timeout 10s ally-plugins disable x",
+    "echo x | xargs ally-plugins disable",
+    "uv run ally-plugins disable x",
+    "bash -c 'ally-plugins disable x'",
+    "bash -lc 'sh -c \"ally-plugins disable x\"'",
+    "eval ally-plugins disable x",
+    "bash <<EOF\nally-plugins disable x\nEOF",
+    "bash <<< 'ally-plugins disable x'",
+    "echo ally-plugins disable x | sh",
+    "printf 'ally-plugins disable x' | tee log | bash",
+    "echo 'ally-plugins disable x' | at now",
+    "tmux new-window 'ally-plugins disable x'",
+    "systemd-run --user ally-plugins disable x",
+    "script -qc 'ally-plugins disable x' /dev/null",
+    "ssh localhost ally-plugins disable x",
+    "find . -maxdepth 0 -exec ally-plugins disable x \\;",
+    f"{HOME}/hooks/hook disconnect claude",
+    "cd ~/.local/state/ally-plugins/hooks && ./hook disconnect claude",
+    # Writing what guards.
+    f"echo 'enabled = false' > {HOME}/config.toml",
+    "echo x >> ~/.local/state/ally-plugins/config.toml",
+    'echo x >| "$HOME/.claude/settings.json"',
+    "echo x &> ${HOME}/.claude/settings.json",
+    "cat > ~/.claude/settings.json <<'EOF'\n{}\nEOF",
+    "cd ~/.claude && echo {} > settings.json",
+    "cd ~ && cd .claude; tee settings.json < /dev/null",
+    "echo {} | tee -a ~/.claude/settings.json",
+    "rm ~/.claude/settings.json",
+    "rm -rf ~/.claude",
+    "rm -rf ~",
+    "rm -rf ~/.claude/*",
+    "rm -rf ~/.cl*",
+    "rm -rf ~/.local/state",
+    "mv ~/.local/state/ally-plugins /tmp/away",
+    "find ~/.local/state/ally-plugins -delete",
+    "find ~/.claude -name '*.json' -exec rm {} +",
+    "sed -i s/hook/nothing/ ~/.claude/settings.json",
+    "cp /tmp/mine.json ~/.claude/settings.json",
+    "cp /tmp/settings.json ~/.claude/",
+    "cp -r /tmp/x/.claude ~",
+    "cp -t ~/.claude /tmp/settings.json",
+    "install -m 600 x ~/.codex/hooks.json",
+    "dd if=/dev/zero of=/home/u/.claude/settings.json",
+    "truncate -s 0 ~/.codex/config.toml",
+    "chmod 000 ~/.local/state/ally-plugins/hooks/hook",
+    f"sqlite3 {HOME}/journal.db vacuum",
+    "jq '.hooks={}' x | sponge ~/.claude/settings.json",
+    "curl -o ~/.claude/settings.json http://x",
+    "python -c \"open('/home/u/.claude/settings.json','w').write('{}')\"",
+    "python3 - <<'EOF'\nimport os\nos.remove(os.path.expanduser('~/.claude/settings.json'))\nEOF",
+    'node -e \'fs.writeFileSync(".claude/settings.json", "{}")\'',
+    "perl -pi -e s/a/b/ ~/.claude/settings.json",
+    "echo {} > .claude/settings.local.json",
+    "git checkout HEAD~1 -- .claude/settings.json",
+    "vim -c wq .gemini/settings.json",
+    "F=~/.claude/settings.json; rm $F",
+    "for f in ~/.claude/settings.json; do rm $f; done",
+    "ally-plugins export s-1 --out ~/.local/state/ally-plugins/config.toml",
+    "apply_patch <<'EOF'\n*** Begin Patch\n*** Update File: .codex/hooks.json\n@@\n*** End Patch\nEOF",
+    "rm -rf /srv/./state/../state",
+    "(" * 12 + "ls" + ")" * 12 + "$(" * 12 + "ls" + ")" * 12,
+]
+
+ALLOWED = [
+    "ally-plugins list",
+    "ally-plugins --json list",
+    "ally-plugins info secret-guard",
+    "ally-plugins disable --help",
+    "ally-plugins --version",
+    "ally-plugins config secret-guard",
+    "ally-plugins connect --status",
+    "ally-plugins audit --json | jq .",
+    "python -m ally_plugins explain d-1",
+    "ls -la ~/.claude ~/.local/state/ally-plugins",
+    "cat ~/.claude/settings.json",
+    "jq .hooks < ~/.claude/settings.json > /tmp/hooks.json",
+    "cp ~/.claude/settings.json /tmp/backup.json",
+    "grep -rn hooks ~/.claude/settings.json .claude/settings.json",
+    "diff ~/.claude/settings.json .claude/settings.json",
+    "find ~/.local/state/ally-plugins -name '*.toml'",
+    "sed -n 1,5p ~/.claude/settings.json",
+    "git diff .claude/settings.json && git add .claude/settings.json",
+    'git commit -m "Tell of ally-plugins disable and ~/.claude/settings.json"',
+    "grep -rn 'ally-plugins disable' docs",
+    "echo 'run: ally-plugins enable x' >> README.md",
+    "cat > docs/how-to.md <<'EOF'\nally-plugins disable x\nrm ~/.claude/settings.json\nEOF",
+    "cat >> notes.md <<EOF\nally-plugins connect claude\nEOF\nls",
+    "pip install ally-plugins",
+    "git clone https://example.org/ally-plugins disable",
+    "cd ally-plugins && pytest -q",
+    "rm -rf ./build node_modules/.cache",
+    "rm -rf /tmp/.claude-cache",
+    "mkdir -p .claude/commands && echo x > .claude/commands/a.md",
+    "npm --prefix ~ run build",
+    "pytest ~/project/tests",
+    "tar czf backup.tgz ~/.claude",
+    "python -c \"import json; print(json.load(open('/home/u/.claude/settings.json')))\"",
+    "python manage.py --settings settings.json",
+    "cp settings.json config/settings.json",
+    "gh pr create --body 'this changes .claude/settings.json for all'",
+    "# ally-plugins disable x",
+    "echo ally-plugins disable x",
+    "kill %1; wait; exit 3",
+    "for f in *.py; do wc -l $f; done",
+    "chmod +x run.sh; ./run.sh > out.log 2>&1 &",
+    "a=(1 2 3); echo ${a[@]} $((1 + 2)) ${x:-y}",
+    "case $x in a) ls;; *) pwd;; esac",
+    "test -f ~/.claude/settings.json && echo there",
+    "echo '",
+    'echo "$(',
+    "",
+]
+
+
+@pytest.mark.parametrize("line", DENIED)
+def test_a_line_that_would_loosen_is_denied(line: str) -> None:
+    assert GATE.why_denied(bash(line), "/home/u/project")
+
+
+@pytest.mark.parametrize("line", ALLOWED)
+def test_a_line_that_reads_or_only_tells_of_it_is_not(line: str) -> None:
+    assert GATE.why_denied(bash(line), "/home/u/project") is None
+
+
+@pytest.mark.parametrize(
+    ("call", "is_denied"),
+    [
+        (ToolCall("Write", {"path": SETTINGS, "content": "{}"}, common_name="write"), True),
+        (ToolCall("Write", {"path": "../.claude/settings.json", "content": ""}, common_name="write"), True),
+        (ToolCall("Write", {"path": "~/.codex/config.toml", "content": ""}, common_name="write"), True),
+        (ToolCall("Edit", {"path": f"{HOME}/consent.toml", "old_text": "a"}, common_name="edit"), True),
+        (ToolCall("Edit", {"path": "/home/u/project/.gemini/settings.json"}, common_name="edit"), True),
+        (ToolCall("Write", {"path": "/home/u/project/a.md", "content": f"rm {SETTINGS}"}, common_name="write"), False),
+        (ToolCall("Write", {"path": "/home/u/project/settings.json", "content": ""}, common_name="write"), False),
+        (ToolCall("Read", {"path": SETTINGS}, common_name="read"), False),
+        (ToolCall("Grep", {"path": HOME, "pattern": "x"}, common_name="search"), False),
+        (ToolCall("mcp__fs__write_file", {"path": SETTINGS, "content": "{}"}), True),
+        (ToolCall("mcp__fs__move", {"files": [{"from": "a", "to": SETTINGS}]}), True),
+        (ToolCall("mcp__fs__read_file", {"path": SETTINGS}), False),
+        (ToolCall("mcp__shell__run", {"cmd": "ally-plugins disable x"}), True),
+        (ToolCall("mcp__mail__send", {"text": f"look at {SETTINGS}"}), False),
+        (ToolCall("shell", {"command": ["bash", "-lc", "ally-plugins disable x"]}, common_name="bash"), True),
+        (ToolCall("shell", {"command": ["bash", "-lc", "ally-plugins list"]}, common_name="bash"), False),
+        (ToolCall("apply_patch", {"input": f"*** Update File: {SETTINGS}\n"}, common_name="edit"), True),
+        (ToolCall("apply_patch", {"input": "*** Update File: a.py\n"}, common_name="edit"), False),
+        (ToolCall("Task", {"prompt": "run ally-plugins disable x"}, common_name="agent"), False),
+    ],
+)
+def test_tools_are_held_to_the_paths_that_they_write(call: ToolCall, *, is_denied: bool) -> None:
+    assert (GATE.why_denied(call, "/home/u/project") is not None) is is_denied
+
+
+def test_a_link_leads_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "config.toml").touch()
+    (tmp_path / "short").symlink_to(tmp_path / "home")
+    (tmp_path / "other.toml").symlink_to(tmp_path / "home" / "config.toml")
+    gate = OwnGate((str(tmp_path / "home"),), (), "/home/u")
+    linked = OwnGate((str(tmp_path / "short"),), (), "/home/u")
+    for line in ("echo x > short/config.toml", "rm other.toml", "echo x > home/config.toml"):
+        assert gate.why_denied(bash(line), str(tmp_path)), line
+        assert linked.why_denied(bash(line), str(tmp_path)), line
+
+
+@given(st.text(alphabet=" \n\"'`$(){}<>|&;\\~/*ab-=#"))
+def test_no_line_makes_it_fail(line: str) -> None:
+    found = GATE.why_denied(bash(line), "/home/u/project")
+    assert found is None or isinstance(found, str)
+
+
+def test_a_line_of_any_size_is_looked_at_or_denied() -> None:
+    words = " ".join(f"dir{number}/file{number}.py" for number in range(20_000))
+    assert GATE.why_denied(bash(f"some-tool {words} ~/.claude/settings.json"), "/home/u/project")
+    assert "are looked at" in (GATE.why_denied(bash("a" * 600_000), "/home/u/project") or "")
+
+
+def test_commands_that_change_something_are_none_of_those_that_look() -> None:
+    program = set(cli.commands)
+    changing = "disable enable grant revoke shadow release place env install uninstall prune restart disconnect call"
+    assert LOOKING.isdisjoint(changing.split())
+    assert set(changing.split()) <= program
+    for name in changing.split():
+        assert may_loosen([name, "x"])
+    assert not may_loosen([])
+
+
+async def asked(home: Path, payload: dict[str, Any], agent: str, event: str) -> tuple[Any, list[str]]:
+    """Return what an agent does with a host's answer to a hook, and the calls that its plugin saw, which allows all."""
+    seen: list[str] = []
+
+    def gate(self: Any, call: ToolCall) -> Allow:  # noqa: ARG001
+        seen.append(call.tool_name)
+        return Allow()
+
+    given_plugin = setup(make_plugin(ally_gate_tool_call=gate), ["gate:tool_call"]).under("p")
+    async with Host(home=Home("ally-plugins", home), discover=False, plugins={"p": given_plugin}) as host:
+        reply = await Conversations(host).reply(agent, event, json.dumps(payload).encode(), 30)
+        return react(agent, event, payload, (reply.exit_code, reply.stdout, reply.stderr)), seen
+
+
+SHELL_EVENTS = {"claude": "PreToolUse", "codex": "PreToolUse", "gemini": "BeforeTool", "copilot": "preToolUse",
+                "opencode": "tool.execute.before", "pi": "tool_call", "goose": "PreToolUse"}  # fmt: skip
+
+
+def shell_payload(agent: str, line: str) -> dict[str, Any]:
+    """Return a recorded payload of an agent's shell, with another line in it."""
+    shells = [name for name, (common, _) in DIALECTS[agent].tools.items() if common == "bash"]
+    for each in recorded(agent):
+        text = json.dumps(each["payload"])
+        if each["event"] != SHELL_EVENTS[agent] or not any(f'"{name}"' in text for name in shells):
+            continue
+        payload: dict[str, Any] = json.loads(text)
+        for holder in (payload, *payload.values()):
+            for name, value in list(holder.items()) if isinstance(holder, dict) else ():
+                if isinstance(value, dict) and "command" in value:
+                    value["command"] = line
+                    return payload
+                if name == "toolArgs" and isinstance(value, str):
+                    holder[name] = json.dumps({**json.loads(value), "command": line})
+                    return payload
+    raise AssertionError(f"{agent} has no recorded call of a shell")
+
+
+@pytest.mark.parametrize("agent", sorted(SHELL_EVENTS))
+def test_every_agent_is_denied_a_loosening_command_before_plugins_are_asked(agent: str, tmp_path: Path) -> None:
+    event = SHELL_EVENTS[agent]
+    found, seen = go(asked(tmp_path, shell_payload(agent, "ally-plugins disable p"), agent, event))
+    assert found.stopped
+    assert seen == []
+    found, seen = go(asked(tmp_path / "2", shell_payload(agent, "ally-plugins list"), agent, event))
+    assert not found.stopped
+    assert len(seen) == 1
+
+
+def test_the_denial_is_in_the_audit_and_is_explained_as_the_hosts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLY_HOME", str(tmp_path))
+    line = f"echo x > {tmp_path}/config.toml"
+    go(asked(tmp_path, shell_payload("claude", line), "claude", "PreToolUse"))
+    (row,) = [json.loads(each) for each in run_command("audit", "--kind", "decision", "--json").stdout.splitlines()]
+    assert row["data"]["decided_by"] == ["the host"]
+    shown = run_command("explain", row["id"]).stdout
+    assert "deny by the host: a redirection would change" in shown
+    assert line in shown
+
+
+def test_recorded_calls_of_all_agents_are_denied_none() -> None:
+    calls = []
+    for agent, dialect in DIALECTS.items():
+        for each in recorded(agent):
+            if each["event"] != SHELL_EVENTS[agent]:
+                continue
+            hook = dialect.read(each["event"], json.dumps(each["payload"]).encode())
+            assert hook.tool is not None
+            calls.append((hook.tool.call, hook.cwd))
+    assert [GATE.why_denied(call, cwd) for call, cwd in calls if GATE.why_denied(call, cwd)] == []
+    assert len(calls) > 20
