@@ -19,12 +19,14 @@ from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 from ally_plugins.policy.permissions import GrantSet
 
+from .decide.policy_rules import tightened
 from .decide.state import Facts
 from .environments.build import chosen_interpreter
 from .home.config import Config, PluginConfig, read_config
 from .home.consent import Agreement, read_consent
 from .home.failed_starts import failed_starts
 from .home.folder import MAX_STATE_BYTES
+from .home.machine_policy import MachinePolicy, read_policy
 from .home.quarantine import read_quarantine
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ class Settled:
     config: Config
     agreements: Mapping[str, Agreement]
     damage: tuple[str, ...]
+    policy: MachinePolicy
+    """What the machine's administrator settled, which is stricter."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -52,8 +56,11 @@ class Settled:
 
 
 def read_settled(home: Home) -> Settled:
-    """Read both files of the operator. Raises ConfigError and ConsentError for those that cannot be read."""
-    return Settled(read_config(home), *read_consent(home))
+    """Read both files of the operator, and the machine's policy.
+
+    Raises ConfigError and ConsentError for those that cannot be read.
+    """
+    return Settled(read_config(home), *read_consent(home), read_policy())
 
 
 @frozen
@@ -97,6 +104,8 @@ def gather(
     for name, of_name in all_of.items():
         first = evolve(
             of_name[0],
+            config=tightened(settled.policy, name, of_name[0].config),
+            policy=settled.policy,
             agreement=agreements.get(name),
             quarantine=stopped.of(name),
             is_excluded=only is not None and only.isdisjoint(names_of(of_name[0])),

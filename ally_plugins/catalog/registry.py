@@ -26,6 +26,7 @@ from ally_plugins.policy.permissions import GrantSet
 
 from .decide.placement import place
 from .decide.plan import Plan, agreed_facts, default_grants, is_for_review, requested_grant, source_keys
+from .decide.policy_rules import forbidden_grants, is_guarding, missing_mandatory, not_allowed
 from .decide.record import PluginRecord
 from .decide.state import judge
 from .discovery.configured_sources import choose
@@ -35,6 +36,7 @@ from .environments.build import chosen_interpreter
 from .home.config import PluginConfig
 from .home.config_edits import edit_config
 from .home.consent import Agreement, listing_of, write_consent
+from .home.machine_policy import read_policy
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
 from .plugin_class import load_class
@@ -108,6 +110,13 @@ class Registry:
         unknown = sorted((self._only or frozenset()) - names)
         self.problems = (*gathered.problems, *(_unknown_in_variable(name, names) for name in unknown))
         return self._judged(gathered)
+
+    def missing_mandatory(self, records: Iterable[PluginRecord]) -> str:
+        """Return why the machine's policy lets no host start with these plugins, and the way out; empty where it does.
+
+        Raises ConfigError for a policy that cannot be used.
+        """
+        return missing_mandatory(read_policy(), records)
 
     def load_one(self, name: str) -> PluginRecord | None:
         """Return the chosen plugin of this name, None when it is neither installed nor enabled.
@@ -192,15 +201,18 @@ class Registry:
         if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
             reason = record.found.problem if record.found is not None else ""
             raise ConsentError(f"{name!r} cannot be enabled: {reason or record.reason}")
+        policy = read_policy()
+        if record.found is not None and (why := not_allowed(policy, record.name, record.found)):
+            raise ConsentError(f"{name!r} cannot be enabled: {why}; ask who administers this machine")
         if placement is not None:
             record = self._placed(record, placement)
         if only is None:
-            refused = self._refused(record.requested.grants)
+            refused = self._refused(record.name, record.requested.grants)
             grants = (grant for grant in default_grants(record).grants if grant.text not in refused)
             return Plan(record=record, grants=GrantSet(frozenset(grants)), placement=placement, refused=refused)
         chosen = GrantSet.of(requested_grant(record, text) for text in only)
-        self._check_files(name, chosen.grants)
-        refused = self._refused(record.requested.grants)
+        self._check_possible(name, chosen.grants)
+        refused = self._refused(record.name, record.requested.grants)
         return Plan(record=record, grants=chosen, placement=placement, refused=refused)
 
     def _placed(self, record: PluginRecord, placement: Placement) -> PluginRecord:
@@ -212,15 +224,27 @@ class Registry:
             raise ConsentError(f"{record.label!r} cannot run so: {placed.problem}")
         return evolve(record, config=config, daemon=placed.daemon, python=placed.python)
 
-    def _refused(self, grants: Iterable[Grant]) -> Mapping[str, str]:
-        """Return which grants, as texts, would give a plugin files that none is given, each with the reason."""
-        files = [grant for grant in grants if grant.kind == "files"]
-        # Searched for only then: all plugins are looked for, since the code of each is protected.
-        return refused_files(files, self.protected_places()) if files else {}
+    def _refused(self, name: str, grants: Iterable[Grant]) -> Mapping[str, str]:
+        """Return which grants, as texts, no operator can give a plugin, each with the reason.
 
-    def _check_files(self, name: str, grants: Iterable[Grant]) -> None:
-        for text, reason in self._refused(grants).items():
-            raise ConsentError(f"{name!r} cannot be granted {text!r}: {reason}; grant a narrower path")
+        Those that would give it files that none is given, and those above its ceiling in the machine's policy.
+        """
+        grants = list(grants)
+        files = [grant for grant in grants if grant.kind == "files"]
+        above = forbidden_grants(read_policy(), name, grants)
+        # Searched for only then: all plugins are looked for, since the code of each is protected.
+        return {**refused_files(files, self.protected_places()), **above} if files else above
+
+    def _check_possible(self, name: str, grants: Iterable[Grant]) -> None:
+        for text, reason in self._refused(name, grants).items():
+            narrower = "; grant a narrower path" if text.startswith("files:") else ""
+            raise ConsentError(f"{name!r} cannot be granted {text!r}: {reason}{narrower}")
+
+    def _check_not_mandatory(self, settled: Settled, name: str, what: str) -> None:
+        """Refuse what would take a guard away that the machine's policy makes mandatory. Raises ConsentError."""
+        if name in settled.policy.mandatory:
+            way_out = "ask who administers this machine"
+            raise ConsentError(f"{settled.policy.file} makes {name!r} mandatory, so it cannot be {what}; {way_out}")
 
     def protected_places(self) -> tuple[ProtectedPlace, ...]:
         """Return what no plugin is given, whatever was granted. Raises as `facts`. Blocks on files."""
@@ -271,6 +295,7 @@ class Registry:
         with self.home.locked():
             settled = read_settled(self.home)
             name = self._own_name(settled, name)
+            self._check_not_mandatory(settled, name, "disabled")
             edit_config(self.home, name, lambda _: {"enabled": False}, settled.config)
         return _change("disable", name)
 
@@ -304,7 +329,7 @@ class Registry:
             if record.agreement is None or not record.agreement.grants.covers(grant):
                 command = f"ally-plugins enable {name}"
                 raise ConsentError(f"{name!r} waits for consent; agree first: {command}", command=command)
-            self._check_files(name, [grant])
+            self._check_possible(name, [grant])
             # The narrower ones go: they would outlive a `revoke` of the wider one, unseen until then.
             kept = {own for own in record.config.grants.grants if not grant.covers(own)}
             if not record.config.grants.covers(grant):
@@ -323,6 +348,8 @@ class Registry:
                 Grant.parse(text)
                 held = ", ".join(granted.texts()) or "nothing"
                 raise ConsentError(f"{name!r} does not have the grant {describe(text)}; it has {held}")
+            if any(map(is_guarding, gone)):
+                self._check_not_mandatory(settled, name, f"without {text}")
             self._write_grants(settled, name, granted.grants - gone)
         return _change("revoke", name, grants=tuple(sorted(grant.text for grant in gone)))
 
@@ -343,6 +370,8 @@ class Registry:
         with self.home.locked():
             settled = read_settled(self.home)
             name = self._own_name(settled, name)
+            if value:
+                self._check_not_mandatory(settled, name, "shadowed")
             edit_config(self.home, name, lambda _: {"shadow": value}, settled.config)
         return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
 

@@ -274,7 +274,8 @@ class Host:
         """Return what is installed and wanted; a plugin given by code under the same name takes its place."""
         if self.registry is None:
             return []
-        return wanted_records(self.registry, {record.name for record, _ in self._given})
+        given = {record.name for record, _ in self._given}
+        return wanted_records(self.registry, given, is_replay=self.services.is_replay)
 
     def _open_journal(self) -> None:
         records = self.services.records

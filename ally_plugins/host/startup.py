@@ -104,17 +104,21 @@ def take_lost_hosts(home: Home) -> list[tuple[int, list[tuple[str, str, bool]]]]
     return found
 
 
-def wanted_records(registry: Registry, given: Collection[str]) -> list[PluginRecord]:
+def wanted_records(registry: Registry, given: Collection[str], *, is_replay: bool = False) -> list[PluginRecord]:
     """Return the installed plugins to load, without those of a name in `given`, which the host has by code.
 
-    Raises HostError for a mandatory plugin that is left out.
+    Raises HostError for a mandatory plugin that is left out, and where the machine's policy misses one: in a replay,
+    where nothing real is decided, it misses none.
     """
     wanted: list[PluginRecord] = []
-    for record in registry.load():
+    records = registry.load()
+    for record in records:
         if record.config.mandatory and record.state == "left out":
             raise HostError(f"the mandatory plugin {record.name!r} is left out: {record.reason}")
         if record.name not in given and (record.is_enabled or record.is_missed):
             wanted.append(record)
+    if not is_replay and (missing := registry.missing_mandatory(records)):
+        raise HostError(missing)
     for problem in registry.problems:
         _log.warning("%s", inert(problem))
     return wanted

@@ -15,6 +15,7 @@ from attrs import frozen
 from ally_plugins.catalog.discovery.found import Found
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.consent import Agreement, file_changes, listing_of
+from ally_plugins.catalog.home.machine_policy import MachinePolicy
 from ally_plugins.catalog.home.setting_values import resolve_settings
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -22,6 +23,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.serving import unserved_event, unserved_grants, unserved_warning
 
 from .placement import Interpreter, Placed, place
+from .policy_rules import forbidden_grants, guards_of, is_guarding, not_allowed
 from .record import PluginRecord, State
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = ["Facts", "judge"]
 
 _NO_GRANTS: Final = GrantSet()
 _NO_INTERPRETER: Final = Interpreter()
+_NO_POLICY: Final = MachinePolicy()
 _NO_MANIFEST: Final = Manifest()
 _NOT_PLACED: Final = Placed()
 _SHOWN: Final = 3
@@ -60,6 +63,8 @@ class Facts:
     """Why another one of its name is the one that counts."""
     unsearched: str = ""
     """Why it could not be found, where its source failed."""
+    policy: MachinePolicy = _NO_POLICY
+    """What the machine's administrator settled; `config` is as strict as that already."""
 
 
 def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
@@ -131,6 +136,16 @@ def _state(facts: Facts, manifest: Manifest | None, placed: Placed) -> tuple[Sta
     return ("not configured", placed.problem) if state == "enabled" and placed.problem else (state, reason)
 
 
+def _refused_by_policy(facts: Facts, found: Found) -> str:
+    if why := not_allowed(facts.policy, facts.name, found):
+        return f"{why}; ask who administers this machine, or: ally-plugins disable {facts.name}"
+    # A guard that lost its grant in silence would be none: what it was granted denies until somebody decides.
+    guarding = [each for each in facts.config.grants.grants if is_guarding(each)]
+    for text, why in sorted(forbidden_grants(facts.policy, facts.name, guarding).items()):
+        return f"it is granted {text!r}, and {why}: ally-plugins revoke {facts.name} {text}"
+    return ""
+
+
 def _disabled_state(facts: Facts) -> tuple[State, str]:
     if facts.config.is_decided or facts.agreement is not None:
         return "disabled", f"to enable it: {_enable(facts)}"
@@ -139,6 +154,8 @@ def _disabled_state(facts: Facts) -> tuple[State, str]:
 
 def _enabled_state(facts: Facts, found: Found, manifest: Manifest) -> tuple[State, str]:
     name = facts.name
+    if refused := _refused_by_policy(facts, found):
+        return "not configured", refused
     if (missing := _missing_consent(facts, found, manifest)) is not None:
         return "waiting for consent", f"{missing}; to see it, and agree: {_enable(facts)}"
     if facts.quarantine is not None:
@@ -202,10 +219,13 @@ def _changed_code_note(facts: Facts, *, has_changed: bool) -> str:
 
 
 def _granted(facts: Facts, requested: GrantSet, state: State) -> GrantSet:
+    guards = guards_of(facts.policy, facts.name, requested)
     if state != "enabled" or facts.agreement is None:
-        return facts.config.grants
+        return GrantSet(facts.config.grants.grants | guards)
     # Each of the three may be wider: config.toml is edited by hand, and a new version asks for less or more.
-    return facts.config.grants.intersection(requested).intersection(facts.agreement.grants)
+    granted = facts.config.grants.intersection(requested).intersection(facts.agreement.grants)
+    ceiling = facts.policy.ceiling_of(facts.name)
+    return GrantSet((granted if ceiling is None else granted.intersection(ceiling)).grants | guards)
 
 
 def _pending(facts: Facts, manifest: Manifest | None) -> tuple[GrantRequest, ...]:
@@ -224,6 +244,8 @@ def _warnings(facts: Facts, manifest: Manifest | None, granted: GrantSet, reques
     idle = [unserved_event(name) for name in manifest.subscribe if name in facts.not_served]
     if unserved := unserved_grants(granted, requested, facts.not_served):
         idle.append(unserved_warning(facts.name, unserved, is_mandatory=facts.config.mandatory))
+    above = forbidden_grants(facts.policy, facts.name, facts.config.grants.grants)
+    idle += [f"it is granted {text!r}, and {why}, so that it has no effect" for text, why in sorted(above.items())]
     return (*idle, *(_unrequested(facts, grant) for grant in _idle_grants(facts, manifest)))
 
 
