@@ -29,7 +29,15 @@ from .tools import Managed, Tool, find_tool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["InstallReport", "install", "install_command", "requirement_of", "uninstall", "uninstall_command"]
+__all__ = [
+    "InstallReport",
+    "install",
+    "install_command",
+    "pip_command",
+    "requirement_of",
+    "uninstall",
+    "uninstall_command",
+]
 
 LOOK_TIMEOUT: Final = 60.0
 """Seconds that a fresh interpreter gets to list what is installed; it takes a quarter of one."""
@@ -157,10 +165,18 @@ def _python() -> str:
     return python
 
 
+def pip_command(why: str) -> tuple[str, ...]:
+    """Return the beginning of a command of pip. Raises OperatorError, with `why` it is needed, where there is none."""
+    python = _python()
+    if not _has_pip():
+        raise OperatorError(f"pip is not there, and {why}; to get it: {python} -m ensurepip")
+    return (python, "-m", "pip", "--disable-pip-version-check", "--no-input")
+
+
 def _installer() -> tuple[str, ...]:
     python = _python()
     if not _is_uv():
-        return (python, "-m", "pip", "--disable-pip-version-check", "--no-input")
+        return pip_command("it installs")
     uv = shutil.which("uv")
     if uv is None:
         advice = f"{python} -m ensurepip"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ally_plugins.cli.shell.recorder import Recorder
     from ally_plugins.cli.shell.state import State
 
-__all__ = ["install", "uninstall"]
+__all__ = ["install", "pass_on", "record_of", "show_command", "uninstall"]
 
 _MANIFESTS: Final = ("ally-plugin.toml", "plugin.json")
 _BUILT_BY: Final = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -51,10 +51,10 @@ def install(state: State, requirements: tuple[str, ...]) -> None:
     _refuse_folders(state.home, requirements)
     # The journal is opened first: what could not be recorded is not installed.
     with recorder(state.registry) as writing:
-        _show_command(state, installing.install_command(requirements))
-        done = installing.install(requirements, partial(_pass_on, state))
+        show_command(state, installing.install_command(requirements))
+        done = installing.install(requirements, partial(pass_on, state))
         # Also when the installer failed: it may have installed a part by then.
-        writing.note("install", None, _record(done))
+        writing.note("install", None, record_of(done))
     _finish(state, done)
 
 
@@ -96,9 +96,9 @@ def uninstall(state: State, names: tuple[str, ...], yes: bool) -> None:  # noqa:
     question = f"Uninstall {', '.join(distributions)}, with the plugins {', '.join(plugins) or '(none)'}?"
     require_consent(state, inert(question), is_agreed=yes, refused="nothing is uninstalled", way_out="add --yes")
     with recorder(registry) as writing:
-        _show_command(state, installing.uninstall_command(distributions))
-        done = installing.uninstall(distributions, partial(_pass_on, state))
-        writing.note("uninstall", None, _record(done))
+        show_command(state, installing.uninstall_command(distributions))
+        done = installing.uninstall(distributions, partial(pass_on, state))
+        writing.note("uninstall", None, record_of(done))
         forgotten = _forget(writing, done.disappeared)
     for name in done.disappeared:  # a host that runs has its code loaded: it stops it
         effect = notify_hosts(state.home, "apply", name)
@@ -131,16 +131,17 @@ def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[st
     return distributions, [name for name, owner in by_name.items() if owner in distributions]
 
 
-def _show_command(state: State, command_line: Sequence[str]) -> None:
+def show_command(state: State, command_line: Sequence[str]) -> None:
+    """Show what is about to run."""
     echo(f"$ {inert(shlex.join(command_line))}", to_stderr=state.as_json)
 
 
-def _pass_on(state: State, line: str) -> None:
+def pass_on(state: State, line: str) -> None:
     """Show a line of the installer's output, made inert: build backends are strangers too."""
     echo(f"  {inert(line.rstrip())}", to_stderr=state.as_json)
 
 
-def _record(done: InstallReport) -> dict[str, Any]:
+def record_of(done: InstallReport) -> dict[str, Any]:
     """Return what the audit keeps: not the requirements, since a URL may hold a password."""
     return {
         "exit_code": done.exit_code,
@@ -157,7 +158,7 @@ def _finish(state: State, done: InstallReport, forgotten: Container[str] | None 
     """
     # After a failure the error is the only object: one command prints one.
     if state.as_json and done.exit_code == 0:
-        print_json(_record(done))
+        print_json(record_of(done))
     if done.exit_code != 0:
         raise OperatorError(f"the installer failed with exit code {done.exit_code}; its output above says why")
     if state.as_json:

@@ -165,6 +165,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "revoke": lambda data: ", ".join(data["grants"]),
     "shadow": _shadow,
     "setting": _setting,
+    "configure": lambda data: f"{', '.join(data['keys'])}, by a lock file",
     "quarantine": lambda data: str(data["reason"]),
     "release": lambda _: "out of quarantine",
     "refusal": lambda data: f"{data['call']} refused ({data['reason']}): {data['text']}",

@@ -38,6 +38,8 @@ _SECTIONS: Final = {
         "info": (f"{_HERE}.look.info:info", "Show all about one plugin."),
         "install": (f"{_HERE}.change.packages:install", "Install plugins with pip or uv; enables nothing."),
         "uninstall": (f"{_HERE}.change.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
+        "lock": (f"{_HERE}.change.locking:lock", "Write what is installed, agreed and granted to a file."),
+        "apply": (f"{_HERE}.change.locking:apply", "Make this machine as a lock file says, or say what differs."),
         "config": (f"{_HERE}.change.settings:config", "Show or change a plugin's settings."),
         "place": (f"{_HERE}.change.placement:place", "Run a plugin in a process of its own, or inline."),
         "env": (f"{_HERE}.change.placement:env", "Build a virtual environment for one plugin."),
