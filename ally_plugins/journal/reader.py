@@ -300,6 +300,11 @@ class JournalReader:
                 if event.seq > after_seq and (type is None or event.type == type):
                     yield event
 
+    def has_removed_events(self, session_id: str) -> bool:
+        """Say whether events of a session were pruned, or purged."""
+        query = f"SELECT 1 FROM records WHERE session_id = ? AND kind = '{EVENTS}' AND data IS NULL LIMIT 1"  # noqa: S608
+        return bool(self._rows(query, (session_id,)))
+
     def newest_events(self, session_id: str, type: str) -> Iterator[StoredEvent]:  # noqa: A002
         """Yield the events of a session that are of a type, the last first; pruned ones are left out."""
         before_n = self.last_n() + 1
