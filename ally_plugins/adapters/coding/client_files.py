@@ -124,7 +124,18 @@ def lay_client(
     home.prepare(home.path / "hooks", home.logs_dir)
     client = client_file(home)
     python = python or find_python()
-    command = starts or (sys.executable, "-m", "ally_plugins", "serve", "--home", str(home.path), "--app", home.app)
+    # `-P`: it starts in the folder that the client works in, where no module of ours is to be looked for.
+    command = starts or (
+        sys.executable,
+        "-P",
+        "-m",
+        "ally_plugins",
+        "serve",
+        "--home",
+        str(home.path),
+        "--app",
+        home.app,
+    )
     module = files("ally_plugins.adapters.coding").joinpath("hook_client.py").read_bytes()
     script = _SCRIPT.format(python=python, folder=str(client.parent)).encode()
     laid = {_MODULE: module, STARTER: "\n".join(command).encode()}

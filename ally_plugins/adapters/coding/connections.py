@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -24,6 +23,7 @@ from attrs import frozen
 from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
 from ally_plugins.contract.values.errors import ConfigError
 
+from .agent_switches import find_switches, switches
 from .client_files import CLIENT, client_file, hook_line
 from .hook_client import CLOSED, PASSES, RECORD
 from .hook_settings import Entry, merge_hooks, other_hooks, read_settings, take_out_hooks
@@ -339,32 +339,7 @@ def others_at_our_events(connection: Connection) -> dict[str, list[str]]:
 
 def find_overrides(connection: Connection) -> list[str]:
     """Return what keeps the agent from running our hooks, a sentence each: switches of the person's and of managers."""
-    found = []
-    for file, keys in _switches(connection):
-        settings = _settings_of(file)
-        for path, value in keys:
-            at: Any = settings
-            for name in path.split("."):
-                at = at.get(name) if isinstance(at, Mapping) else None
-            if at is value:
-                found.append(
-                    f"{path} = {json.dumps(value)} in {file} keeps {connection.agent} from running hooks of yours"
-                )
-    return found
-
-
-def _switches(connection: Connection) -> list[tuple[Path, tuple[tuple[str, bool], ...]]]:
-    folder = connection.folder
-    if connection.agent == "claude":
-        own = (("disableAllHooks", True),)
-        managed = Path("/etc/claude-code/managed-settings.json")
-        return [(folder / "settings.json", own), (folder / "settings.local.json", own),
-                (managed, (*own, ("allowManagedHooksOnly", True)))]  # fmt: skip
-    if connection.agent != "codex":
-        return []
-    off = (("features.hooks", False), ("features.codex_hooks", False), ("hooks", False))
-    return [(folder / "config.toml", off), (Path("/etc/codex/config.toml"), off),
-            (Path("/etc/codex/requirements.toml"), (*off, ("allow_managed_hooks_only", True)))]  # fmt: skip
+    return find_switches(connection.agent, connection.folder)
 
 
 def guarded_places(home: Home | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -375,19 +350,10 @@ def guarded_places(home: Home | None) -> tuple[tuple[str, ...], tuple[str, ...]]
     found = [connection_of(agent) for agent in _FORMS]
     folders = [] if home is None else [home.path]
     folders += [each.folder for each in found if each.form.own]
-    files = [file for each in found for file in (each.file, *(file for file, _ in _switches(each)))]
+    files = [file for each in found for file in (each.file, *(file for file, _ in switches(each.agent, each.folder)))]
     if home is not None:
         files += [Path(each["file"]) for each in _records(home).values() if isinstance(each.get("file"), str)]
     return tuple(map(str, folders)), tuple(dict.fromkeys(map(str, files)))
-
-
-def _settings_of(file: Path) -> Mapping[str, Any]:
-    try:
-        text = (read_capped(file, _MAX_FILE) or b"").decode()
-        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text or "{}")
-    except (OSError, ValueError):  # the agent will say what is wrong with it
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _digest(content: bytes | None) -> str:

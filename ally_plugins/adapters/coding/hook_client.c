@@ -299,6 +299,8 @@ static pid_t start(const char *program)
             arguments[count] = at;
             if ((at = strchr(at, '\n')) != NULL)
                 *at++ = '\0';
+            if (at != NULL && *at == '\0')
+                at = NULL; /* an editor ends the last line too */
         }
     arguments[count] = NULL;
     if (count == 0 || stat(arguments[0], &found) != 0)

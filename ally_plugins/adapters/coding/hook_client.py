@@ -349,7 +349,7 @@ def _start(here: str) -> int:
 
     try:
         descriptor = posix.open(f"{here}/{STARTER}", posix.O_RDONLY)
-        command = posix.read(descriptor, 1 << 16).decode().split("\n")
+        command = posix.read(descriptor, 1 << 16).decode().rstrip("\n").split("\n")
         posix.close(descriptor)
         posix.stat(command[0])
     except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ _project = click.option(
     help="What answers each hook: a Python program (the default), or a C program that is compiled now and is faster.",
 )
 @click.option("--print", "prints", is_flag=True, help="Print the settings as they would be, and write nothing.")
+@click.option(
+    "--managed", is_flag=True, help="Print what an administrator deploys for all users, as a script, and write nothing."
+)
 @click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
 def connect(
     state: State,
@@ -58,6 +62,7 @@ def connect(
     client: ClientKind | None,
     *,
     prints: bool,
+    managed: bool,
     status: bool,
 ) -> None:
     """Have a coding agent ask your plugins.
@@ -79,8 +84,11 @@ def connect(
     if status:
         _show_status(state, [connection_of(each, project) for each in ((agent,) if agent else _AGENTS)])
         return
+    if managed:
+        _show_managed(state)
+        return
     if agent is None:
-        raise click.UsageError(f"which agent? expected one of {', '.join(_AGENTS)}, or --status")
+        raise click.UsageError(f"which agent? expected one of {', '.join(_AGENTS)}, --status, or --managed")
     from ally_plugins.adapters.coding import connections
     from ally_plugins.adapters.coding.client_files import client_kind, lay_client
     from ally_plugins.adapters.coding.dialects import DIALECTS
@@ -93,6 +101,7 @@ def connect(
     require_operator(state.home)
     records = [record for record in state.registry.load() if record.is_enabled]
     _check_mandatory(DIALECTS[agent], records)
+    _check_machine(state, connection)
     if overrides := connections.find_overrides(connection):
         raise ConfigError(f"{'; '.join(overrides)}: nothing was written, since no plugin would be asked")
     lay_client(state.home, kind=client or client_kind(state.home) or "python")
@@ -116,6 +125,37 @@ def connect(
     if not records:
         echo("no plugin is enabled, so nothing is guarded yet: ally-plugins list")
     _say_risks(agent, others)
+
+
+def _check_machine(state: State, connection: Connection) -> None:
+    """Refuse where the machine's policy misses a plugin, or its administrator has connected the agent already."""
+    from ally_plugins.adapters.coding.agent_switches import find_managed
+    from ally_plugins.adapters.coding.connections import is_ours
+
+    if missing := state.registry.missing_mandatory(state.registry.load()):
+        raise HostError(missing)
+    if connection.project is None and (file := find_managed(connection.agent, is_ours)) is not None:
+        text = f"{connection.agent} asks your plugins already, by {file}, which is this machine's"
+        raise ConfigError(f"{text}; nothing was written")
+
+
+def _show_managed(state: State) -> None:
+    from ally_plugins.adapters.coding.managed import deployed_files, deploying_script, loose_parts
+    from ally_plugins.catalog.home.machine_policy import POLICY_FILE
+
+    files = deployed_files(state.registry.load(), state.app, POLICY_FILE)
+    loose = loose_parts([sys.executable, str(Path(__file__).parents[2])])
+    if state.as_json:
+        print_json({
+            "files": [{"path": str(each.path), "content": each.content, "edited": each.is_edited} for each in files],
+            "loose": loose,
+        })  # fmt: skip
+    else:
+        echo(deploying_script(files), ends_line=False)
+        for each in loose:
+            echo(f"users could replace what answers the hooks: {inert(each)}", to_stderr=True)
+        if loose:
+            echo("print it again by an ally-plugins that only root can write: python3 -m venv /opt/x", to_stderr=True)
 
 
 def _connect_tools(state: State, connection: Connection) -> dict[str, Any]:
@@ -177,24 +217,30 @@ def _served(dialect: Dialect, records: list[PluginRecord]) -> list[tuple[str, st
 
 def _show_status(state: State, found: list[Connection]) -> None:
     from ally_plugins.adapters.coding import connections
+    from ally_plugins.adapters.coding.agent_switches import find_managed
     from ally_plugins.adapters.coding.client_files import client_kind, find_change
     from ally_plugins.adapters.coding.dialects import DIALECTS
     from ally_plugins.adapters.coding.hook_client import CLOSED
+    from ally_plugins.adapters.coding.managed import client_problem
     from ally_plugins.adapters.coding.server import last_hook, newer_fields
 
     change = find_change(state.home)
+    unmanaged = client_problem()
     rows: list[dict[str, Any]] = []
     for connection in found:
         events, seen = connections.connected_events(connection), last_hook(state.home, connection.agent)
         is_whole = events >= CLOSED[connection.agent].keys()
         how = "no" if not events else "partly: connect it again" if not is_whole else "yes"
-        if events and (overrides := connections.find_overrides(connection)):
+        if (managed := find_managed(connection.agent, connections.is_ours)) is not None:
+            how = f"no: {unmanaged}" if unmanaged else "not seen yet" if seen is None else "yes"
+        elif events and (overrides := connections.find_overrides(connection)):
             how = f"no: {'; '.join(overrides)}"
         elif events and change is not None:
             how = f"no: {change}"
         elif how == "yes" and seen is None:
             how = "not seen yet"
-        row = {"agent": connection.agent, "connected": how, "last_hook_ms": seen, "file": str(connection.file)}
+        row = {"agent": connection.agent, "connected": how, "last_hook_ms": seen}
+        row["file"] = str(managed or connection.file)
         tools = events != set() and _has_tools(connection)
         rows.append({**row, "tools": tools, "newer_fields": newer_fields(state.home, connection.agent)})
     if state.as_json:

@@ -1,0 +1,100 @@
+"""The switches that keep an agent from running hooks of ours: the person's, and those of the machine's administrator.
+
+An administrator may also have put our hooks there, for all users; these run whatever a person's settings say.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ally_plugins.catalog.home.folder import read_capped
+
+from .hook_client import CLOSED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["MANAGED_CLAUDE", "MANAGED_CODEX", "find_managed", "find_switches", "managed_files_of", "switches"]
+
+MANAGED_CLAUDE: Final = Path("/etc/claude-code")
+MANAGED_CODEX: Final = Path("/etc/codex")
+
+_MAX_FILE: Final = 4 * 1024 * 1024
+
+Switches = tuple[Path, tuple[tuple[str, bool], ...]]
+"""A file, and keys in it with the value that keeps hooks from running."""
+
+
+def managed_files_of(agent: str) -> list[Path]:
+    """Return the files in which an administrator settles an agent's hooks for all users of this machine."""
+    if agent == "claude":
+        parts = sorted((MANAGED_CLAUDE / "managed-settings.d").glob("*.json"))
+        return [MANAGED_CLAUDE / "managed-settings.json", *parts]
+    return [MANAGED_CODEX / "requirements.toml"] if agent == "codex" else []
+
+
+def switches(agent: str, folder: Path) -> list[Switches]:
+    """Return where an agent, whose settings are in a folder, may be told to run no hooks of a person."""
+    managed = managed_files_of(agent)
+    if agent == "claude":
+        own = (("disableAllHooks", True),)
+        theirs = (*own, ("allowManagedHooksOnly", True))
+        return [(folder / "settings.json", own), (folder / "settings.local.json", own),
+                *((file, theirs) for file in managed)]  # fmt: skip
+    if agent != "codex":
+        return []
+    off = (("features.hooks", False), ("features.codex_hooks", False), ("hooks", False))
+    defaults = [MANAGED_CODEX / name for name in ("config.toml", "managed_config.toml")]
+    return [*((file, off) for file in (folder / "config.toml", *defaults)),
+            *((file, (*off, ("allow_managed_hooks_only", True))) for file in managed)]  # fmt: skip
+
+
+def find_switches(agent: str, folder: Path) -> list[str]:
+    """Return what keeps the agent from running our hooks, a sentence each."""
+    found = []
+    for file, keys in switches(agent, folder):
+        settings = _settings_of(file)
+        for path, value in keys:
+            at: Any = settings
+            for name in path.split("."):
+                at = at.get(name) if isinstance(at, Mapping) else None
+            if at is value:
+                found.append(f"{path} = {json.dumps(value)} in {file} keeps {agent} from running hooks of yours")
+    return found
+
+
+def find_managed(agent: str, is_ours: Callable[[str], bool]) -> Path | None:
+    """Return the file by which an administrator has the agent run our hooks at every event, None where none does."""
+    events: set[str] = set()
+    found = None
+    for file in managed_files_of(agent):
+        hooks = _settings_of(file).get("hooks")
+        here = _events_of(hooks, is_ours) if isinstance(hooks, Mapping) else set()
+        events |= here
+        found = file if here else found
+    return found if events >= CLOSED[agent].keys() else None
+
+
+def _events_of(hooks: Mapping[str, Any], is_ours: Callable[[str], bool]) -> set[str]:
+    return {event for event, value in hooks.items() if any(map(is_ours, _texts(value)))}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+
+
+def _settings_of(file: Path) -> Mapping[str, Any]:
+    try:
+        text = (read_capped(file, _MAX_FILE) or b"").decode()
+        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text or "{}")
+    except (OSError, ValueError, RecursionError):  # the agent will say what is wrong with it
+        return {}
+    return found if isinstance(found, dict) else {}
