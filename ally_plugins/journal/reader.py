@@ -21,12 +21,13 @@ from ally_plugins.contract.values.errors import JournalError
 from .chain import decode_block
 from .leases import LeaseRow, read_leases
 from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
-from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error
+from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error, read_chain_id
 from .values import (
     ACCEPTED,
     EVENTS,
     HISTORY,
     HISTORY_REPLACE,
+    ChainedRecord,
     StoredEvent,
     StoredMessage,
     StoredRecord,
@@ -38,6 +39,7 @@ _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records ho
 _BLOCKS_BYTES: Final = (
     1024 * 1024
 )  # after which `event_blocks` returns: bounds what a reader that falls behind holds in memory
+_RECORD_BYTES: Final = 300  # what a record takes beside its content, about
 _SEQ_DIGITS: Final = 18  # of an event's number within its session
 _T = TypeVar("_T")
 _POLL_S: Final = 0.2  # how often `follow` looks for new records
@@ -246,6 +248,16 @@ class JournalReader:
                 high = middle
         return low
 
+    def chain(self) -> str:
+        """Return the id of the chain of records, which a new journal has anew."""
+        return self._read(read_chain_id)
+
+    def chained(self, after_n: int, max_bytes: int) -> list[ChainedRecord]:
+        """Return the records after one as the chain covers them, up to so many bytes of content; one at least."""
+        columns = "n, at, kind, plugin, session_id, ref, key, digest, hash, data"
+        query = f"SELECT {columns} FROM records WHERE n > ? ORDER BY n"  # noqa: S608 - constants
+        return self._read(lambda db: _some_records(db.execute(query, (after_n,)), max_bytes))
+
     def record(self, n: int) -> StoredRecord | None:
         """Return one record by its number."""
         rows = self._rows(f"SELECT {RECORD_COLUMNS} FROM records WHERE n = ?", (n,))  # noqa: S608 - constants
@@ -410,6 +422,19 @@ def _some_blocks(rows: sqlite3.Cursor) -> list[EventBlock]:
             if size >= _BLOCKS_BYTES:
                 break
     return blocks
+
+
+def _some_records(rows: sqlite3.Cursor, max_bytes: int) -> list[ChainedRecord]:
+    found: list[ChainedRecord] = []
+    size = 0
+    with closing(rows):
+        for *fields, data in rows:
+            content = data.encode() if isinstance(data, str) else data
+            size += _RECORD_BYTES + len(content or b"")
+            if found and size > max_bytes:
+                break
+            found.append(ChainedRecord(*fields, content))
+    return found
 
 
 def _last_seq(ref: str) -> int:

@@ -28,6 +28,7 @@ __all__ = [
     "PRUNED",
     "RECORDED_AT",
     "SETTLED",
+    "ChainedRecord",
     "DuplicateKeyError",
     "EventRow",
     "LeaseLostError",
@@ -135,6 +136,21 @@ class StoredRecord:
     key: str | None
     data: dict[str, Any] | None
     hash: str
+
+
+class ChainedRecord(NamedTuple):
+    """A record as its hash covers it; `content` is None where it was pruned, or is kept back."""
+
+    n: int
+    at: int
+    kind: str
+    plugin: str | None
+    session_id: str | None
+    ref: str | None
+    key: str | None
+    digest: bytes
+    hash: bytes
+    content: bytes | None
 
 
 @attrs.frozen

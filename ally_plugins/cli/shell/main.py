@@ -68,6 +68,9 @@ _SECTIONS: Final = {
         "replay": (f"{_HERE}.play.replay:replay", "Run the enabled plugins on a recorded session."),
         "call": (f"{_HERE}.play.call:call", "Call a tool of one plugin."),
     },
+    "Fleet": {
+        "fleet": (f"{_HERE}.fleet.commands:fleet", "Bring what many homes record to one place."),
+    },
     "Journal": {
         "audit": (f"{_HERE}.look.audit:audit", "Show or verify what was recorded."),
         "coverage": (f"{_HERE}.look.coverage:coverage", "Name the calls of coding agents that no gate has seen."),

@@ -1,0 +1,217 @@
+"""`fleet`: what many homes record, verified and kept in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ally_plugins.cli.shell.command_group import LazyGroup
+from ally_plugins.cli.shell.exits import REFUSED
+from ally_plugins.cli.shell.recorder import now_ms
+from ally_plugins.cli.shell.state import command, options
+from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json, when
+
+if TYPE_CHECKING:
+    from ally_plugins.cli.shell.state import State
+    from ally_plugins.fleet.store import HomeState, Noted
+    from ally_plugins.journal.chain import Head
+
+__all__ = ["collect", "fleet", "init", "publish", "status"]
+
+_PORT: Final = 4222
+_SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
+
+
+@click.group("fleet", cls=LazyGroup)
+@options
+def fleet() -> None:
+    """Bring what many homes record to one place, over a NATS server of yours.
+
+    `init` writes the server's configuration; `publish` runs beside each home, `collect` in one place. Nothing of a
+    host changes: a publisher reads the journal, and only what is committed.
+
+    \b
+    Example:
+      ally-plugins fleet init ./fleet laptop build-1
+      nats-server -c ./fleet/server.conf
+      ally-plugins fleet collect ./fleet/collector.toml --into fleet.db
+    """
+
+
+@command("init", looks=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--listen", metavar="HOST:PORT", default=f"127.0.0.1:{_PORT}", show_default=True,
+              help="Where the server listens, and homes find it.")  # fmt: skip
+@click.option("--tls-cert", metavar="FILE", help="The server's certificate; needed beyond this machine.")
+@click.option("--tls-key", metavar="FILE", help="Its key.")
+@click.option("--tls-ca", metavar="FILE", help="What homes check the certificate with, on their machines.")
+def init(
+    state: State,
+    folder: Path,
+    names: tuple[str, ...],
+    listen: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
+) -> None:
+    """Write a server's configuration into FOLDER, and a file with a key for the collector and each home NAME.
+
+    Copy NAME.toml to its home's folder as fleet.toml, and keep it there alone: whoever has it is that home to the
+    server. Each home may publish its own records and hear nothing.
+
+    \b
+    Example:
+      ally-plugins fleet init ./fleet laptop build-1
+      ally-plugins fleet init ./fleet build-2   # keeps the keys of the others
+    """
+    from ally_plugins.fleet.server import Listen
+    from ally_plugins.fleet.server import init as write
+
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+        raise click.BadParameter(f"expected HOST:PORT, found {listen!r}", param_hint="--listen")
+    new = write(folder, names, Listen(host.strip("[]"), int(port), tls_cert, tls_key, tls_ca))
+    if state.as_json:
+        print_json({"server": str(folder / "server.conf"), "new": [str(file) for file in new]})
+        return
+    for file in new:
+        echo(f"written: {inert(file)}")
+    echo(f"written: {inert(folder / 'server.conf')}")
+    echo(f"start the server: nats-server -c {inert(folder / 'server.conf')}")
+
+
+@command("publish", looks=True)
+@click.option("--credentials", type=click.Path(path_type=Path), metavar="FILE",
+              help="The file of `fleet init`, instead of fleet.toml in the home.")  # fmt: skip
+@click.option("--once", is_flag=True, help="End when all that is there was sent.")
+def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa: FBT001 - click's way
+    """Send what the home's journal has to the fleet's server, and go on as it grows, until Ctrl-C.
+
+    Only what is committed is sent, in order; after an outage it goes on where it was. With level = "metadata" in
+    fleet.toml (which it is unless the file says "body"), contents stay here: records go out with their digests.
+
+    \b
+    Example:
+      ally-plugins fleet publish
+      ally-plugins fleet publish --once --credentials laptop.toml
+    """
+    from ally_plugins.fleet.credentials import read_credentials
+    from ally_plugins.fleet.publisher import publish as send
+
+    home = state.home
+    who = read_credentials(credentials or home.path / "fleet.toml")
+    _show_warnings()
+    last: list[Head] = []
+
+    def note(head: Head) -> None:
+        last[:] = [head]
+
+    asyncio.run(send(who, home.journal_file, once=once, on_sent=note))
+    # Only with `once`.
+    sent = last[0].n if last else None
+    if state.as_json:
+        print_json({"name": who.name, "record": sent})
+    else:
+        echo(f"{who.name}: sent up to record {sent}" if last else f"{who.name}: there was nothing to send")
+
+
+@command("collect", looks=True)
+@click.argument("credentials", type=click.Path(path_type=Path))
+@click.option("--into", "file", type=click.Path(path_type=Path), metavar="FILE", required=True,
+              help="Where all homes' records go; made where there is none.")  # fmt: skip
+@click.option("--once", is_flag=True, help="End when nothing more is there.")
+def collect(state: State, credentials: Path, file: Path, once: bool) -> None:  # noqa: FBT001 - click's way
+    """Take what homes send, verify each home's chain on arrival, and keep it all in FILE, until Ctrl-C.
+
+    A chain that breaks, goes back or has a gap is noted with the home and the record, and stays noted: see `fleet
+    status`. With --once the exit code is 1 when something is wrong.
+
+    \b
+    Example:
+      ally-plugins fleet collect ./fleet/collector.toml --into fleet.db
+    """
+    from ally_plugins.fleet.collector import collect as take
+    from ally_plugins.fleet.credentials import read_credentials
+    from ally_plugins.fleet.store import FleetStore
+
+    who = read_credentials(credentials)
+    _show_warnings()
+    with FleetStore(file, create=True) as store:
+        asyncio.run(take(who, store, once=once))
+        _report(state, store.homes(), store.findings(), silent_after=None)
+
+
+@command("status", looks=True)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--silent", type=click.FloatRange(min=0), default=_SILENT_S, show_default=True, metavar="SECONDS",
+              help="After how long without a word a home counts as silent.")  # fmt: skip
+def status(state: State, file: Path, silent: float) -> None:
+    """Show how each home is: how far its records came, when it was last heard, and what was found wrong.
+
+    The exit code is 1 when a home is silent, or something was found wrong.
+
+    \b
+    Example:
+      ally-plugins fleet status fleet.db --silent 300
+    """
+    from ally_plugins.fleet.store import FleetStore
+
+    with FleetStore(file) as store:
+        _report(state, store.homes(), store.findings(), silent_after=silent)
+
+
+def _report(state: State, homes: list[HomeState], findings: list[Noted], *, silent_after: float | None) -> None:
+    """Print how homes are; end with REFUSED where one is not well."""
+    now = now_ms()
+    silent = {each.name for each in homes if silent_after is not None and now - each.seen_at > silent_after * 1000}
+    if state.as_json:
+        print_json({"homes": [_data(each, each.name in silent) for each in homes],
+                    "findings": [_finding_data(each) for each in findings]})  # fmt: skip
+    else:
+        for line in columns([_row(each, each.name in silent) for each in homes]):
+            echo(line)
+        for each in findings:
+            echo(f"{paint('wrong', fg='red')}: {inert(each.home)}: {inert(each.text)} ({when(each.at)})")
+        if not homes:
+            echo("no home has sent anything yet")
+    if silent or findings:
+        raise click.exceptions.Exit(REFUSED)
+
+
+def _row(home: HomeState, is_silent: bool) -> tuple[str, ...]:  # noqa: FBT001 - one word of a line
+    records = f"{home.head.n if home.head else 0} records"
+    lag = f"{home.lag} behind" if home.lag else ""
+    word = paint("silent", fg="yellow") if is_silent else "heard"
+    wrong = paint(f"{home.findings} wrong", fg="red") if home.findings else ""
+    return (inert(home.name), records, f"{word} {when(home.seen_at)}", lag, wrong)
+
+
+def _data(home: HomeState, is_silent: bool) -> dict[str, Any]:  # noqa: FBT001 - one word of a line
+    return {
+        "home": home.name,
+        "chain": home.head.chain if home.head else None,
+        "record": home.head.n if home.head else 0,
+        "hash": home.head.hash.hex() if home.head else None,
+        "seen_at": home.seen_at,
+        "behind": home.lag,
+        "silent": is_silent,
+        "findings": home.findings,
+    }
+
+
+def _finding_data(found: Noted) -> dict[str, Any]:
+    return {"home": found.home, "kind": found.kind, "record": found.record, "text": found.text, "at": found.at}
+
+
+def _show_warnings() -> None:
+    """Show on stderr what goes wrong meanwhile and is tried again."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+
+
+for _each in (init, publish, collect, status):
+    fleet.add_command(_each)

@@ -1,0 +1,176 @@
+"""Takes the chains of all homes from the server, verifies them on arrival and keeps them in one file.
+
+A message is acknowledged when its records are on disk; one that comes again is known by its records' numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from .batches import Alive, Finding, check, decode
+from .connection import FleetError, connected
+from .credentials import COLLECTOR, STREAM, alive_subject, records_subject
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js.client import JetStreamContext
+
+    from .credentials import Credentials
+    from .store import FleetStore
+
+__all__ = ["collect"]
+
+_log: Final = logging.getLogger(__name__)
+
+_FETCH: Final = 64  # messages in one transaction; of half a MiB at most each
+_WAIT_S: Final = 0.5  # that a look for messages waits for the first one
+_PAUSE_S: Final = 2.0  # between tries while the server is away
+
+# A home that is away for longer sends again what is not known here any more; the server refuses what is too much, and
+# homes wait: their journals have it all.
+_MAX_AGE_S: Final = 30 * 24 * 3600.0
+_DUPLICATES_S: Final = 120.0
+
+
+async def collect(who: Credentials, store: FleetStore, *, once: bool = False) -> None:
+    """Take what homes send until cancelled; with `once`, until there is nothing more for now.
+
+    Raises FleetError when the server cannot be reached at the start, or refuses this collector.
+    """
+    async with connected(who) as client:
+        collector = _Collector(client, store)
+        await collector.open()
+        await collector.take(once=once)
+
+
+class _Collector:
+    def __init__(self, client: Client, store: FleetStore) -> None:
+        self.client: Final = client
+        self.store: Final = store
+        # Held by who uses the store: its connection is for one thread at a time.
+        self.lock: Final = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Make the stream where there is none, and hear homes that say that they are there."""
+        from nats.errors import Error
+        from nats.js.api import DiscardPolicy, StreamConfig
+        from nats.js.errors import NotFoundError
+
+        stream = self.client.jetstream()
+        wanted = StreamConfig(
+            name=STREAM,
+            subjects=[records_subject("*")],
+            max_age=_MAX_AGE_S,
+            duplicate_window=_DUPLICATES_S,
+            discard=DiscardPolicy.NEW,  # a full server refuses, and loses nothing that it has acknowledged
+            allow_direct=True,  # how a publisher learns what was the last
+            deny_delete=True,
+            deny_purge=True,
+        )
+        try:
+            try:
+                await stream.stream_info(STREAM)
+            except NotFoundError:
+                await stream.add_stream(wanted)
+            await self.client.subscribe(alive_subject("*"), cb=self.note_alive)
+        except (Error, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise FleetError(f"the server does not let {COLLECTOR!r} have the stream {STREAM}: {reason}") from error
+
+    async def take(self, *, once: bool) -> None:
+        from nats.errors import Error
+
+        subscription: JetStreamContext.PullSubscription | None = None
+        while True:
+            try:
+                subscription = subscription or await self.subscribe()
+                messages = await subscription.fetch(_FETCH, timeout=_WAIT_S)
+            except (Error, OSError) as error:
+                # What its parts raise when nothing came is its own TimeoutError or Python's; the server is there.
+                if isinstance(error, TimeoutError) and self.client.is_connected:
+                    if once:
+                        return
+                    continue
+                if once:
+                    raise FleetError(f"the server does not answer: {error}") from error
+                _log.warning("the server does not answer: %s; it is tried again", str(error) or type(error).__name__)
+                subscription = None
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            async with self.lock:
+                await asyncio.to_thread(self.keep, messages)
+            # All before it are acknowledged with the last.
+            await messages[-1].ack()
+
+    async def subscribe(self) -> JetStreamContext.PullSubscription:
+        from nats.js.api import AckPolicy, ConsumerConfig
+
+        return await self.client.jetstream().pull_subscribe(
+            records_subject("*"), durable=COLLECTOR, stream=STREAM, config=ConsumerConfig(ack_policy=AckPolicy.ALL)
+        )
+
+    def keep(self, messages: Sequence[Msg]) -> None:
+        """Verify what came and bring it to disk, all or nothing."""
+        self.store.begin()
+        try:
+            for message in messages:
+                self.add(message.subject.rpartition(".")[2], message.data)
+            self.store.commit()
+        except BaseException:
+            self.store.roll_back()
+            raise
+
+    def add(self, home: str, payload: bytes) -> None:
+        now = _now_ms()
+        head = self.store.head(home)
+        try:
+            batch = decode(payload)
+        except ValueError as error:
+            # Acknowledged all the same: it would come again and again, and hold up all other homes.
+            at = 1 if head is None else head.n + 1
+            finding = Finding("unreadable", at, f"a message of {home!r} cannot be read: {error}")
+            return self.store.add_findings(home, "" if head is None else head.chain, [finding], now)
+        new, findings = check(head, batch)
+        findings += [
+            Finding("altered", each.n, f"record {each.n} came again, and is not the one that came before")
+            for each in batch.records
+            if (known := self.store.hash_of(home, batch.chain, each.n)) is not None and known != each.hash
+        ]
+        self.store.add_findings(home, batch.chain, findings, now)
+        if new:
+            self.store.add(home, batch.head, new, now)
+        return None
+
+    async def note_alive(self, message: Msg) -> None:
+        """Note a home's word that it is there, and compare what it says of its journal with what is here."""
+        home = message.subject.rpartition(".")[2]
+        try:
+            said = Alive.from_bytes(message.data)
+        except ValueError as error:
+            return _log.warning("the home %r says what cannot be read: %s", home, error)
+        async with self.lock:
+            await asyncio.to_thread(self.compare, home, said)
+        return None
+
+    def compare(self, home: str, said: Alive) -> None:
+        now, findings = _now_ms(), []
+        # That it has fewer records proves nothing: what it sent later may have come earlier. Its publisher knows.
+        if said.problem is not None:
+            findings.append(Finding("replaced", said.head.n, said.problem))
+        known = self.store.hash_of(home, said.head.chain, said.head.n)
+        if known is not None and known != said.head.hash:
+            text = f"record {said.head.n} is not the one that came from this journal"
+            findings.append(Finding("replaced", said.head.n, text))
+        self.store.begin()
+        self.store.add_findings(home, said.head.chain, findings, now)
+        self.store.note_alive(home, said.head.n, now)
+        self.store.commit()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

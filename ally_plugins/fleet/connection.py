@@ -1,0 +1,83 @@
+"""The connection to the server, and its errors as sentences for an operator."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from ally_plugins.contract.values.errors import AllyError, ConfigError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from .credentials import Credentials
+
+__all__ = ["FleetError", "connected"]
+
+_log: Final = logging.getLogger(__name__)
+
+CONNECT_S: Final = 5
+"""Seconds that a connection may take, and that it waits before the next try."""
+
+
+class FleetError(AllyError):
+    """The server cannot be reached, or refuses."""
+
+
+@asynccontextmanager
+async def connected(who: Credentials) -> AsyncIterator[Client]:
+    """Connect, and close at the end; a connection that breaks later is made anew without end.
+
+    Raises ConfigError where nats-py is not installed, FleetError when the first connection fails.
+    """
+    try:
+        import nkeys  # noqa: F401  # nats-py signs with it
+        from nats.aio.client import Client
+    except ImportError as error:
+        raise ConfigError(
+            f"a fleet needs {error.name}, which is not installed: pip install 'ally-plugins[fleet]'"
+        ) from error
+
+    client, is_open = Client(), False
+
+    async def note(error: Exception) -> None:
+        # What it reports beside a call: a connection that broke, a subject that is not permitted. The first connection
+        # it would try for ever as well, with a key that is refused too.
+        if not is_open:
+            raise error
+        _log.debug("the server: %s", error)
+
+    try:
+        await client.connect(
+            who.server.replace("tls:", "nats:", 1),
+            name=f"ally-plugins {who.name}",
+            nkeys_seed_str=who.seed,
+            inbox_prefix=who.inbox,
+            connect_timeout=CONNECT_S,
+            reconnect_time_wait=CONNECT_S / 10,
+            max_reconnect_attempts=-1,
+            error_cb=note,
+            **({"tls": _tls(who)} if who.server.startswith("tls:") else {}),
+        )
+    except ConfigError:
+        raise
+    except Exception as error:
+        await client.close()
+        # nats-py raises what its parts raise: OSError, ssl.SSLError, binascii.Error of a seed, its own errors.
+        reason = str(error) or type(error).__name__
+        raise FleetError(f"the server {who.server!r} does not take {who.name!r}: {reason}") from error
+    is_open = True
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def _tls(who: Credentials) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=who.ca)
+    except OSError as error:
+        raise ConfigError(f"ca: {who.ca!r} cannot be read: {error.strerror or error}", path="ca") from error

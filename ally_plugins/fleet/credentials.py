@@ -1,0 +1,117 @@
+"""Who somebody is to the server: a file of its owner's, which `fleet init` writes, and the subjects that it may use.
+
+A home publishes on a subject of its own name and on no other, which the server holds it to; a collector hears all.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import attrs
+
+from ally_plugins.contract.documents import FILLED, Document
+from ally_plugins.contract.shapes import WRONG, Mistakes, Shape, one_of
+from ally_plugins.contract.tables import holds, object_of
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.wording import describe
+from ally_plugins.journal.owned_files import read_file
+
+__all__ = ["COLLECTOR", "STREAM", "Credentials", "alive_subject", "read_credentials", "records_subject"]
+
+STREAM: Final = "ALLY_RECORDS"
+"""The stream of all homes' records."""
+
+COLLECTOR: Final = "collector"
+"""The name of who hears all homes; none of theirs."""
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_MAX_BYTES: Final = 64 * 1024
+
+
+def records_subject(name: str) -> str:
+    """Return the subject on which a home's records come; `*` for all."""
+    return f"ally.records.{name}"
+
+
+def alive_subject(name: str) -> str:
+    """Return the subject on which a home says that it is there, and how far its journal has come; `*` for all."""
+    return f"ally.alive.{name}"
+
+
+def _read_name(value: str, path: str, mistakes: Mistakes) -> object:
+    expected = "a name of at most 63 lower-case letters, digits and dashes"
+    return value if _NAME.fullmatch(value) else mistakes.wrong(path, value, expected)
+
+
+def _read_server(value: str, path: str, mistakes: Mistakes) -> object:
+    if FILLED.read(value, path, mistakes) is WRONG:
+        return WRONG
+    try:
+        url = urlsplit(value)
+        scheme, host, port = url.scheme, url.hostname or "", url.port
+    except ValueError:
+        scheme, host, port = "", "", None
+    if scheme not in {"nats", "tls"} or not host or port == 0:
+        return mistakes.wrong(path, value, "an address such as tls://nats.example:4222")
+    if scheme == "nats" and not is_loopback(host):
+        # What homes record, and what plugins decide, would be readable on the way.
+        return mistakes.wrong(path, value, "tls:// for a server that is not on this machine")
+    return value
+
+
+NAME: Final = Shape((str,), "a name", {"type": "string", "pattern": f"^{_NAME.pattern}$"}, _read_name)
+_SERVER: Final = Shape((str,), "an address", {"type": "string"}, _read_server)
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@attrs.frozen
+class Credentials:
+    """What a `fleet.toml` holds."""
+
+    server: str = attrs.field(metadata=holds(_SERVER, "where the server is"))
+    name: str = attrs.field(metadata=holds(NAME, "who this is to the server"))
+    seed: str = attrs.field(repr=False, metadata=holds(FILLED, "the secret half of its nkey"))
+    level: Literal["metadata", "body"] = attrs.field(
+        default="metadata", metadata=holds(one_of("metadata", "body"), "what of each record leaves this machine")
+    )
+    ca: str | None = attrs.field(default=None, metadata=holds(FILLED, "certificates that the server's is checked with"))
+
+    @property
+    def inbox(self) -> str:
+        """The prefix of subjects on which the server answers it, which nobody else may hear."""
+        return f"_INBOX_{self.name}"
+
+
+_FILE: Final = object_of(Credentials, "a table")
+
+
+def read_credentials(path: Path) -> Credentials:
+    """Read a `fleet.toml`. Raises ConfigError, with every mistake in it and the way out."""
+    try:
+        content = read_file(path, _MAX_BYTES)
+        if content is None:
+            way_out = "`ally-plugins fleet init` on the server's machine writes it; copy it here"
+            raise ConfigError(f"there is no {str(path)!r}: {way_out}", file=str(path))
+        table = tomllib.loads(content.decode())
+    except OSError as error:
+        raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror or error}", file=str(path)) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{str(path)!r} is not TOML: {describe(str(error))}", file=str(path)) from None
+    document = Document()
+    found = _FILE.read(table, "", document)
+    if document.problems:
+        raise ConfigError(f"{str(path)!r} is wrong: {'; '.join(document.problems)}", file=str(path))
+    credentials: Credentials = found
+    return credentials

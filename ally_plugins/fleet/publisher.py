@@ -1,0 +1,184 @@
+"""Sends one home's chain to the server: what is committed, in order, each record once.
+
+The server knows how far it has come: the last message on the home's own subject says it, and the next is taken only
+after that one. So nothing is kept here, two publishers of one home do no harm, and a lost answer is no double.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from ally_plugins.contract.values.errors import AuditError
+from ally_plugins.journal.chain import Head, genesis
+from ally_plugins.journal.reader import JournalReader
+
+from .batches import Alive, Batch, decode, encode
+from .connection import FleetError, connected
+from .credentials import STREAM, alive_subject, records_subject
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nats.aio.client import Client
+
+    from .credentials import Credentials
+
+__all__ = ["publish"]
+
+_log: Final = logging.getLogger(__name__)
+
+POLL_S: Final = 0.2
+"""Seconds between looks for new records, as `audit --follow` has."""
+
+ALIVE_S: Final = 10.0
+"""Seconds between messages that say that the home is there; a collector takes it for silent after some of them."""
+
+_READ_BYTES: Final = 512 * 1024  # of one message; more in one is no faster, and a server's own limit is 1 MiB
+_PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while the server is away
+
+_WRONG_LAST: Final = 10071  # JetStream: the last message on the subject is another one than was said
+
+
+@attrs.frozen
+class _Place:
+    """How far the server has come: `head` is None before the first record, `sequence` is the stream's of the last."""
+
+    head: Head | None
+    sequence: int
+
+
+async def publish(
+    who: Credentials, journal: Path, *, once: bool = False, on_sent: Callable[[Head], None] = lambda _: None
+) -> None:
+    """Send what the journal has, and go on as it grows, until cancelled; with `once`, until all was sent.
+
+    A server that goes away is waited for. Raises FleetError when it cannot be reached at the start or refuses this
+    home, AuditError when the journal is not the one that was published before, JournalError when it cannot be read.
+    """
+    async with connected(who) as client:
+        with JournalReader(journal) as reader:
+            publisher = _Publisher(client, who, reader, on_sent)
+            try:
+                await (publisher.catch_up() if once else publisher.follow())
+            except AuditError as error:
+                await publisher.say_alive(str(error))
+                await client.flush()
+                raise
+
+
+class _Publisher:
+    def __init__(
+        self, client: Client, who: Credentials, reader: JournalReader, on_sent: Callable[[Head], None]
+    ) -> None:
+        self.client: Final = client
+        self.who: Final = who
+        self.reader: Final = reader
+        self.on_sent: Final = on_sent
+
+    async def follow(self) -> None:
+        async with self.shown_alive():
+            failures = 0
+            while True:
+                try:
+                    await self.catch_up()
+                    failures = 0
+                    await asyncio.sleep(POLL_S)
+                except FleetError as error:
+                    pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+                    failures += 1
+                    _log.warning("%s; it is tried again in %g s", error, pause)
+                    await asyncio.sleep(pause)
+
+    async def catch_up(self) -> None:
+        """Send all that there is. Raises FleetError when the server does not take it."""
+        place = await self.place()
+        while (batch := await asyncio.to_thread(self.next_batch, place.head)) is not None:
+            # None: somebody else was faster, and all is to be asked anew.
+            place = await self.send(batch, place) or await self.place()
+
+    def next_batch(self, head: Head | None) -> Batch | None:
+        chain = self.reader.chain()
+        after = 0
+        if head is not None and head.chain == chain:
+            after = head.n
+            own = self.reader.record(head.n)
+            if own is None or own.hash != head.hash.hex():
+                fault = "ends before" if own is None else "has another"
+                text = f"the journal {str(self.reader.path)!r} {fault} record {head.n}, which was published"
+                raise AuditError(f"{text}; nothing more is, see `ally-plugins audit verify`", record=head.n)
+        records = self.reader.chained(after, _READ_BYTES)
+        if self.who.level == "metadata":
+            records = [each._replace(content=None) for each in records]
+        return Batch(chain, records) if records else None
+
+    async def send(self, batch: Batch, place: _Place) -> _Place | None:
+        """Send one batch; return the new place, None where the server has come farther meanwhile."""
+        from nats.errors import Error
+        from nats.js.errors import APIError
+
+        payload = encode(batch, self.client.max_payload - 1024)
+        headers = {
+            "Nats-Expected-Stream": STREAM,
+            "Nats-Expected-Last-Subject-Sequence": str(place.sequence),
+            "Nats-Msg-Id": f"{batch.chain}-{batch.records[0].n}-{batch.head.n}",
+        }
+        try:
+            done = await self.client.jetstream().publish(records_subject(self.who.name), payload, headers=headers)
+        except APIError as error:
+            if error.err_code == _WRONG_LAST:
+                return None
+            raise FleetError(f"the server does not take records: {error.description}") from error
+        except (Error, TimeoutError, OSError) as error:
+            raise FleetError(f"the server does not answer: {str(error) or type(error).__name__}") from error
+        self.on_sent(batch.head)
+        return _Place(batch.head, done.seq)
+
+    async def place(self) -> _Place:
+        from nats.errors import Error
+        from nats.js.errors import NotFoundError
+
+        subject = records_subject(self.who.name)
+        try:
+            last = await self.client.jetstream().get_last_msg(STREAM, subject, direct=True)
+        except NotFoundError:
+            return _Place(None, 0)
+        except (Error, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise FleetError(
+                f"the server does not say how far {self.who.name!r} has come: {reason}; does a collector run?"
+            ) from error
+        return _Place(decode(last.data or b"").head, last.seq or 0)
+
+    @asynccontextmanager
+    async def shown_alive(self) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(self.show_alive())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def show_alive(self) -> None:
+        """Say again and again how far the journal has come."""
+        while True:
+            # Whoever cannot be told now is told the next time; the records themselves are acknowledged.
+            with suppress(Exception):
+                await self.say_alive()
+            await asyncio.sleep(ALIVE_S)
+
+    async def say_alive(self, problem: str | None = None) -> None:
+        head = await asyncio.to_thread(_own_head, self.reader)
+        await self.client.publish(alive_subject(self.who.name), Alive(head, problem).to_bytes())
+
+
+def _own_head(reader: JournalReader) -> Head:
+    chain, last = reader.chain(), reader.last_n()
+    record = reader.record(last)
+    return Head(last, genesis(chain) if record is None else bytes.fromhex(record.hash), chain)

@@ -1,0 +1,376 @@
+"""Homes publish what they have committed, and a collector verifies and keeps it: with the real server, on bad days."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nats
+import orjson
+import pytest
+
+from ally_plugins.contract.values.errors import AuditError
+from ally_plugins.fleet.batches import Batch, encode
+from ally_plugins.fleet.collector import collect
+from ally_plugins.fleet.connection import FleetError, connected
+from ally_plugins.fleet.credentials import STREAM, alive_subject, records_subject
+from ally_plugins.fleet.publisher import publish
+from ally_plugins.fleet.store import FleetStore
+from ally_plugins.journal.chain import Head
+from ally_plugins.journal.journal import Journal
+from ally_plugins.journal.reader import JournalReader
+from ally_plugins.journal.values import Record
+from tests.kit.waiting import go, until
+
+from .conftest import write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from .conftest import Server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FleetStore]:
+    """Where the collector keeps what came."""
+    with FleetStore(tmp_path / "fleet.db", create=True) as made:
+        yield made
+
+
+async def all_collected(server: Server, store: FleetStore) -> None:
+    """Collect until nothing more comes."""
+    await collect(server.who("collector"), store, once=True)
+
+
+@contextlib.asynccontextmanager
+async def going(work: Any) -> AsyncIterator[None]:
+    """Have something run meanwhile; it must not have failed."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def numbers(store: FleetStore, home: str = "laptop") -> list[int]:
+    """Return the numbers of a home's records, in order of time."""
+    return [record.n for _, record in store.records(home=home)]
+
+
+def kinds(store: FleetStore) -> list[tuple[str, str, int]]:
+    """Return what was found wrong."""
+    return [(each.home, each.kind, each.record) for each in store.findings()]
+
+
+# --- trust ---
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        records_subject("build-1"),
+        alive_subject("build-1"),
+        f"$JS.API.STREAM.DELETE.{STREAM}",
+        f"$JS.API.STREAM.PURGE.{STREAM}",
+        f"$JS.API.STREAM.MSG.GET.{STREAM}",
+        f"$JS.API.DIRECT.GET.{STREAM}.{records_subject('build-1')}",
+        f"$JS.API.CONSUMER.CREATE.{STREAM}.mine",
+        f"$JS.ACK.{STREAM}.collector.1.1.1.1.1",
+        "_INBOX_build-1.1",
+    ],
+)
+def test_a_home_is_heard_on_its_own_subjects_alone(server: Server, subject: str, store: FleetStore) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        refused: list[str] = []
+
+        async def note(error: Exception) -> None:
+            refused.append(str(error).lower())
+
+        who = server.who("laptop")
+        client = await nats.connect(who.server, nkeys_seed_str=who.seed, inbox_prefix=who.inbox, error_cb=note)
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await client.request(subject, b"{}", timeout=0.1)
+        await until(
+            lambda: any(f'permissions violation for publish to "{subject}"'.lower() in each for each in refused)
+        )
+        await client.close()
+
+    go(main())
+
+
+@pytest.mark.parametrize("subject", [">", records_subject("*"), alive_subject("*"), "_INBOX_build-1.>", "_INBOX.>"])
+def test_a_home_hears_nothing_of_others(server: Server, subject: str) -> None:
+    async def main() -> None:
+        refused: list[str] = []
+
+        async def note(error: Exception) -> None:
+            refused.append(str(error).lower())
+
+        who = server.who("laptop")
+        client = await nats.connect(who.server, nkeys_seed_str=who.seed, inbox_prefix=who.inbox, error_cb=note)
+        await client.subscribe(subject)
+        wanted = f'permissions violation for subscription to "{subject}"'.lower()
+        await until(lambda: any(wanted in each for each in refused))
+        await client.close()
+
+    go(main())
+
+
+@pytest.mark.parametrize("kind", ["DELETE", "PURGE", "MSG.DELETE", "UPDATE"])
+def test_a_collector_removes_no_record_from_the_server(server: Server, store: FleetStore, kind: str) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        async with connected(server.who("collector")) as client:
+            with pytest.raises((nats.errors.Error, TimeoutError)):
+                await client.request(f"$JS.API.STREAM.{kind}.{STREAM}", b"{}", timeout=0.2)
+
+    go(main())
+
+
+def test_who_has_no_key_is_not_let_in(server: Server) -> None:
+    async def main() -> None:
+        import nkeys
+
+        stranger = nkeys.encode_seed(bytes(32), nkeys.PREFIX_BYTE_USER).decode()
+        who = server.who("laptop")
+        with pytest.raises(FleetError, match="does not take 'laptop'"):
+            async with connected(type(who)(who.server, who.name, stranger)):
+                raise AssertionError
+
+    go(main())
+
+
+def test_without_a_collector_ever_a_publisher_says_what_is_missing(server: Server, journal: Journal) -> None:
+    write(journal, 0, 1)
+    with pytest.raises(FleetError, match="does a collector run"):
+        go(publish(server.who("laptop"), journal.path, once=True))
+
+
+# --- what comes ---
+
+
+def test_what_a_home_has_committed_is_kept_in_order_with_its_chain(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        write(journal, 0, 700)
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+        write(journal, 700, 50)
+        for _ in range(2):  # the second has nothing to send
+            await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    assert numbers(store) == list(range(1, 751))
+    [home] = store.homes()
+    with JournalReader(journal.path) as reading:
+        last = reading.record(750)
+    assert last is not None
+    assert home.head is not None
+    assert home.head.hash.hex() == last.hash
+    assert kinds(store) == []
+
+
+def test_of_a_home_at_the_level_metadata_no_content_leaves_it(
+    server: Server, journal: Journal, store: FleetStore, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        journal.append_blocking(Record("note", 1, data={"secret": "hunter2"}))
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    [(_, record)] = store.records()
+    assert (record.kind, record.data) == ("note", None)
+    for file in (p for p in (*tmp_path.glob("fleet.db*"), *(tmp_path / "fleet").rglob("*")) if p.is_file()):
+        assert b"hunter2" not in file.read_bytes()
+
+
+def test_at_the_level_body_contents_come_but_for_one_that_is_larger_than_a_message(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    file = server.folder / "laptop.toml"
+    file.write_text(file.read_text().replace('"metadata"', '"body"'))
+
+    async def main() -> None:
+        await all_collected(server, store)
+        for text in ("small", "x" * 9_000_000, "small again"):
+            journal.append_blocking(Record("note", 1, data={"text": text}))
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    found = [record.data for _, record in store.records()]
+    assert found == [{"text": "small"}, None, {"text": "small again"}]
+    assert kinds(store) == []
+
+
+# --- bad days ---
+
+
+def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        async with going(collect(server.who("collector"), store)), going(publish(server.who("laptop"), journal.path)):
+            for round_ in range(3):
+                write(journal, 100 * round_, 50)
+                await until(lambda: len(numbers(store)) > 0)
+                await asyncio.to_thread(server.kill)
+                write(journal, 100 * round_ + 50, 50)
+                await asyncio.to_thread(server.start)
+            await until(lambda: len(numbers(store)) >= 300)
+
+    go(main())
+    assert numbers(store) == list(range(1, 301))
+    assert kinds(store) == []
+
+
+def test_two_publishers_of_one_home_double_nothing(server: Server, journal: Journal, store: FleetStore) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        write(journal, 0, 5000)
+        sending = [publish(server.who("laptop"), journal.path, once=True) for _ in range(4)]
+        await asyncio.gather(*sending)
+        await all_collected(server, store)
+
+    go(main())
+    assert numbers(store) == list(range(1, 5001))
+    assert kinds(store) == []
+
+
+def test_what_was_kept_but_not_acknowledged_comes_again_and_is_no_double(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        write(journal, 0, 20)
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    with JournalReader(journal.path) as reading:
+        batch = Batch(reading.chain(), reading.chained(0, 10**6))
+
+    async def again() -> None:
+        async with connected(server.who("laptop")) as client:
+            await client.jetstream().publish(records_subject("laptop"), encode(batch, 10**6))
+        await all_collected(server, store)
+
+    go(again())
+    assert numbers(store) == list(range(1, 21))
+    assert kinds(store) == []
+
+
+def test_a_message_that_nothing_can_be_made_of_is_noted_and_holds_up_nobody(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        write(journal, 0, 3)
+        async with connected(server.who("laptop")) as client:
+            for payload in (b"", b"\xff", b"[]", b'{"version":1,"chain":"c","records":[[1]]}'):
+                await client.jetstream().publish(records_subject("laptop"), payload)
+        await publish(server.who("build-1"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    assert numbers(store, "build-1") == [1, 2, 3]
+    assert kinds(store) == [("laptop", "unreadable", 1)]
+
+
+@pytest.mark.parametrize("how", ["altered", "cut"])
+def test_a_journal_that_is_not_what_was_published_is_found_by_its_publisher_and_noted_for_all(
+    server: Server, journal: Journal, store: FleetStore, how: str
+) -> None:
+    write(journal, 0, 10)
+
+    async def main() -> None:
+        await all_collected(server, store)
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+        with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
+            if how == "cut":
+                db.execute("DELETE FROM records WHERE n > 5")
+            else:
+                db.execute("UPDATE records SET hash = zeroblob(32) WHERE n = 10")
+        async with going(collect(server.who("collector"), store)):
+            with pytest.raises(AuditError, match=r"record 10, which was published; nothing more is"):
+                await publish(server.who("laptop"), journal.path, once=True)
+            await until(lambda: kinds(store))
+
+    go(main())
+    assert {(home, kind) for home, kind, _ in kinds(store)} == {("laptop", "replaced")}
+
+
+def test_records_that_were_altered_before_they_were_published_are_found_on_arrival(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    write(journal, 0, 10)
+    with contextlib.closing(sqlite3.connect(journal.path)) as db, db:
+        db.execute("UPDATE records SET plugin = 'somebody else' WHERE n = 4")
+
+    async def main() -> None:
+        await all_collected(server, store)
+        await publish(server.who("laptop"), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    assert kinds(store) == [("laptop", "altered", 4)]
+    assert numbers(store) == list(range(1, 11))
+
+
+def test_a_new_journal_in_the_place_of_another_is_noted_and_kept_beside_it(
+    server: Server, journal: Journal, store: FleetStore, tmp_path: Path
+) -> None:
+    write(journal, 0, 3)
+    other = Journal.open(tmp_path / "other" / "journal.db")
+    write(other, 0, 2)
+    other.close_blocking()
+
+    async def main() -> None:
+        await all_collected(server, store)
+        for path in (journal.path, other.path):
+            await publish(server.who("laptop"), path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    assert kinds(store) == [("laptop", "replaced", 1)]
+    assert sorted(numbers(store)) == [1, 1, 2, 2, 3]
+
+
+def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_send(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    write(journal, 0, 3)
+
+    async def main() -> None:
+        async with going(collect(server.who("collector"), store)), connected(server.who("laptop")) as client:
+            said = {"version": 1, "head": _head_text(journal), "problem": None}
+            while not store.homes():
+                await client.publish(alive_subject("laptop"), orjson.dumps(said))
+                await client.publish(alive_subject("laptop"), b"garbage")
+                await client.flush()
+                await asyncio.sleep(0.01)
+
+    go(main())
+    [home] = store.homes()
+    assert (home.name, home.head, home.lag, home.findings) == ("laptop", None, 3, 0)
+
+
+def _head_text(journal: Journal) -> str:
+    with JournalReader(journal.path) as reading:
+        record = reading.record(reading.last_n())
+        assert record is not None
+        return Head(record.n, bytes.fromhex(record.hash), reading.chain()).to_text()
