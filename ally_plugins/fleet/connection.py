@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import AllyError, ConfigError
@@ -20,7 +22,7 @@ __all__ = ["FleetError", "connected"]
 _log: Final = logging.getLogger(__name__)
 
 CONNECT_S: Final = 5
-"""Seconds that a connection may take, and that it waits before the next try."""
+"""Seconds that a connection may take."""
 
 
 class FleetError(AllyError):
@@ -28,13 +30,13 @@ class FleetError(AllyError):
 
 
 @asynccontextmanager
-async def connected(who: Credentials) -> AsyncIterator[Client]:
+async def connected(who: Credentials) -> AsyncGenerator[Client]:
     """Connect, and close at the end; a connection that breaks later is made anew without end.
 
     Raises ConfigError where nats-py is not installed, FleetError when the first connection fails.
     """
     try:
-        import nkeys  # noqa: F401  # nats-py signs with it
+        import_module("nkeys")  # nats-py signs with it
         from nats.aio.client import Client
     except ImportError as error:
         raise ConfigError(
@@ -57,15 +59,17 @@ async def connected(who: Credentials) -> AsyncIterator[Client]:
             nkeys_seed_str=who.seed,
             inbox_prefix=who.inbox,
             connect_timeout=CONNECT_S,
-            reconnect_time_wait=CONNECT_S / 10,
+            reconnect_time_wait=1,
             max_reconnect_attempts=-1,
             error_cb=note,
-            **({"tls": _tls(who)} if who.server.startswith("tls:") else {}),
+            tls=_tls(who) if who.server.startswith("tls:") else None,
         )
     except ConfigError:
         raise
     except Exception as error:
-        await client.close()
+        with suppress(Exception):  # it fails with what broke, and after a failed handshake it would wait for ever
+            async with asyncio.timeout(CONNECT_S / 10):
+                await client.close()
         # nats-py raises what its parts raise: OSError, ssl.SSLError, binascii.Error of a seed, its own errors.
         reason = str(error) or type(error).__name__
         raise FleetError(f"the server {who.server!r} does not take {who.name!r}: {reason}") from error

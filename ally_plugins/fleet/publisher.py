@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
@@ -156,7 +156,7 @@ class _Publisher:
         return _Place(decode(last.data or b"").head, last.seq or 0)
 
     @asynccontextmanager
-    async def shown_alive(self) -> AsyncIterator[None]:
+    async def shown_alive(self) -> AsyncGenerator[None]:
         task = asyncio.ensure_future(self.show_alive())
         try:
             yield

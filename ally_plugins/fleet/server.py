@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,10 +73,9 @@ def init(folder: Path, names: Sequence[str], listen: Listen) -> list[Path]:
 
 def _keys() -> Any:
     try:
-        import nkeys
+        return import_module("nkeys")  # it has no types
     except ImportError as error:
         raise ConfigError("a fleet needs nkeys, which is not installed: pip install 'ally-plugins[fleet]'") from error
-    return nkeys
 
 
 def _new(name: str, listen: Listen, keys: Any) -> Credentials:

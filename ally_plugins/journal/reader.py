@@ -428,12 +428,12 @@ def _some_records(rows: sqlite3.Cursor, max_bytes: int) -> list[ChainedRecord]:
     found: list[ChainedRecord] = []
     size = 0
     with closing(rows):
-        for *fields, data in rows:
+        for n, at, kind, plugin, session_id, ref, key, digest, hash_, data in rows:
             content = data.encode() if isinstance(data, str) else data
             size += _RECORD_BYTES + len(content or b"")
             if found and size > max_bytes:
                 break
-            found.append(ChainedRecord(*fields, content))
+            found.append(ChainedRecord(n, at, kind, plugin, session_id, ref, key, digest, hash_, content))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,7 @@ def test_a_collector_removes_no_record_from_the_server(server: Server, store: Fl
 
 def test_who_has_no_key_is_not_let_in(server: Server) -> None:
     async def main() -> None:
-        import nkeys
-
+        nkeys: Any = import_module("nkeys")
         stranger = nkeys.encode_seed(bytes(32), nkeys.PREFIX_BYTE_USER).decode()
         who = server.who("laptop")
         with pytest.raises(FleetError, match="does not take 'laptop'"):

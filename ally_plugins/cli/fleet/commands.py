@@ -42,7 +42,7 @@ def fleet() -> None:
     """
 
 
-@command("init", looks=True)
+@command("init")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--listen", metavar="HOST:PORT", default=f"127.0.0.1:{_PORT}", show_default=True,
@@ -85,7 +85,7 @@ def init(
     echo(f"start the server: nats-server -c {inert(folder / 'server.conf')}")
 
 
-@command("publish", looks=True)
+@command("publish")
 @click.option("--credentials", type=click.Path(path_type=Path), metavar="FILE",
               help="The file of `fleet init`, instead of fleet.toml in the home.")  # fmt: skip
 @click.option("--once", is_flag=True, help="End when all that is there was sent.")
@@ -120,7 +120,7 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
         echo(f"{who.name}: sent up to record {sent}" if last else f"{who.name}: there was nothing to send")
 
 
-@command("collect", looks=True)
+@command("collect")
 @click.argument("credentials", type=click.Path(path_type=Path))
 @click.option("--into", "file", type=click.Path(path_type=Path), metavar="FILE", required=True,
               help="Where all homes' records go; made where there is none.")  # fmt: skip
@@ -146,7 +146,7 @@ def collect(state: State, credentials: Path, file: Path, once: bool) -> None:  #
         _report(state, store.homes(), store.findings(), silent_after=None)
 
 
-@command("status", looks=True)
+@command("status")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--silent", type=click.FloatRange(min=0), default=_SILENT_S, show_default=True, metavar="SECONDS",
               help="After how long without a word a home counts as silent.")  # fmt: skip

@@ -51,6 +51,8 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
+@click.option("--fleet", "fleet_file", metavar="FILE",
+              help="Of all homes, from the file that `fleet collect` keeps, instead of this one's.")  # fmt: skip
 @options
 @with_state
 def audit(
@@ -61,6 +63,7 @@ def audit(
     since: str | None,
     limit: int,
     follow: bool,  # noqa: FBT001 - click's way
+    fleet_file: str | None,
 ) -> None:
     """Show what was recorded: messages, decisions, refusals, grants, registrations, crashes; the latest last.
 
@@ -70,12 +73,16 @@ def audit(
     Example:
       ally-plugins audit --plugin loop-warner --since 2h
       ally-plugins audit --kind refusal --kind decision --follow
+      ally-plugins audit --fleet fleet.db --kind refusal --since 1h
       ally-plugins audit verify
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
     filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
+    if fleet_file is not None:
+        _show_fleet(state, fleet_file, filters, after, limit, follow=follow)
+        return
     # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         _check_kinds(state.home, unknown)
@@ -96,6 +103,31 @@ def audit(
             last = reading.last_n() if not records else records[-1].n
             for record in reading.follow(after_n=last, **filters):
                 _show(state, [record])
+
+
+def _show_fleet(
+    state: State, file: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool
+) -> None:
+    """Print the last records of all homes, each with its home's name."""
+    if follow:
+        raise click.UsageError("--fleet and --follow do not go together: `fleet collect` follows")
+    from pathlib import Path
+
+    from ally_plugins.fleet.store import FleetStore
+
+    kinds = filters.pop("kind") or ()
+    with FleetStore(Path(file)) as store:
+        records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
+    if state.as_json:
+        for home, record in records:
+            print_json({"home": home, **record_data(record)})
+        return
+    rows = [(inert(home), *_painted(record)) for home, record in records]
+    if rows and is_terminal("stdout"):
+        echo_pages(table(("home", *_HEADINGS), rows))
+    else:
+        for line in columns(rows):
+            echo(line)
 
 
 def _check_kinds(home: Home, unknown: Sequence[str]) -> None:
@@ -122,12 +154,17 @@ def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False
         for record in records:
             print_json(record_data(record))
         return
-    rows = [(*row[:2], paint(row[2], fg=_COLOURS.get(row[2])), *row[3:]) for row in map(record_row, records)]
+    rows = list(map(_painted, records))
     if is_all and is_terminal("stdout"):
         echo_pages(table(_HEADINGS, rows))
         return
     for line in columns(rows):
         echo(line)
+
+
+def _painted(record: StoredRecord) -> tuple[str, ...]:
+    number, at, kind, *rest = record_row(record)
+    return (number, at, paint(kind, fg=_COLOURS.get(kind)), *rest)
 
 
 _COLOURS: Final = {"refusal": "yellow", "crash": "red", "quarantine": "red", "decision": "cyan", "message": "green"}

@@ -1,0 +1,185 @@
+"""The commands of a fleet, as an operator uses them, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet.connection import FleetError, connected
+from ally_plugins.fleet.credentials import read_credentials
+from ally_plugins.fleet.server import Listen, init
+from ally_plugins.fleet.store import FleetStore
+from tests.kit.commands import run_command
+from tests.kit.waiting import go
+
+from .conftest import write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ally_plugins.journal.journal import Journal
+
+    from .conftest import Server
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The home of one laptop, in which `journal` lies."""
+    monkeypatch.setenv("ALLY_HOME", str(tmp_path))
+    return tmp_path
+
+
+def run_json(*args: str, code: int = 0) -> Any:
+    """Run a command and return what it printed as JSON."""
+    return json.loads(run_command("fleet", *args, "--json", code=code).stdout)
+
+
+# --- init ---
+
+
+def test_each_home_has_a_key_of_its_own_that_nobody_else_may_read_and_keeps_it_when_homes_are_added(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "fleet"
+    first = run_json("init", str(folder), "laptop", "build-1")
+    assert [file.rpartition("/")[2] for file in first["new"]] == ["collector.toml", "laptop.toml", "build-1.toml"]
+    seeds = {name: read_credentials(folder / f"{name}.toml").seed for name in ("collector", "laptop", "build-1")}
+    assert len(set(seeds.values())) == 3
+    for file in folder.glob("*"):
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    text = (folder / "server.conf").read_text()
+    assert not any(seed in text for seed in seeds.values())
+    assert run_json("init", str(folder), "laptop", "build-2")["new"] == [str(folder / "build-2.toml")]
+    assert {name: read_credentials(folder / f"{name}.toml").seed for name in seeds} == seeds
+    assert (folder / "server.conf").read_text().count("nkey") == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("Laptop",), "found 'Laptop', expected a name of at most 63 lower-case letters"),
+        (("a.b",), "found 'a.b', expected a name"),
+        (("*",), "found '*', expected a name"),
+        (("collector",), "'collector' is the name of who collects"),
+        (("laptop", "--listen", "0.0.0.0:4222"), "a server at '0.0.0.0' is reached over a network"),
+        (("laptop", "--listen", "nats.example:4222"), "give --tls-cert and --tls-key"),
+        (("laptop", "--listen", "127.0.0.1"), "expected HOST:PORT, found '127.0.0.1'"),
+        (("laptop", "--listen", "127.0.0.1:70000"), "expected HOST:PORT"),
+        (("laptop", "--tls-cert", "c.pem"), "--tls-cert and --tls-key belong together"),
+    ],
+)
+def test_init_says_what_is_wrong_and_changes_nothing(tmp_path: Path, args: tuple[str, ...], expected: str) -> None:
+    folder = tmp_path / "fleet"
+    assert expected in run_command("fleet", "init", str(folder), *args, code=2).stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "server: missing"),
+        ("server = 1", "server: found 1, expected"),
+        ("nonsense", "is not TOML"),
+        ('server = "nats://fleet.example:4222"\nname = "a"\nseed = "S"', "expected tls:// for a server that is not on"),
+        ('server = "http://127.0.0.1"\nname = "a"\nseed = "S"', "expected an address such as tls://"),
+        ('server = "nats://127.0.0.1:99999"\nname = "a"\nseed = "S"', "expected an address such as tls://"),
+        ('server = "nats://127.0.0.1"\nname = ">"\nseed = "S"', "name: found '>'"),
+        ('server = "nats://127.0.0.1"\nname = "a"\nseed = "S"\nlevel = "al"', "level: found 'al'"),
+        ('server = "nats://127.0.0.1"\nname = "a"\nseed = "S"\nsede = "S"', "sede: unknown key"),
+    ],
+)
+def test_a_credentials_file_that_is_wrong_is_refused_with_what_was_found(home: Path, text: str, expected: str) -> None:
+    (home / "fleet.toml").write_text(text)
+    assert expected in run_command("fleet", "publish", code=2).stderr
+
+
+def test_a_missing_credentials_file_is_named_with_the_way_to_get_it(home: Path) -> None:
+    shown = run_command("fleet", "publish", code=2).stderr
+    assert str(home / "fleet.toml") in shown
+    assert "fleet init" in shown
+
+
+def test_a_seed_that_is_none_is_an_error_of_the_file_and_no_crash(tmp_path: Path) -> None:
+    init(tmp_path / "fleet", ["laptop"], Listen())
+    file = tmp_path / "fleet" / "laptop.toml"
+    file.write_text(file.read_text().replace('seed = "S', 'seed = "T'))
+    with pytest.raises(ConfigError, match="the seed of 'laptop' is none"):
+        init(tmp_path / "fleet", ["other"], Listen())
+
+
+# --- the whole way ---
+
+
+def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
+    server: Server, journal: Journal, home: Path, tmp_path: Path
+) -> None:
+    collected = str(tmp_path / "fleet.db")
+    credentials = str(server.folder / "collector.toml")
+    assert run_json("collect", credentials, "--into", collected, "--once") == {"homes": [], "findings": []}
+    write(journal, 0, 30)
+    shutil.copy(server.folder / "laptop.toml", home / "fleet.toml")
+    assert run_json("publish", "--once") == {"name": "laptop", "record": 30}
+    assert run_json("publish", "--once") == {"name": "laptop", "record": None}
+    [shown] = run_json("collect", credentials, "--into", collected, "--once")["homes"]
+    assert (shown["home"], shown["record"], shown["findings"], shown["silent"]) == ("laptop", 30, 0, False)
+    rows = run_command("audit", "--fleet", collected, "--plugin", "writer", "--limit", "2", "--json").stdout
+    assert [(row["home"], row["n"]) for row in map(json.loads, rows.splitlines())] == [("laptop", 29), ("laptop", 30)]
+    assert "laptop" in run_command("audit", "--fleet", collected).stdout
+    assert run_command("audit", "--fleet", collected, "--kind", "decision").stdout == ""
+
+
+def test_a_home_that_is_silent_is_named_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    with FleetStore(tmp_path / "fleet.db", create=True) as store:
+        store.note_alive("laptop", 3, time.time_ns() // 1_000_000)
+        store.note_alive("build-1", 3, 0)
+    shown = run_json("status", str(tmp_path / "fleet.db"), code=1)
+    assert {each["home"]: each["silent"] for each in shown["homes"]} == {"laptop": False, "build-1": True}
+    text = run_command("fleet", "status", str(tmp_path / "fleet.db"), code=1).stdout
+    assert "silent" in text
+    assert "3 behind" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "cannot be opened"),
+        (b"", "expected a file of `fleet collect`"),
+        (b"x" * 5000, "cannot be read as records"),
+    ],
+)
+def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    file = tmp_path / "fleet.db"
+    if content is not None:
+        file.write_bytes(content)
+    assert expected in run_command("fleet", "status", str(file), code=2).stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_over_tls_a_server_whose_certificate_is_not_known_is_not_talked_to(server: Server, tmp_path: Path) -> None:
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out", cert)
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    for file in server.folder.glob("*.toml"):
+        file.unlink()
+    server.kill()
+    init(server.folder, ["laptop"], Listen("127.0.0.1", server.port, cert, key, cert))
+    server.start()
+    who = server.who("laptop")
+    assert who.server.startswith("tls://")
+
+    async def main() -> None:
+        async with connected(who) as client:
+            assert client.is_connected
+        with pytest.raises(FleetError, match="certificate verify failed"):
+            async with connected(type(who)(who.server, who.name, who.seed)):
+                raise AssertionError
+
+    go(main())
