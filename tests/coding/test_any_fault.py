@@ -259,7 +259,7 @@ def test_what_was_not_let_through_does_not_run_and_what_only_observes_lets_the_a
             elif kind is HookKind.PERMISSION:
                 assert not found.waived
                 assert found.stopped or may_ask  # the agent's own question is there
-            elif kind is HookKind.PROMPT and example.fault is None and not is_written_by_a_person(agent, example):
+            elif kind is HookKind.PROMPT and not is_written_by_a_person(agent, example):
                 assert not found.waived
             else:
                 assert found.stopped or (kind is HookKind.PROMPT and may_ask)

@@ -64,6 +64,17 @@ def test_a_key_in_an_output_reaches_no_request_not_even_of_a_command_that_failed
 
 
 @of(*ALL)
+def test_removing_the_home_and_reading_its_keys_is_stopped_and_other_work_is_not(agent: str, tmp_path: Path) -> None:
+    steps = ["touch before", "rm -rf ~", "cat ~/.ssh/id_ed25519", "sh -c 'git push --force'", "touch after"]
+    plugins = ["secret-guard", "rule-guard"]
+    seen = run_in_box(agent, tmp_path, Run([command(each) for each in steps]), plugins=plugins)
+    assert {"before", "after"} <= {*seen.files}, seen
+    for result, rule in zip(seen.results[1:4], ("whole-folders", "keys", "force-push"), strict=True):
+        # Where the agent asks by itself, nobody is there to agree.
+        assert f"rule '{rule}'" in result or (rule == "force-push" and agent in {"claude", "copilot"}), seen
+
+
+@of(*ALL)
 def test_what_a_plugin_says_of_a_call_reaches_the_model_and_the_sixth_equal_failing_call_is_denied(
     agent: str, tmp_path: Path
 ) -> None:
