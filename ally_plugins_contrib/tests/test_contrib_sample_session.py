@@ -5,6 +5,7 @@ from __future__ import annotations
 from ally_plugins.testing import replay_recording
 from ally_plugins_contrib.conversation_monitor import ConversationMonitor
 from ally_plugins_contrib.loop_guard import LoopGuard
+from ally_plugins_contrib.rule_guard import RuleGuard
 from ally_plugins_contrib.secret_guard import SecretGuard
 
 
@@ -33,4 +34,12 @@ def test_secret_guard_lets_no_credential_into_any_event_and_refuses_nothing() ->
     assert seen.count("[redacted:aws-access-key]") == 1
     assert "[redacted:github-token]" in seen
     assert {decision.verdict for decision in played.decisions} == {"allow"}
+    assert played.crashes == ()
+
+
+def test_rule_guard_asks_about_the_force_push_and_about_nothing_else() -> None:
+    played = replay_recording(RuleGuard)
+    asked = [decision for decision in played.decisions if decision.verdict != "allow"]
+    assert ["rule 'force-push'" in decision.reason for decision in asked] == [True]
+    assert len(played.decisions) > 20
     assert played.crashes == ()
