@@ -28,7 +28,7 @@ _SHOWN: Final = 200
 """Calls of each sort that are listed for people; with --json all that were kept."""
 
 
-@command("coverage", looks=True)
+@command("coverage")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--since", "age", metavar="TIME", help="Only calls since then: 2h, 3d, or a time (2026-03-01).")
 def coverage(state: State, files: tuple[str, ...], age: str | None) -> None:
