@@ -1,5 +1,5 @@
-"""For those who write plugins: what `new` writes, where a project's parts lie, and what `check` finds in its sources.
+"""For those who write plugins: a new project, what is wrong with one, and a plugin that runs from its folder.
 
-Nothing here imports or runs a plugin's code but `daemon_checks`, which starts its process. The commands are left to
-`cli.author`, and running a plugin under test to `testing`.
+Nothing here imports a plugin's code; `daemon_checks` and what makes a host (`trial`, `dev_plugin`) run it in a process
+of its own. The commands are left to `cli.author`, and tests of a plugin to `testing`.
 """

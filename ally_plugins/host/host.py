@@ -411,6 +411,18 @@ class Host:
         plugin_set = self._plugin_set
         return {plugin.name: plugin for plugin in plugin_set.plugins} if plugin_set is not None else {}
 
+    async def replace(self, record: PluginRecord, reason: str = "replaced by the host's author") -> None:
+        """Have a new instance take the place of a plugin that was given by code, with this record.
+
+        The old one goes on until the new one is known to be fit; one in a process hands its events over, so that none
+        is missed and none comes twice. Raises UnavailableRefused, which says why, when the new one is not fit, and
+        HostError before the start. Cancelling while the old one stops leaves the plugin stopped, and its gates deny.
+        """
+        self.services.check_loop("replace", self)
+        if self._live is None:
+            raise HostError("this host does not run")
+        await self._live.replace(record, reason)
+
     def health(self) -> Health:
         """Return how the host is now, for a probe: `failing` while anything is refused that nobody decided about.
 

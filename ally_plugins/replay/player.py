@@ -6,7 +6,8 @@ Reading a file is left to the readers, playing one session to `session_player`.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -37,7 +38,7 @@ class Player:
 
     `host` has a `ReplayClock` and is started and stopped by `run`. `speed` is real time's multiple, None as fast as
     possible. Messages of all sessions are written to `out`. `on_progress` is called with the bytes read
-    so far, of all recordings; `before_end` is awaited in each session before it ends.
+    so far, of all recordings; `before_end` is awaited in each session before it ends, `before_step` before each step.
     """
 
     host: Host
@@ -47,6 +48,7 @@ class Player:
     on_event: Callable[[Event], object] | None = None
     on_progress: Callable[[int], object] | None = None
     before_end: Callable[[Session], Awaitable[object]] | None = None
+    before_step: Callable[[], Awaitable[object]] | None = None
     report: ReplayReport = field(init=False, factory=ReplayReport)
     _clock: ReplayClock = field(init=False)
     _run_id: str = field(init=False, factory=new_run)
@@ -66,22 +68,38 @@ class Player:
         Cancelling ends the current session, marking its pending messages, then stops the host. Raises
         RecordingError when a file cannot be read any more, and what `Host.start` and writing to `out` raise.
         """
-        unsubscribe = self.host.stream.subscribe("*", self._count)
-        if self.on_event is not None:
-            self.host.stream.subscribe("*", self.on_event)
-        try:
+        # Before the start, whose events count too.
+        with self._counting():
             async with self.host:
-                self._started = time.perf_counter()
-                try:
-                    for recording in self.recordings:
-                        await self._play(recording)
-                        self._read += recording.size
-                finally:
-                    # Also when it is interrupted: the report is of what was played.
-                    self._take_counts()
-        finally:
-            unsubscribe()
+                await self._play_all()
         return self.report
+
+    async def play(self) -> ReplayReport:
+        """Play every recording on a host that runs already, and goes on running; otherwise as `run`."""
+        with self._counting():
+            await self._play_all()
+        return self.report
+
+    @contextmanager
+    def _counting(self) -> Generator[None]:
+        kept = [self.host.stream.subscribe("*", self._count)]
+        if self.on_event is not None:
+            kept.append(self.host.stream.subscribe("*", self.on_event))
+        try:
+            yield
+        finally:
+            for unsubscribe in kept:
+                unsubscribe()
+
+    async def _play_all(self) -> None:
+        self._started = time.perf_counter()
+        try:
+            for recording in self.recordings:
+                await self._play(recording)
+                self._read += recording.size
+        finally:
+            # Also when it is interrupted: the report is of what was played.
+            self._take_counts()
 
     # --- one recording
 
@@ -90,6 +108,8 @@ class Player:
         try:
             for step in chain.from_iterable(recording.chunks()):
                 if playing is not None:
+                    if self.before_step is not None:
+                        await self.before_step()
                     await playing.receive_step(step)
                 elif isinstance(step, SessionStarted):
                     playing = self._begin(recording, step)

@@ -18,10 +18,10 @@ _HOMES: Final = {
     "blocking": "BlockingHarness",
     "checks": "CHECKS",
     "conformance": "DAEMON_CHECKS Finding Report check_daemon check_plugin run_check run_daemon_check",
+    "exercise": "sample_calls sample_events",
     "harness": "PluginHarness",
     "observed": "Refusal",
     "recordings": "Replayed replay_recording",
-    "samples": "sample_calls sample_events",
     "subject": "find_manifest",
 }
 

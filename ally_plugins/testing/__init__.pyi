@@ -19,12 +19,12 @@ from .conformance import check_daemon as check_daemon
 from .conformance import check_plugin as check_plugin
 from .conformance import run_check as run_check
 from .conformance import run_daemon_check as run_daemon_check
+from .exercise import sample_calls as sample_calls
+from .exercise import sample_events as sample_events
 from .harness import PluginHarness as PluginHarness
 from .observed import Refusal as Refusal
 from .recordings import Replayed as Replayed
 from .recordings import replay_recording as replay_recording
-from .samples import sample_calls as sample_calls
-from .samples import sample_events as sample_events
 from .subject import find_manifest as find_manifest
 
 __all__: list[str]

@@ -10,20 +10,28 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import Factory, define
 
+from ally_plugins.author.samples import LARGE_TEXT, sample_calls, sample_events, sample_inputs, sample_prompts
 from ally_plugins.contract.values.conversation import Message, Stop, ToolResult
 from ally_plugins.contract.values.errors import GateRefused, RefusedError
 from ally_plugins.contract.values.events import PermissionRequest
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.runtime.lanes.teardown import cancel_task
 
-from .samples import LARGE_TEXT, sample_calls, sample_events, sample_inputs, sample_prompts
-
 if TYPE_CHECKING:
     from ally_plugins.host.sessions.gates import Ruling
 
     from .harness import PluginHarness
 
-__all__ = ["ExerciseResult", "Heartbeat", "exercise", "feed_events", "leftovers", "own_tasks"]
+__all__ = [
+    "ExerciseResult",
+    "Heartbeat",
+    "exercise",
+    "feed_events",
+    "leftovers",
+    "own_tasks",
+    "sample_calls",
+    "sample_events",
+]
 
 BEAT: Final = 0.002  # seconds between two beats: far below what a person notices
 _PATIENCE: Final = 2.0  # seconds that threads have to end after the stop: nobody joins them

@@ -7,10 +7,10 @@ from typing import Any
 
 from attrs import evolve
 
+from ally_plugins.author.samples import sample_events
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.events import EVENT_TYPES, stamp
 from ally_plugins.host.sockets.messages import event_message
-from ally_plugins.testing.samples import sample_events
 
 GOLDEN = Path(__file__).with_name("on_event.jsonl").read_bytes().splitlines(keepends=True)
 

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from ally_plugins import ContextUsageUpdate, ToolCall, ToolCallEnd, ToolCallStart, UserMessage
+from ally_plugins.author.samples import sample_events
 from ally_plugins.contract.values.event_types import hook_name
 from ally_plugins.contract.values.events import EVENT_TYPES, PluginEvent
-from ally_plugins.testing.samples import sample_events
 from tests.kit.placements import Placed, call, collect_events, look, records_of
 from tests.kit.waiting import go, until
 from tests.placements.placed_plugins.hooks import describe

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ally_plugins.author.samples import sample_events
 from ally_plugins.contract.values.codec import decode, encoded
 from ally_plugins.contract.values.eventjson import event_from_params
 from ally_plugins.contract.values.events import EVENT_TYPES, CompactionStart, Event, PluginEvent, ToolCallEnd, stamp
-from ally_plugins.testing.samples import sample_events
 from ally_plugins.wire.eventlines import event_lines, with_offset
 
 GOLDEN = Path(__file__).with_name("on_event.jsonl").read_bytes().splitlines(keepends=True)

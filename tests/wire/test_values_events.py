@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ally_plugins.author.samples import sample_events
 from ally_plugins.contract.values.codec import decode, encode, encoded
 from ally_plugins.contract.values.errors import EncodeError, EventError
 from ally_plugins.contract.values.eventjson import event_from_params, event_params
@@ -21,7 +22,6 @@ from ally_plugins.contract.values.events import (
     ToolCallEnd,
     stamp,
 )
-from ally_plugins.testing.samples import sample_events
 from ally_plugins.wire.eventlines import event_lines, with_offset
 
 

@@ -16,6 +16,7 @@ from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, preview, print_json, when, when_iso
 from ally_plugins.contract.values.errors import AllyError
 
+from .hook_rows import hook_facts, hook_lines
 from .list import paint_state
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ _SHOWN: Final = 10
 @command("info")
 @click.argument("name", shell_complete=plugin_names)
 def info(state: State, name: str) -> None:
-    """Show all about the plugin NAME: origin, requests and what is granted, settings, order, recent trouble.
+    """Show all about the plugin NAME: origin, requests and what is granted, hooks, settings, order, recent trouble.
+
+    Of each hook: how often it was called as far as that is recorded, when last, and what it answered then.
 
     With hosts running, also how it is there, and which tools and actions it offers to whom.
 
@@ -49,13 +52,16 @@ def info(state: State, name: str) -> None:
     record = registry.get(name)
     order = _order(record, registry.load())
     trouble = _trouble(state.home, record.name)
+    hooks = hook_facts(state.home, record)
     live, offers = hosts_status(state.home), offers_of(state.home, record.name)
     if state.as_json:
         more = {"settings": shown_settings(registry, record), "live": live.data(record.name), "offers": offers}
+        more |= {"hooks": hooks}
         print_json(_data(record, order, trouble) | more)
         return
     for line in (*_head(record), *_requests(record)):
         echo(line)
+    _section("hooks", hook_lines(hooks))
     _section("now", live.lines(record.name))
     _section("offers", _offer_lines(offers))
     _section("settings", setting_rows(registry, record))

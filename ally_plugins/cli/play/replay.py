@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ALWAYS: Final = frozenset({"SESSION_START", "SESSION_END", "PLUGIN_STATE"})
 """Events that the host emits for any session, so that these alone mean that nothing was played."""
 
-__all__ = ["play", "replay", "show_report"]
+__all__ = ["play", "replay", "replay_home", "replay_host", "show_report"]
 
 
 @command("replay")
@@ -72,8 +72,8 @@ def replay(
       ally-plugins replay run.traj --speed 10 --plugin loop-guard --scratch
     """
     recordings = _open_all(files, session_id, context_window)
-    with _home(state, is_scratch=scratch) as (home, journal), _writing(out, files) as file:
-        report = play(_host(home, plugins, journal), recordings, speed=speed, out=file)
+    with replay_home(state, is_scratch=scratch) as (home, journal), _writing(out, files) as file:
+        report = play(replay_host(home, plugins, journal), recordings, speed=speed, out=file)
     # Afterwards, since a recording is read as it is played: which sessions it holds shows at its end.
     if session_id is not None and set(report.events) <= _ALWAYS:
         raise click.UsageError(f"no event of the session {session_id!r} is in {', '.join(files)}")
@@ -127,7 +127,7 @@ def _open_all(files: Sequence[str], session_id: str | None, context_window: int 
 
 
 @contextmanager
-def _home(state: State, *, is_scratch: bool) -> Generator[tuple[Home, Journal | None]]:
+def replay_home(state: State, *, is_scratch: bool) -> Generator[tuple[Home, Journal | None]]:
     """Give the home of a replay, and its journal where it is not the home's."""
     if not is_scratch:
         yield state.home, None
@@ -144,7 +144,8 @@ def _home(state: State, *, is_scratch: bool) -> Generator[tuple[Home, Journal | 
             journal.close_blocking()
 
 
-def _host(home: Home, plugins: Sequence[str], journal: Journal | None) -> Host:
+def replay_host(home: Home, plugins: Sequence[str], journal: Journal | None) -> Host:
+    """Return a host that goes by recorded time, with these plugins or all that are enabled. Raises UsageError."""
     from ally_plugins.host.host import Host
     from ally_plugins.replay.pacing import ReplayClock
     from ally_plugins.replay.replay_registry import ReplayRegistry

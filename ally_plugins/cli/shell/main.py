@@ -47,6 +47,8 @@ _SECTIONS: Final = {
     "Authors": {
         "new": (f"{_HERE}.author.new:new", "Write the project of a new plugin."),
         "check": (f"{_HERE}.author.check:check", "Show everything that is wrong with a plugin."),
+        "try": (f"{_HERE}.author.try_plugin:try_plugin", "Run a plugin from its folder on a recorded session."),
+        "hooks": (f"{_HERE}.author.hooks:hooks", "Show the hooks that there are, or call one."),
     },
     "Consent": {
         "review": (f"{_HERE}.change.consent:review", "Show everything that waits for you, on one screen."),

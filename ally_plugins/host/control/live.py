@@ -168,6 +168,21 @@ class LiveControls:
             return await self.apply(plugin)
         return await self._locked(plugin, lambda: self._move(plugin))
 
+    async def replace(self, record: PluginRecord, reason: str) -> None:
+        """Have a new instance take the place of a plugin that was given by code, with this record; wait for it.
+
+        Raises UnavailableRefused when it is not fit for that, and the old one goes on. Cancelling is as in `restart`.
+        """
+        name = record.name
+
+        async def renew() -> dict[str, Any]:
+            await self._start(name, lambda: self._open_changes.restart(name, record, reason))
+            return self._answer(name, "restarted")
+
+        answer = await self._locked(name, renew)
+        if answer["state"] != RunState.RUNNING.value:
+            raise UnavailableRefused(f"{name!r} is {answer['state']}: {answer['reason']}", plugin=name)
+
     async def release(self, plugin: str) -> dict[str, Any]:
         """Start a plugin again that is in quarantine here; cancelling stops the waiting."""
         return await self._answer_in_time(plugin, lambda: self._locked(plugin, lambda: self._release(plugin)))

@@ -122,14 +122,14 @@ class PluginByProject:
         for each in list(self.processes.values()):
             await each.settled()
 
-    def attach(self, session_id: str, ring: Ring) -> None:
+    def attach(self, session_id: str, ring: Ring, after: int | None = None) -> None:
         """Carry a session's events to the process of its project, which is started if there is none."""
         process = self._process_for(self.services.project_of(session_id))
         if process.idle is not None:
             process.idle.cancel()
             process.idle = None
         process.sessions.add(session_id)
-        process.remote.lane.attach(session_id, ring)
+        process.remote.lane.attach(session_id, ring, after)
         if process.plugin.state in {RunState.LOADED, RunState.STARTING}:
             self.services.note_start(session_id, process.settled)
 
@@ -415,9 +415,9 @@ class ProjectLane:
         """Accept sessions from now on."""
         self._is_open = True
 
-    def attach(self, session_id: str, ring: Ring) -> None:
+    def attach(self, session_id: str, ring: Ring, after: int | None = None) -> None:
         """Carry a session's events from here on; its project's process is started."""
-        self._owner.attach(session_id, ring)
+        self._owner.attach(session_id, ring, after)
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""

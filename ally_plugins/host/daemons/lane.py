@@ -45,6 +45,9 @@ _MISSING: Final = "missing"
 DRAIN_LIMIT: Final = 30.0
 """Seconds that `Session.drained` waits for a daemon: as long as one hook may take."""
 
+HANDOVER: Final = 5.0
+"""Seconds that one which takes the place of another waits for it; as long as `ally_stop` may take."""
+
 _numbers: Final = count(1)
 
 
@@ -100,12 +103,13 @@ class RemoteLane:
         """Whether the watchdog has to look: never, since deadlines of events are kept in the daemon."""
         return False
 
-    def attach(self, session_id: str, ring: Ring) -> None:
-        """Carry a session's events from here on."""
+    def attach(self, session_id: str, ring: Ring, after: int | None = None) -> None:
+        """Carry a session's events from here on, or from behind the one with this number."""
         # Before its first event: the journal then keeps the JSON that daemons get, which is made once.
         ring.keeps_json = True
-        self._cursors[session_id] = Cursor(ring, ring.head)
-        self._confirmed[session_id] = ring.head
+        position = ring.head if after is None else after
+        self._cursors[session_id] = Cursor(ring, position)
+        self._confirmed[session_id] = position
 
     def change_observers(self, observers: Observers) -> None:
         """Deliver these events from the next one on."""
@@ -203,6 +207,25 @@ class RemoteLane:
             self._unsent.append(pending)
             self.wake()
         return request.future
+
+    async def hand_over(self) -> dict[str, int]:
+        """Write nothing more and return the number of the last event that was written, by session.
+
+        Waits until the process has handled those and answered what it was asked, `HANDOVER` seconds at most: the one
+        that takes its place goes on behind them, so that it misses no event and none comes twice. Cancelling stops the
+        waiting; the lane stays as it is, and only `close` is left to it.
+        """
+        self.wake()
+        link, self.is_ready = self.link, False
+        waiting: list[asyncio.Future[Any]] = [each.request.future for each in self._pending.values()]
+        if link is not None and self._drains:
+            waiting.append(link.request("drain", {}))
+        if waiting:
+            done, _ = await asyncio.wait(waiting, timeout=HANDOVER)
+            for future in done:
+                if not future.cancelled():
+                    future.exception()  # looked at, or asyncio logs it as never retrieved
+        return {session_id: cursor.position for session_id, cursor in self._cursors.items()}
 
     def abandon(self) -> None:
         """Deliver nothing any more; what is pending gets TimedOut."""

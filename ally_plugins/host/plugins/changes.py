@@ -23,6 +23,8 @@ from ally_plugins.runtime.lanes.plugin import Plugin, PluginOptions, RunState
 from .plugin_set import PluginMember, PluginSet
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.host.daemons.by_project import PluginByProject
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin
@@ -142,8 +144,9 @@ class PluginChanges:
         NotFoundRefused; nothing is changed then. Where both cannot be there at once (a daemon that listens on a socket,
         a plugin of another system) the old one is stopped first.
 
-        The plugin does not receive the events in between. Cancelling while the old one stops leaves the plugin stopped,
-        and its gates deny; before that, the old one goes on.
+        In a process the new one goes on behind the last event that the old one was sent, so that it misses none and
+        none comes twice; elsewhere the plugin does not receive the events in between. Cancelling while the old one
+        stops leaves the plugin stopped, and its gates deny; before that, the old one goes on.
         """
         member = self._member(name)
         record = record or member.record
@@ -183,9 +186,11 @@ class PluginChanges:
         self._put(new)  # raises OrderError for what it is to come before and after
         self._put(old)
 
-        async def take_over() -> None:
+        async def take_over() -> Mapping[str, int]:
+            handled = await old.remote.lane.hand_over() if isinstance(old.remote, _remote_plugin()) else {}
             self._put(new)
             await self._retire(old.plugin, reason)
+            return handled
 
         # The name is the old one's: states of a new one that turns out not to be fit are nobody's business.
         announce, new.plugin.on_state = new.plugin.on_state, lambda _: None
@@ -287,6 +292,12 @@ class PluginChanges:
             remote.forget_offers()
         for each, result in answered:
             await each.offers.accept(result)
+
+
+def _remote_plugin() -> type[RemotePlugin]:
+    from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # with the wire, only where there are daemons
+
+    return RemotePlugin
 
 
 def _may_run_beside(record: PluginRecord) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -342,11 +342,12 @@ class PluginSet:
             await self.daemon_services.start_feed(plugin, plugin.lane, types)
 
     async def start_in_place(
-        self, member: PluginMember, sessions: Iterable[Session], take_over: Callable[[], Awaitable[None]]
+        self, member: PluginMember, sessions: Iterable[Session], take_over: Callable[[], Awaitable[Mapping[str, int]]]
     ) -> None:
         """Start the process of a plugin while another one runs in its place; `take_over` is to end that one.
 
-        It is awaited once the new one has answered `initialize` and what it offers was checked, before `ally_start`.
+        It is awaited once the new one has answered `initialize` and what it offers was checked, before `ally_start`,
+        and returns the number of the last event that the other one has handled, by session: the new one goes on behind.
         The state says how it went; one that did not come so far has ended. Cancelling before that ends it, too.
         """
         from ally_plugins.host.daemons.remote_plugin import RemotePlugin
@@ -360,8 +361,7 @@ class PluginSet:
 
         async def enter() -> None:
             plugin.on_state = announce
-            await take_over()
-            await self._open_remote(member, sessions)
+            await self._open_remote(member, sessions, await take_over())
             # Its state by now, which was set in silence.
             announce(plugin)
 
@@ -375,17 +375,25 @@ class PluginSet:
                 await supervisor.stop("its start was cancelled")
             raise
 
-    async def _open_remote(self, member: PluginMember, sessions: Iterable[Session]) -> None:
+    async def _open_remote(
+        self, member: PluginMember, sessions: Iterable[Session], handled: Mapping[str, int] | None = None
+    ) -> None:
         if member.remote is not None:
-            self._open(member.plugin, member.remote.lane, sessions)
+            self._open(member.plugin, member.remote.lane, sessions, handled)
             await self._feed(member)
 
-    def _open(self, plugin: Plugin, lane: AnyLane, sessions: Iterable[Session]) -> None:
+    def _open(
+        self,
+        plugin: Plugin,
+        lane: AnyLane,
+        sessions: Iterable[Session],
+        handled: Mapping[str, int] | None = None,
+    ) -> None:
         plugin.lane = lane
         self._lanes = (*self._lanes, lane)
         lane.start()
         for session in sessions:
-            lane.attach(session.id, session.ring)
+            lane.attach(session.id, session.ring, (handled or {}).get(session.id))
 
     async def _start_remote(self, plugin: Plugin, remote: RemotePlugin | PluginByProject) -> None:
         """Start a process and wait until it runs, or its first try has failed."""

@@ -96,9 +96,9 @@ class Lane:
         """The hook that runs now; may be read in any thread."""
         return self._runner.current_hook
 
-    def attach(self, session_id: str, ring: Ring) -> None:
-        """Carry a session's events from here on."""
-        self._cursors[session_id] = Cursor(ring, ring.head)
+    def attach(self, session_id: str, ring: Ring, after: int | None = None) -> None:
+        """Carry a session's events from here on, or from behind the one with this number."""
+        self._cursors[session_id] = Cursor(ring, ring.head if after is None else after)
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""

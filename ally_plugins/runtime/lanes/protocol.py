@@ -41,8 +41,8 @@ class AnyLane(Watched, Protocol):
     def start(self) -> None:
         """Begin to work; must be called on the loop that the lane belongs to."""
 
-    def attach(self, session_id: str, ring: Ring) -> None:
-        """Carry a session's events from here on."""
+    def attach(self, session_id: str, ring: Ring, after: int | None = None) -> None:
+        """Carry a session's events from here on, or from behind the one with this number."""
 
     def detach(self, session_id: str) -> None:
         """Carry no more of a session's events."""
