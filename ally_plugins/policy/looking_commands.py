@@ -40,6 +40,6 @@ def may_loosen(words: Sequence[str]) -> bool:
         case "tasks":
             return any(word.partition("=")[0] == "--cancel" for word in words)
         case "connect":
-            return not {"--status", "--print"} & set(words)
+            return not {"--status", "--print", "--managed"} & set(words)
         case _:
             return False

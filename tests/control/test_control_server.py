@@ -48,6 +48,14 @@ class Side:
         self.asked.append(("refuse", method))
         return f"{method} is refused to {agent or processes}"
 
+    async def allow(self, decision: str) -> Mapping[str, Any]:
+        self.asked.append(("allow", decision))
+        return {}
+
+    async def pause(self, agent: str, seconds: float) -> Mapping[str, Any]:
+        self.asked.append((f"pause {agent}", str(seconds)))
+        return {}
+
     def describe(self) -> Mapping[str, Any]:
         return self.described
 

@@ -82,6 +82,8 @@ class Conversation:
     own_gate: OwnGate
     last_hook: float
     """When it was last heard of, by the loop's clock."""
+    names_allow: bool
+    """Whether the machine's policy lets a person allow a call that was denied."""
     plugin_tools: PluginToolCalls
     process: AgentProcess | None = field(init=False, default=None)
     """The agent that runs it, as far as the system tells."""
@@ -103,11 +105,12 @@ class Conversation:
         session: Session,
         own_gate: OwnGate,
         now: float,
+        names_allow: bool,  # noqa: FBT001 - a field
         tools: Callable[[], Mapping[str, AgentTool]],
     ) -> Conversation:
         """Return one on a session; `tools` returns what plugins offer now, by the name that the agent calls each."""
         calls: dict[str | None, OpenCalls] = {}
-        return cls(dialect, session, own_gate, now, PluginToolCalls(dialect, session, tools, calls), calls)
+        return cls(dialect, session, own_gate, now, names_allow, PluginToolCalls(dialect, session, tools, calls), calls)
 
     def is_run_by(self, process: AgentProcess | None) -> bool:
         """Say whether an agent runs it; where the system tells nothing, it may."""
@@ -193,7 +196,15 @@ class Conversation:
         calls.remove(opened)
         calls.refuse(call_key(given), refused_or_none)
         self._note_ended(given)
-        return self.dialect.answer(hook, Answer(refusal=_reason(refused_or_none)))
+        decision_id = opened.outcome.decision_id if opened.outcome is not None else None
+        return self.dialect.answer(hook, Answer(refusal=_reason(refused_or_none) + self._way_out(decision_id)))
+
+    def _way_out(self, decision_id: str | None) -> str:
+        """Return what the person may do about a denied call, as the end of its reason."""
+        overrides = self.session.gates.overrides
+        if not self.names_allow or overrides is None or not overrides.overrides.is_known(decision_id):
+            return ""
+        return f"; to let this call run once, the person runs outside of the agent: ally-plugins allow {decision_id}"
 
     def _named(self, hook: AgentHook, call: ToolCall) -> ToolCall:
         """Return a call under an id of ours where its agent gives it none, and a plugin's tool under its own name."""
@@ -408,7 +419,8 @@ class Conversation:
         self.session.emit(request)
         ruling = await self.session.gate_permission(request)
         # Of an `Ask` nothing is said: the agent asks anyway.
-        return Answer(refusal=ruling.reason if ruling.is_denied else None, waives=ruling.waived)
+        refusal = ruling.reason + self._way_out(ruling.decision_id) if ruling.is_denied else None
+        return Answer(refusal=refusal, waives=ruling.waived)
 
     async def _call_in_question(self, hook: AgentHook, call: ToolCall) -> ToolCall:
         """Return the call that the agent asks the person about as transforms left it; of one not seen, do as before.

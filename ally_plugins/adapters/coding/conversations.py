@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from ally_plugins.catalog.home.machine_policy import read_policy
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import AllyError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -91,6 +92,7 @@ class Conversations:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        host.services.agents = frozenset(DIALECTS)
         self._open: dict[tuple[str, str], Conversation] = {}
         self._roots: OrderedDict[tuple[str, str], str] = OrderedDict()
         """The conversations of sub-agents' own, by agent and id, with the one that they work in."""
@@ -209,8 +211,11 @@ class Conversations:
             session_id = f"{dialect.name}-{hook.session_id}"
             session = self._host.session(session_id, focus=hook.cwd, serves=dialect.serves)
             session.has_person = dialect.asks_person
+            session.gates.overrides = self._host.services.overrides.of(dialect.name, session.id, session.project)
             tools = partial(offered_tools, self._host, dialect)
-            found = self._open[key] = Conversation.of(dialect, session, self._own_gate(), now, tools)
+            found = self._open[key] = Conversation.of(
+                dialect, session, self._own_gate(), now, read_policy().allow, tools
+            )
         found.last_hook = now
         return found
 

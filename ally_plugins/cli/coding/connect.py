@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.cli.shell.state import State
 
-__all__ = ["connect", "disconnect"]
+__all__ = ["AGENTS", "connect", "disconnect"]
 
 # Not asked of the adapters: `--help` imports none of them.
-_AGENTS = ("claude", "codex", "gemini", "copilot", "opencode", "pi", "goose")
+AGENTS = ("claude", "codex", "gemini", "copilot", "opencode", "pi", "goose")
 
 _project = click.option(
     "--project",
@@ -35,7 +35,7 @@ _project = click.option(
 
 
 @command("connect")
-@click.argument("agent", type=click.Choice(_AGENTS), required=False)
+@click.argument("agent", type=click.Choice(AGENTS), required=False)
 @_project
 @click.option(
     "--missing",
@@ -82,13 +82,13 @@ def connect(
     from ally_plugins.adapters.coding.connections import connection_of
 
     if status:
-        _show_status(state, [connection_of(each, project) for each in ((agent,) if agent else _AGENTS)])
+        _show_status(state, [connection_of(each, project) for each in ((agent,) if agent else AGENTS)])
         return
     if managed:
         _show_managed(state)
         return
     if agent is None:
-        raise click.UsageError(f"which agent? expected one of {', '.join(_AGENTS)}, --status, or --managed")
+        raise click.UsageError(f"which agent? expected one of {', '.join(AGENTS)}, --status, or --managed")
     from ally_plugins.adapters.coding import connections
     from ally_plugins.adapters.coding.client_files import client_kind, lay_client
     from ally_plugins.adapters.coding.dialects import DIALECTS
@@ -271,7 +271,7 @@ def _has_tools(connection: Connection) -> bool:
 
 
 @command("disconnect")
-@click.argument("agent", type=click.Choice(_AGENTS))
+@click.argument("agent", type=click.Choice(AGENTS))
 @_project
 def disconnect(state: State, agent: str, project: Path | None) -> None:
     """Take our hooks out of the settings of an agent, as `connect` names it.

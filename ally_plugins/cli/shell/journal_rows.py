@@ -101,6 +101,10 @@ def _setting(data: dict[str, Any]) -> str:
     return f"{data['key']} set" if data.get("secret") else f"{data['key']} = {data.get('value')}"
 
 
+def _paused_for(seconds: float) -> str:
+    return f"decide nothing for {seconds:g} s" if seconds else "decide again"
+
+
 def _shadow(data: dict[str, Any]) -> str:
     value = data["shadow"]
     if isinstance(value, bool):
@@ -168,6 +172,8 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "configure": lambda data: f"{', '.join(data['keys'])}, by a lock file",
     "quarantine": lambda data: str(data["reason"]),
     "release": lambda _: "out of quarantine",
+    "allow": lambda data: f"the person lets {data['tool']} of {data['agent']} run once as it was denied",
+    "pause": lambda data: f"{data['agent']}: its gates {_paused_for(data['seconds'])}",
     "refusal": lambda data: f"{data['call']} refused ({data['reason']}): {data['text']}",
     "registration": lambda data: f"{data['kind']} {data['name']}",
     "unregistration": lambda data: str(data["name"]),

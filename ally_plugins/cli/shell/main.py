@@ -31,6 +31,9 @@ _SECTIONS: Final = {
         "connect": (f"{_HERE}.coding.connect:connect", "Have a coding agent ask your plugins."),
         "disconnect": (f"{_HERE}.coding.connect:disconnect", "Take our hooks out of an agent's settings."),
         "mcp": (f"{_HERE}.coding.mcp:mcp", "Serve plugins' tools to a coding agent."),
+        "why": (f"{_HERE}.coding.why:why", "Say what was last decided about an agent's call."),
+        "allow": (f"{_HERE}.coding.overrides:allow", "Let one denied call of an agent run, once."),
+        "pause": (f"{_HERE}.coding.overrides:pause", "Have an agent's gates decide nothing for a time."),
         "serve": (f"{_HERE}.coding.serve:serve", "Stand behind the hooks of your coding agents."),
     },
     "Plugins": {

@@ -24,6 +24,7 @@ from ally_plugins.contract.values.scope import current_scope
 from ally_plugins.host.own_loop import OwnLoop
 from ally_plugins.host.sessions.activations import SessionActivations
 from ally_plugins.host.sessions.fanout import FanOut
+from ally_plugins.host.sessions.overrides import Overrides
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.stream import HostStream
 from ally_plugins.runtime.lanes.clock import Clock
@@ -72,6 +73,8 @@ class HostServices:
     """What puts plugins' questions to the person, where the host author gave it."""
     adapters_serve: frozenset[Serves] = frozenset()
     """What the adapters say that serve sessions of this host."""
+    agents: frozenset[str] = frozenset()
+    """The coding agents whose hooks this host takes."""
     is_replay: bool = False
     """Whether what happens is a replay: the records say so, and nothing of it counts for the plugins' live use."""
     dispatcher: Dispatcher = field(factory=Dispatcher)
@@ -85,6 +88,7 @@ class HostServices:
     action_runner: ActionRunner = field(init=False)
     questions: Questions = field(init=False)
     tool_runner: ToolRunner = field(init=False)
+    overrides: Overrides = field(init=False)
     loop: OwnLoop | None = None
     before_stop: list[Callable[[], None]] = field(factory=list)
     """Called when the host is about to stop, and its sessions still take events; must not raise."""
@@ -100,6 +104,7 @@ class HostServices:
     def __attrs_post_init__(self) -> None:
         self.records = Records(self.clock)
         self.tasks = Tasks(self.clock.time_ms)
+        self.overrides = Overrides(self.clock.steady)
         # By a function: there is no journal before the host's start.
         self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
         self.action_runner = ActionRunner(self.actions, self.host_actions, self.capabilities, self.records)

@@ -56,3 +56,11 @@ class Controls(Protocol):
     async def cancel_task(self, task_id: str) -> Mapping[str, Any]:
         """Cancel a background task, and return its state."""
         ...
+
+    async def allow(self, decision: str) -> Mapping[str, Any]:
+        """Let a denied call of a coding agent run once, within ten minutes, and return what it is."""
+        ...
+
+    async def pause(self, agent: str, seconds: float) -> Mapping[str, Any]:
+        """Have the gates of a coding agent's calls decide nothing for so long; with 0 they decide again."""
+        ...

@@ -29,6 +29,7 @@ from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.plugin import RunState
 
 from .offers import describe_offers
+from .overrides import allow_call, pause_agent
 from .tasks import cancel_task, describe_tasks
 
 if TYPE_CHECKING:
@@ -198,6 +199,14 @@ class LiveControls:
     async def cancel_task(self, task_id: str) -> dict[str, Any]:
         """Cancel a background task and return its state; see `tasks.cancel_task`. Raises NotFoundRefused."""
         return await cancel_task(self.services.tasks, task_id)
+
+    async def allow(self, decision: str) -> dict[str, Any]:
+        """Let a denied call of a coding agent run once; see `overrides.allow_call`."""
+        return await allow_call(self.services, decision)
+
+    async def pause(self, agent: str, seconds: float) -> dict[str, Any]:
+        """Have an agent's gates decide nothing for so long; see `overrides.pause_agent`."""
+        return await pause_agent(self.services, agent, seconds)
 
     # --- which change is called for ---
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ally_plugins.catalog.home.agent_processes import GuardedAgents
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, NotFoundRefused, ProtocolError, UnavailableRefused
+from ally_plugins.host.sessions.overrides import LONGEST_PAUSE
 from ally_plugins.host.sockets.leftovers import remove_left_folders, remove_left_sockets
 from ally_plugins.runtime.lanes.teardown import finished
 from ally_plugins.runtime.processes.ancestry import lineage_of_peer
@@ -187,6 +188,8 @@ class _Peer(asyncio.Protocol):
             "offers": lambda params: _immediate(controls.offers(_plugin(params))),
             "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
+            "allow": lambda params: controls.allow(_text(params, "decision", "a decision's id")),
+            "pause": lambda params: controls.pause(_text(params, "agent", "an agent's name"), _seconds(params)),
             "may_change": lambda _: _immediate({"may_change": True}),
         }
         self._refuse = controls.refuse
@@ -357,3 +360,10 @@ def _text(params: Mapping[str, Any], key: str, expected: str) -> str:
     if not isinstance(value, str) or not value:
         raise _WrongParamsError(f"{key!r} is {type(value).__name__}; expected {expected}")
     return value
+
+
+def _seconds(params: Mapping[str, Any]) -> float:
+    value = params.get("seconds")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LONGEST_PAUSE:
+        raise _WrongParamsError(f"'seconds' is {value!r:.40}; expected a number from 0 to {LONGEST_PAUSE:g}")
+    return float(value)

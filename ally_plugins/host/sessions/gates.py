@@ -30,6 +30,8 @@ from ally_plugins.policy.validation import check_text
 from ally_plugins.policy.verdicts import GateOutcome, Vote, combine, is_sensitive, verdict_name
 from ally_plugins.runtime.lanes.dispatch import Dispatcher, HookCall, Transformed
 
+from .overrides import HOSTS_OWN, PERSON, SessionOverrides
+
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import (
         Context,
@@ -139,6 +141,9 @@ class SessionGates:
         self._context_for = context_for
         self._now_ms = now_ms
         self._has_person = has_person
+
+    overrides: SessionOverrides | None = None
+    """What a person decides over the plugins' heads, where the host has a way to be told so."""
 
     async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
         """Ask the plugins whether a tool may run with these arguments."""
@@ -282,6 +287,8 @@ class SessionGates:
         votes = await self._dispatcher.ask(hook_call, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = _combined(hook_call, votes, has_person=self._has_person())
         ruling = Ruling(outcome.verdict, outcome.reason, outcome.decided_by, outcome.waived, new_id("d"), tuple(votes))
+        if isinstance(value, ToolCall | PermissionRequest):
+            ruling = self._overridden(hook_call.topic, value, ruling)
         return await self._record_decision(hook_call, subject, ruling, value)
 
     async def deny_unshown(self, tool: str, call_id: str | None, why: str, origin: tuple[str, ...]) -> Ruling:
@@ -290,11 +297,23 @@ class SessionGates:
         return await self._deny_unshown(hook_call, tool, why)
 
     async def deny_by_host(self, call: ToolCall, why: str, origin: tuple[str, ...]) -> Ruling:
-        """Deny a call by a gate of the host's own, before plugins are asked; recorded and emitted as any other."""
+        """Deny a call by a gate of the host's own, before plugins are asked; recorded and emitted as any other.
+
+        A person may have allowed it; plugins are to be asked then.
+        """
         hook_call = self._hook_call("ally_gate_tool_call", **_about_call(call, origin))
         vote = Vote(plugin=HOST_GATE, verdict=Deny(why))
         ruling = Ruling(Deny(why), why, (HOST_GATE,), decision_id=new_id("d"), votes=(vote,))
-        return await self._record_decision(hook_call, call.tool_name, ruling, call)
+        return await self._record_decision(hook_call, call.tool_name, self._overridden(HOSTS_OWN, call, ruling), call)
+
+    def _overridden(self, topic: str, call: ToolCall | PermissionRequest, ruling: Ruling) -> Ruling:
+        """Return the ruling on a call, or that of the person in its place."""
+        if self.overrides is None or ruling.is_allowed:
+            return ruling
+        why = self.overrides.why_allowed(topic, call.tool_name, call.arguments or {}, ruling.decision_id, ruling.reason)
+        if why is None:
+            return ruling
+        return attrs.evolve(ruling, verdict=Allow(), reason=why, decided_by=(PERSON,), waived=False)
 
     async def _deny_unshown(self, hook_call: HookCall, subject: str, why: str) -> Ruling:
         text = f"it cannot be shown to gates as it is: {why}"

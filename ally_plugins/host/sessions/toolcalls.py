@@ -53,7 +53,9 @@ async def begin_tool_call(
 
     async def decide(call: ToolCall, _: Previewed) -> PermissionOutcome:
         why = forbids(call) if forbids is not None else None
-        ruling = await (gates.gate_tool_call(call, origin) if why is None else gates.deny_by_host(call, why, origin))
+        ruling = await gates.deny_by_host(call, why, origin) if why is not None else None
+        if ruling is None or not ruling.is_denied:
+            ruling = await gates.gate_tool_call(call, origin)
         reason = ruling.reason
         is_allowed = not ruling.is_denied
         if is_allowed and ruling.needs_person:
