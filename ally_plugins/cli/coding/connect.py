@@ -55,7 +55,7 @@ _project = click.option(
 )
 @click.option("--status", is_flag=True, help="Show which agents are connected, and when a hook came last.")
 @click.option("--verify", "verifies", is_flag=True, help="Run the installed agent offline: is a denied call stopped?")
-def connect(
+def connect(  # noqa: PLR0913 - an option each
     state: State,
     agent: str | None,
     project: Path | None,
