@@ -29,7 +29,7 @@ __all__ = ["try_plugin"]
 _MAX_LINES: Final = 200  # of one play; more scroll by unread, and the last line has the counts
 
 
-@command("try", looks=True)
+@command("try")
 @click.argument("path", default=".", metavar="[PATH]")
 @click.argument("sessions", nargs=-1, metavar="[SESSION]...")
 @click.option("--plugin", "name", metavar="NAME", help="The plugin that is meant, where the folder has several.")
