@@ -193,9 +193,11 @@ class Registry:
 
         With `only`, it grants just those. Without, it grants everything to a new plugin; to one that was agreed to
         before, what it has and what it newly requests; to one that config.toml grants something by hand, that. Show
-        the plan to the operator, then give it to `enable`. With `placement` it is placed there before it runs at all.
-        Raises ConfigError for an unknown plugin, and ConsentError for what the plugin does not request, for a placement
-        in which it cannot run, or for a plugin that cannot be loaded.
+        the plan to the operator, then give it to `enable`. With `placement` it is placed there before it runs at all;
+        without, a plugin that was never enabled or placed goes into a sandbox, if one can hold it, and any other one
+        stays where it is. Raises ConfigError for an unknown plugin, and ConsentError for what the plugin does not
+        request, for a placement in which it cannot run, where no sandbox can hold it and `sandbox = "require"`, or for
+        a plugin that cannot be loaded.
         """
         record = self.get(name)
         if record.state in ("broken", "not installed") or (record.found is not None and record.found.problem):
@@ -206,13 +208,15 @@ class Registry:
             raise ConsentError(f"{name!r} cannot be enabled: {why}; ask who administers this machine")
         if placement is not None:
             record = self._placed(record, placement)
-        if only is None:
-            refused = self._refused(record.name, record.requested.grants)
-            grants = (grant for grant in default_grants(record).grants if grant.text not in refused)
-            return Plan(record=record, grants=GrantSet(frozenset(grants)), placement=placement, refused=refused)
-        chosen = GrantSet.of(requested_grant(record, text) for text in only)
-        self._check_possible(name, chosen.grants)
+        elif record.is_unplaced:
+            _check_required(record)
+            placement = record.config.placement
         refused = self._refused(record.name, record.requested.grants)
+        if only is None:
+            chosen = GrantSet(frozenset(each for each in default_grants(record).grants if each.text not in refused))
+        else:
+            chosen = GrantSet.of(requested_grant(record, text) for text in only)
+            self._check_possible(name, chosen.grants)
         return Plan(record=record, grants=chosen, placement=placement, refused=refused)
 
     def _placed(self, record: PluginRecord, placement: Placement) -> PluginRecord:
@@ -222,7 +226,7 @@ class Registry:
         placed = place(record.name, record.found, config, chosen_interpreter(self.home, record.name, config))
         if placed.problem:
             raise ConsentError(f"{record.label!r} cannot run so: {placed.problem}")
-        return evolve(record, config=config, daemon=placed.daemon, python=placed.python)
+        return evolve(record, config=config, daemon=placed.daemon, python=placed.python, outside="")
 
     def _refused(self, name: str, grants: Iterable[Grant]) -> Mapping[str, str]:
         """Return which grants, as texts, no operator can give a plugin, each with the reason.
@@ -259,16 +263,20 @@ class Registry:
             # Searched anew under the lock: between the plan and the yes to it, an upgrade may have come. By its origin,
             # since the bare name may mean another one meanwhile.
             record = self._get(settled, f"{plan.record.origin}:{name}")
-            if agreed_facts(record) != agreed_facts(plan.record):
+            # Without a placement in the plan it stays where it is, which was shown too.
+            is_elsewhere = plan.placement is None and record.placement != plan.record.placement
+            if is_elsewhere or agreed_facts(record) != agreed_facts(plan.record):
                 raise ConsentError(f"{label!r} has changed since it was shown", command=f"ally-plugins enable {label}")
-            agreement = self._agreement(record, by)
-            grants = {"enabled": True, "grants": list(plan.grants.texts())}
+            placement = plan.record.config.placement
+            agreement = evolve(self._agreement(record, by), placement=placement)
+            # The grants last: a file that is cut off before them is noticed.
+            placed = {} if placement is None else {"placement": placement}
+            keys = {"enabled": True, **placed, "grants": list(plan.grants.texts())}
             # Before the consent: an agreement that config.toml does not mention looks as if that file had been emptied.
-            keys = grants if plan.placement is None else {**grants, "placement": plan.placement}
             edit_config(self.home, name, lambda before: source_keys(record, before) | keys, settled.config)
             write_consent(self.home, {**settled.agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "durable": agreement.durable or (),
-                "by": by, "code": agreement.code}  # fmt: skip
+                "by": by, "code": agreement.code, "placement": plan.record.placement}  # fmt: skip
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
 
     def _agreement(self, record: PluginRecord, by: str) -> Agreement:
@@ -426,6 +434,9 @@ class Registry:
                 raise ConsentError(f"{name!r} cannot run so: {chosen.problem or placed.problem}")
             keys = {"placement": placement, "interpreter": interpreter, "environment": environment}
             edit_config(self.home, name, lambda _: keys, settled.config)
+            if (agreement := settled.agreements.get(name)) is not None and agreement.placement != placement:
+                agreed = {**settled.agreements, name: evolve(agreement, placement=placement)}
+                write_consent(self.home, agreed)
         return _change("place", name, **{key: value for key, value in keys.items() if value is not None})
 
     # Quarantine
@@ -476,6 +487,14 @@ def _unknown_in_variable(name: str, names: set[str]) -> str:
     close = nearest(name, names)
     hint = f", did you mean {close!r}?" if close else ""
     return f"{PLUGINS_VARIABLE} names {describe(name)}, which is not installed{hint}"
+
+
+def _check_required(record: PluginRecord) -> None:
+    """Raise ConsentError for a plugin that no sandbox can hold, where config.toml requires one."""
+    if record.outside and record.config.sandbox == "require":
+        command = f"ally-plugins enable {record.label} --place {record.placement}"
+        text = f"{record.label!r} is not enabled: config.toml says sandbox = 'require', and {record.outside}"
+        raise ConsentError(f"{text}; to run it without one: {command}", command=command)
 
 
 def _setting_of(record: PluginRecord, key: str) -> Setting:

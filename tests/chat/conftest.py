@@ -96,7 +96,7 @@ class Person:
         """Leave a plugin as an installer does, and agree to all that it asks for."""
         Site(self.site).plugin(name, manifest, code=code)
         registry = Registry(self.home)
-        registry.enable(registry.plan(name), by="test")
+        registry.enable(registry.plan(name, placement="inline"), by="test")
 
     def run(self, *args: str, code: int = 0, text: str | None = None) -> Result:
         """Run a command in this process; `text` is its standard input."""

@@ -32,7 +32,7 @@ def guarded(person: Person) -> Person:
     """Return a person who has agreed to all that four of the plugins ask for."""
     registry = Registry(person.home)
     for name in PLUGINS:
-        registry.enable(registry.plan(name), by="test")
+        registry.enable(registry.plan(name, placement="inline"), by="test")
     return person
 
 
@@ -187,7 +187,7 @@ def test_tests_that_an_edit_breaks_are_told_to_the_agent_and_so_is_their_mending
     pytest.importorskip("watchfiles")
     (person.folder / "test_app.py").write_text("from app import main\n\ndef test_app():\n    assert main() == 1\n")
     registry = Registry(person.home)
-    registry.enable(registry.plan("test-watch"), by="test")
+    registry.enable(registry.plan("test-watch", placement="inline"), by="test")
     person.run("config", "test-watch", f"command={sys.executable} -m pytest -q -x -p no:cacheprovider")
     talk = Talk(person.process("chat", "--allow", "edit_file"))
     talk.sees("test-watch: watching ")  # not before: a change made earlier is none it can see

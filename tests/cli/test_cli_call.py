@@ -56,7 +56,7 @@ def test_a_plugin_that_nobody_agreed_to_does_not_run(warner: Operator) -> None:
 
 def test_other_plugins_are_not_loaded_not_even_mandatory_ones(enabled: Operator) -> None:
     enabled.install("guard", '[permissions]\ntasks = { reason = "r" }\n', code=TRAP)
-    enabled.run("enable", "guard", "--yes")
+    enabled.enable("guard")
     file = enabled.home.config_file
     file.write_text(file.read_text().replace("[plugins.guard]", "[plugins.guard]\nmandatory = true"))
     done = enabled.process("call", "loop-warner", "shout", "--args", '{"text": "hi"}')

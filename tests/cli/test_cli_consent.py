@@ -56,7 +56,8 @@ def test_at_a_terminal_yes_agrees_after_every_request_was_shown(warner: Operator
     shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"y\n")
     asked = shown.partition(QUESTION)[0]
     assert all(reason in asked for reason in REASONS)
-    assert "do not contain it" in asked
+    assert "sandbox: it runs in a sandbox: " in asked
+    assert "to run it inside the agent's process instead: ally-plugins place loop-warner inline" in asked
     (record,) = warner.records("enable")
     assert record["data"]["by"] == "person"
 

@@ -145,7 +145,7 @@ BESIDE = ["env:WORDS_KEY", "files:read:project", "files:write:project/docs", "ne
 
 def test_a_person_reads_in_plain_words_what_a_plugin_may_do_beside_the_host(operator: Operator) -> None:
     operator.install(manifest=WRITER.format(more=', "/srv/out"'))
-    shown = operator.run("enable", "loop-warner", "--yes").stdout
+    shown = operator.enable().stdout
     for words in (
         "may read every file of the project",
         "may read, change and delete project/docs and every file below it, and add some",

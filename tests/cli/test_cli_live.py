@@ -50,7 +50,7 @@ class Plugin:
 def enabled(warner: Operator) -> Operator:
     """Return an operator who has agreed to a plugin with a gate, an observer and a tool."""
     warner.install(code=CODE)
-    warner.run("enable", NAME, "--yes")
+    warner.enable(NAME)
     return warner
 
 

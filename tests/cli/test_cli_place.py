@@ -171,7 +171,9 @@ def test_consent_shows_the_whole_command_its_limits_and_its_variables(operator: 
     assert "API_KEY (passed on)" in shown
     assert "API_KEY (not granted)" in operator.run("info", "counter").stdout
     assert "is given your environment's API_KEY" in shown
-    assert "no sandbox" in shown
+    assert "sandbox: it runs in a sandbox: " in shown
+    assert "to run it in a plain process instead: ally-plugins place counter process" in shown
+    assert "it is no sandbox" in operator.run("enable", "counter", "--place", "process", code=1).stdout
     agreed = operator.ask("enable", "counter", "--yes")
     assert agreed["daemon"]["command"] == [f"{folder}/run.sh", LONG, "a b"]
     assert agreed["variables"] == []

@@ -90,7 +90,7 @@ def _record(second: int, role: str, content: Any) -> dict[str, Any]:
 def listener(operator: Any) -> Any:
     """Return an operator who has agreed to a plugin that answers every call."""
     operator.install("loop-warner", MANIFEST, code=LISTENER)
-    operator.run("enable", "loop-warner", "--yes")
+    operator.enable()
     return operator
 
 
@@ -165,7 +165,7 @@ def test_a_session_that_an_export_does_not_have_is_an_error(operator: Any, tmp_p
 
 def test_plugin_limits_the_replay_and_a_name_that_is_not_enabled_is_an_error(listener: Any, recording: Path) -> None:
     listener.install("other", MANIFEST, code=LISTENER)
-    listener.run("enable", "other", "--yes")
+    listener.enable("other")
     assert set(listener.ask("replay", str(recording))["plugins"]) == {"loop-warner", "other"}
     assert set(listener.ask("replay", str(recording), "--plugin", "other")["plugins"]) == {"other"}
     assert "did you mean 'other'" in listener.run("replay", str(recording), "--plugin", "othr", code=2).stderr
@@ -190,7 +190,7 @@ def test_the_context_window_decides_the_percentages(operator: Any, recording: Pa
 
 def test_ctrl_c_ends_it_with_a_report_of_what_was_done(operator: Any, recording: Path) -> None:
     operator.install("other", TELLING_MANIFEST, code=TELLING)
-    operator.run("enable", "other", "--yes")
+    operator.enable("other")
     told, tell = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "ally_plugins", "replay", str(recording), "--speed", "0.01", "--json"],

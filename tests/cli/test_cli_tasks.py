@@ -59,7 +59,7 @@ class Plugin:
 def enabled(operator: Operator) -> Operator:
     """Return an operator who has agreed to a plugin that starts tasks."""
     operator.install(manifest=MANIFEST, code=CODE)
-    operator.run("enable", NAME, "--yes")
+    operator.enable(NAME)
     return operator
 
 
@@ -77,7 +77,7 @@ def test_info_shows_what_it_offers_and_to_whom(operator: Operator, start: Callab
 """
     )
     operator.install(manifest=MANIFEST + 'actions = { reason = "for you" }\n', code=code)
-    operator.run("enable", NAME, "--yes")
+    operator.enable(NAME)
     assert operator.ask("info", NAME)["offers"] == []
     start()
     shown = operator.run("info", NAME).stdout

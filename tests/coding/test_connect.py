@@ -311,7 +311,7 @@ def asker(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     site = Site(tmp_path / "site")
     site.plugin("asker", MANIFEST, code=CODE)
     monkeypatch.syspath_prepend(str(site.path))
-    run_command("enable", "asker", "--yes")
+    run_command("enable", "asker", "--place", "inline", "--yes")
     return person
 
 

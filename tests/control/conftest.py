@@ -95,7 +95,7 @@ class Operated:
 
     def enable(self, name: str = "ctl-guard") -> None:
         """Agree to everything that a plugin asks for."""
-        self.registry.enable(self.registry.plan(name))
+        self.registry.enable(self.registry.plan(name, placement="inline"))
 
     def new_host(self, **options: Any) -> Host:
         """Return a host on this home, which is not started yet."""

@@ -74,8 +74,8 @@ def placement_in_list(environment: Environment) -> tuple[str, str, str]:
     return found["placement"], found["version"], found["state"]
 
 
-@pytest.mark.parametrize("placement", ["inline", "process"])
-def test_the_same_plugin_does_the_same_in_both_places(installed: Environment, placement: str) -> None:
+@pytest.mark.parametrize("placement", ["inline", "process", "sandbox"])
+def test_the_same_plugin_does_the_same_in_all_places(installed: Environment, placement: str) -> None:
     placed = installed.ally("place", NAME, placement)
     assert placed["placement"] == placement
     assert placement_in_list(installed) == (placement, "1.0", "enabled")
@@ -94,10 +94,10 @@ def test_what_it_prints_in_a_process_is_in_its_log_and_does_not_harm_the_protoco
     assert "bash reached the limit" in installed.run("-m", "ally_plugins", "logs", NAME)
 
 
-def test_it_is_inline_when_nobody_has_placed_it(installed: Environment, tmp_path: Path) -> None:
+def test_it_would_be_in_a_sandbox_when_nobody_has_placed_it(installed: Environment, tmp_path: Path) -> None:
     home, installed.home = installed.home, tmp_path
     tmp_path.chmod(0o700)
     try:
-        assert placement_in_list(installed)[0] == "inline"
+        assert placement_in_list(installed)[0] == "sandbox"
     finally:
         installed.home = home

@@ -40,7 +40,7 @@ def test_the_tutorial_does_what_it_says(home: Path, tmp_path: Path) -> None:
 
     assert "python3 daemon.py" in run("-m", "ally_plugins", "review")
     run("-m", "ally_plugins", "enable", "failure-counter", "--yes")
-    assert "process" in run("-m", "ally_plugins", "list")
+    assert "sandbox" in run("-m", "ally_plugins", "list")
     shown = run("agent.py")
     (expected,) = [text for text in blocks("text") if "SIGKILL" in text]
     assert without_times(shown) == without_times(expected)

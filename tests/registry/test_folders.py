@@ -18,6 +18,7 @@ from ally_plugins.contract.values.errors import ConfigError, ConsentError
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.config import Placement
     from ally_plugins.catalog.home.folder import Home
     from tests.kit.sites import Site
 
@@ -63,9 +64,9 @@ class Folders:
     def add_legacy(self, name: str = "monitor", toml: str | None = None, **changes: object) -> Path:
         return self.add(name, {"plugin.json": json.dumps(LEGACY | changes), "daemon.py": ""}, toml)
 
-    def enable(self, name: str = "counter") -> PluginRecord:
+    def enable(self, name: str = "counter", placement: Placement | None = None) -> PluginRecord:
         registry = self.registry
-        registry.enable(registry.plan(name))
+        registry.enable(registry.plan(name, placement=placement))
         return registry.get(name)
 
     def problems(self) -> tuple[str, ...]:
@@ -218,7 +219,7 @@ def test_a_folder_runs_by_its_own_command_in_its_own_directory(folders: Folders)
     folder = folders.add()
     record = folders.enable()
     assert record.is_enabled
-    assert record.placement == "process"
+    assert record.placement == "sandbox"
     assert record.daemon is not None
     assert record.daemon.command == (f"{folder}/run.sh", "x")
     assert record.daemon.cwd == str(folder)
@@ -491,7 +492,7 @@ def test_a_daemon_is_remembered_with_the_rest(folders: Folders, site: Site) -> N
 
 def test_a_class_moves_into_a_process_and_back(folders: Folders, site: Site) -> None:
     site.plugin("mover")
-    assert folders.enable("mover").placement == "inline"
+    assert folders.enable("mover", "inline").placement == "inline"
     folders.registry.place("mover", "process")
     record = folders.registry.get("mover")
     assert record.placement == "process"
@@ -523,7 +524,7 @@ def test_what_ships_a_daemon_cannot_run_inline(folders: Folders) -> None:
     with pytest.raises(ConsentError, match="it ships a program and no class, so it cannot run inline"):
         folders.registry.place("counter", "inline")
     folders.home.config_file.write_text(
-        folders.home.config_file.read_text().replace("enabled = true", 'enabled = true\nplacement = "inline"')
+        folders.home.config_file.read_text().replace('placement = "sandbox"', 'placement = "inline"')
     )
     record = folders.registry.get("counter")
     assert record.state == "not configured"
@@ -548,9 +549,9 @@ def test_a_python_or_an_environment_that_is_not_there_is_refused(folders: Folder
 
 def test_an_environment_that_went_away_is_said_and_the_gates_are_missed(folders: Folders, site: Site) -> None:
     site.plugin("mover", '[permissions]\ngate = { on = ["tool_call"], reason = "to look" }')
-    folders.enable("mover")
+    folders.enable("mover", "process")
     text = folders.home.config_file.read_text()
-    folders.home.config_file.write_text(text + '\nplacement = "process"\nenvironment = "gone"\n')
+    folders.home.config_file.write_text(text + '\nenvironment = "gone"\n')
     record = folders.registry.get("mover")
     assert record.state == "not configured"
     assert record.placement == "process"
@@ -572,7 +573,7 @@ def test_limits_and_times_of_the_operator_win(folders: Folders) -> None:
 
 def test_limits_for_a_plugin_that_runs_inline_are_said_to_be_of_no_use(folders: Folders, site: Site) -> None:
     site.plugin("mover")
-    folders.enable("mover")
+    folders.enable("mover", "inline")
     text = folders.home.config_file.read_text()
     folders.home.config_file.write_text(f"{text}\n[plugins.mover.process]\nmemory_mb = 7\n")
     assert "config.toml has process for it, of no use" in folders.registry.get("mover").warnings[0]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.config import Placement
     from ally_plugins.catalog.home.folder import Home
     from tests.kit.sites import Site
 
@@ -139,9 +140,9 @@ class Toys:
     def registry(self) -> Registry:
         return Registry(self.home)
 
-    def enable(self, name: str = "guard") -> PluginRecord:
+    def enable(self, name: str = "guard", placement: Placement | None = None) -> PluginRecord:
         registry = self.registry
-        registry.enable(registry.plan(name))
+        registry.enable(registry.plan(name, placement=placement))
         return registry.get(name)
 
     def asked(self) -> list[tuple[Any, ...]]:
@@ -528,7 +529,7 @@ def test_a_folder_is_the_source_s_whose_manifest_lies_in_it(toys: Toys) -> None:
 def test_a_class_of_a_source_is_built_like_any_other(toys: Toys, way: str) -> None:
     toys.name("toy")
     toys.say({"name": "guard", "way": way})
-    assert toys.enable().placement == "inline"
+    assert toys.enable(placement="inline").placement == "inline"
     assert "guard says no" in verdict(toys.home)
 
 
@@ -547,7 +548,7 @@ def test_what_a_source_builds_itself_runs_inline_only(toys: Toys) -> None:
 def test_a_bridge_offers_tools_runs_programs_and_has_the_person_asked(toys: Toys) -> None:
     toys.name("toy")
     toys.say({"name": "loud", "way": "bridge"})
-    record = toys.enable("loud")
+    record = toys.enable("loud", "process")
     assert record.placement == "process"
     assert record.bridge is not None
     assert record.bridge.rows() == (("shouts", "!"),)

@@ -111,7 +111,7 @@ def registry(home: Home, site: Site) -> Iterator[Registry]:
         site.plugin(name, GATE, code=DENIES)
     registry = Registry(home, now=lambda: 1.0)
     for name in ("guard", "other"):
-        registry.enable(registry.plan(name))
+        registry.enable(registry.plan(name, placement="inline"))
     yield registry
     for name in ("guard", "other"):  # the hosts of a test have imported them
         sys.modules.pop(name, None)
@@ -164,7 +164,7 @@ def test_a_config_that_was_cut_off_between_two_plugins_is_noticed(registry: Regi
 def test_a_config_that_was_cut_off_before_the_grants_lets_no_guard_run_unasked(registry: Registry, home: Home) -> None:
     text = home.config_file.read_text()
     home.config_file.write_text(text[: text.rindex("grants = ")])
-    assert home.config_file.read_text().endswith("[plugins.other]\nenabled = true\n")
+    assert home.config_file.read_text().endswith('[plugins.other]\nenabled = true\nplacement = "inline"\n')
     with pytest.raises(ConfigError, match="whether 'other' is enabled and with which grants"):
         registry.load()
     assert asked(home).startswith("ConfigError: ")

@@ -90,7 +90,7 @@ def enable(home: Home, folder: Path, *flags: str) -> None:
     command = json.dumps([sys.executable, *flags, "daemon.py"])
     (folder / "ally-plugin.toml").write_text(f'description = "d"\n[daemon]\ncommand = {command}\n')
     registry = Registry(home)
-    registry.enable(registry.plan("victim"))
+    registry.enable(registry.plan("victim", placement="process"))
 
 
 async def started(home: Home, between: Callable[[], object] | None = None) -> list[str]:
@@ -142,7 +142,7 @@ def tool(home: Home, site: Site) -> Path:
     about = {"name": "victim", "version": "1.0", "description": "d", "tools": [spec]}
     (folder / "plugin.json").write_text(json.dumps(about))
     registry = Registry(home)
-    registry.enable(registry.plan("victim"))
+    registry.enable(registry.plan("victim", placement="process"))
     return folder
 
 

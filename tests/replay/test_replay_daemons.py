@@ -103,7 +103,7 @@ class Played:
         kept = Home("ally-plugins", home)
         registry = ReplayRegistry(kept, only=names)
         for name in names:
-            registry.enable(registry.plan(name))
+            registry.enable(registry.plan(name, placement="process"))
         host = Host("ally-plugins", home=kept, plugins=plugins, clock=ReplayClock(), has_person=True)
         host.registry = registry
         out = io.BytesIO()
@@ -151,7 +151,7 @@ def test_who_subscribes_durably_hears_nothing_of_a_replay_when_it_lives_again(
 ) -> None:
     folder("teller", durable='"TOOL_CALL_END"')
     registry = Registry(Home("ally-plugins", home), only=["teller"])
-    registry.enable(registry.plan("teller"))
+    registry.enable(registry.plan("teller", placement="process"))
 
     async def live(call_id: str) -> tuple[list[str], int]:
         host = Host("ally-plugins", home=Home("ally-plugins", home))

@@ -149,7 +149,7 @@ def crashing(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reg
     site.plugin("crasher", MANIFEST, code=CRASHING)
     monkeypatch.syspath_prepend(str(site.path))
     registry = Registry(Home("ally-plugins", home))
-    run_command("enable", "crasher", "--yes")
+    run_command("enable", "crasher", "--place", "inline", "--yes")
     return registry
 
 

@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.discovery.found import Found
     from ally_plugins.catalog.home.config import PluginConfig
 
-__all__ = ["Interpreter", "Placed", "place"]
+__all__ = ["DEFAULT_PLACEMENT", "Interpreter", "Placed", "place", "why_outside"]
+
+DEFAULT_PLACEMENT: Final = "sandbox"
+"""Where a plugin is placed when it is first enabled. A machine without a sandbox runs it as in a process."""
 
 _PYTHON: Final = re.compile(r"python(3(\.\d+)?)?(\.exe)?\Z")
 """Programs in whose place another Python can be put."""
 
 _OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeout", "ping_retries", "fork"})
 """Keys of `[plugins.NAME.process]` that mean nothing to programs which are run for each call."""
+
+_BUILT_INSIDE: Final = "its source builds it inside the agent's process, where alone it runs"
+_LISTENS: Final = "it listens on a Unix socket, which there is none of in a sandbox"
 
 _SAFE_PATH: Final = "PYTHONSAFEPATH"
 """Keeps the working directory, where a plugin may write, off the path that modules are imported from."""
@@ -62,13 +68,24 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
     if found.is_class:
         return _class(name, found, config, interpreter)
     if found.plugin is not None:
-        problem = f"its source builds it inside the agent's process, where alone it runs: {_command(name, 'inline')}"
+        problem = f"{_BUILT_INSIDE}: {_command(name, 'inline')}"
         return Placed(problem=problem if config.placement in {"process", "sandbox"} else "")
     if config.placement == "inline":
         return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
     if found.daemon is None:
         return Placed(problem=interpreter.problem, python=interpreter.path, warnings=_without_daemon(config))
     return _shipped(found, found.daemon, config, interpreter)
+
+
+def why_outside(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> str:
+    """Return why a plugin cannot be placed as is usual, empty when it can."""
+    if found.plugin is not None:
+        return _BUILT_INSIDE
+    if found.daemon is not None and found.daemon.transport == "socket":
+        return _LISTENS
+    problem = place(name, found, evolve(config, placement=DEFAULT_PLACEMENT), interpreter).problem
+    # What keeps it from running anywhere, such as a Python that is not there, is no reason.
+    return problem if problem and not place(name, found, config, interpreter).problem else ""
 
 
 def _without_daemon(config: PluginConfig) -> tuple[str, ...]:
@@ -78,8 +95,7 @@ def _without_daemon(config: PluginConfig) -> tuple[str, ...]:
 
 def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: Interpreter) -> Placed:
     if daemon.transport == "socket" and config.placement == "sandbox":
-        text = f"it listens on a Unix socket, which there is none of in a sandbox: {_command(found.name)}"
-        return Placed(daemon=daemon, problem=text, python=interpreter.path)
+        return Placed(daemon=daemon, problem=f"{_LISTENS}: {_command(found.name)}", python=interpreter.path)
     program, *arguments = daemon.command
     warnings: tuple[str, ...] = ()
     if interpreter.path and not _PYTHON.match(program.rpartition("/")[2]):

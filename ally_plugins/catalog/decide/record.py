@@ -82,6 +82,10 @@ class PluginRecord:
     """How it runs in a process of its own, all settled and ready to start; None for one that runs inline."""
     python: str = ""
     """The Python that the operator named for what runs outside of the host; empty for none."""
+    is_unplaced: bool = False
+    """Whether nobody has settled where it runs, nor enabled it before: enabling settles what `config` says of that."""
+    outside: str = ""
+    """Why such a plugin would not be placed in a sandbox; empty where it would."""
     label: str = field(default=Factory(lambda self: self.name, takes_self=True))
     """What commands and lists call it: the name, or `folder:NAME` where a package has the name too."""
     is_set_aside: bool = False

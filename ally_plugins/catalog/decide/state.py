@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ally_plugins.catalog.discovery.found import Found
 from ally_plugins.catalog.home.config import PluginConfig
@@ -22,7 +22,7 @@ from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.policy.serving import unserved_event, unserved_grants, unserved_warning
 
-from .placement import Interpreter, Placed, place
+from .placement import DEFAULT_PLACEMENT, Interpreter, Placed, place, why_outside
 from .policy_rules import forbidden_grants, guards_of, is_guarding, not_allowed
 from .record import PluginRecord, State
 
@@ -73,6 +73,13 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
     `secret` looks up a secret setting by plugin and key. It is called last and only for a plugin that is enabled
     otherwise, since a keyring may ask the person to unlock it.
     """
+    outside, placement = "", facts.config.placement
+    if (is_unplaced := _is_unplaced(facts)) and facts.found is not None:
+        outside = why_outside(facts.name, facts.found, facts.config, facts.interpreter)
+        placement = None if outside else DEFAULT_PLACEMENT
+    elif placement is None and facts.agreement is not None:
+        placement = facts.agreement.placement
+    facts = evolve(facts, config=evolve(facts.config, placement=placement))
     found, config = facts.found, facts.config
     manifest = found.manifest if found is not None and found.manifest is not None else None
     placed = _placed(facts)
@@ -106,9 +113,19 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         found=found,
         daemon=placed.daemon,
         python=placed.python,
+        is_unplaced=is_unplaced,
+        outside=outside,
         label=facts.label or facts.name,
         is_set_aside=bool(facts.set_aside),
     )
+
+
+def _is_unplaced(facts: Facts) -> bool:
+    found, config = facts.found, facts.config
+    is_whole = found is not None and found.manifest is not None and found.problem is None
+    # What the machine's policy makes mandatory counts as enabled, whoever has decided anything about it.
+    was_enabled = config.enabled and config.is_decided
+    return is_whole and config.placement is None and not was_enabled and facts.agreement is None
 
 
 def _placed(facts: Facts) -> Placed:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict, frozen
 
 from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table, text_of
-from ally_plugins.contract.shapes import ANY, WRONG, named
+from ally_plugins.contract.shapes import ANY, WRONG, named, one_of
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import Grant, GrantSet
+
+from .config import Placement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +53,8 @@ class Agreement:
     """A folder's files, each as its hash, shortened, and its path: to show which of them have changed."""
     durable: tuple[str, ...] | None = None
     """The event types that it gets from the journal; None for an agreement from before these were shown."""
+    placement: Placement | None = None
+    """Where it was placed then or later: it stays there when `config.toml` has lost the line that says so."""
 
     @property
     def grants(self) -> GrantSet:
@@ -146,6 +150,7 @@ _AGREEMENT: Final = table(
     **dict.fromkeys(("distribution", "version", "code", "files", "at", "by"), LINE),
     listing=LINES,
     durable=LINES,
+    placement=one_of("inline", "process", "sandbox"),
 )
 
 
@@ -157,10 +162,11 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
     for entry in plugins.values():
         entry["requests"] = list(entry["requests"])
         entry["listing"] = list(entry["listing"])
+        entry["durable"] = None if entry["durable"] is None else list(entry["durable"])
         # TOML has no null, so None is a key that is not there.
-        durable = entry.pop("durable")
-        if durable is not None:
-            entry["durable"] = list(durable)
+        for key in ("durable", "placement"):
+            if entry[key] is None:
+                del entry[key]
     content = _HEADER + tomlkit.dumps({"plugins": plugins})
     try:
         home.write(home.consent_file, content.encode(), _MAX_BYTES, private=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ally_plugins.cli.shell.completion import grants_requested, plugin_names
-from ally_plugins.cli.shell.processes import outside_sandbox
+from ally_plugins.cli.shell.processes import outside_sandbox, placed, way_out
 from ally_plugins.cli.shell.questions import require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
@@ -31,13 +31,17 @@ __all__ = ["enable", "review"]
 @click.argument("name", shell_complete=plugin_names)
 @click.option("--only", multiple=True, metavar="GRANT", shell_complete=grants_requested,
               help="Grant only this, such as add_message:user; repeatable.")  # fmt: skip
-@click.option("--place", "placement", type=click.Choice(PLACEMENTS), help="Place it so before it runs at all.")
+@click.option("--place", "placement", type=click.Choice(PLACEMENTS),
+              help="Place it so before it runs at all, in place of a sandbox.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
 def enable(state: State, name: str, only: tuple[str, ...], placement: Placement | None, yes: bool) -> None:  # noqa: FBT001 - click's way
     """Show what the plugin NAME asks for and why, and agree to it.
 
     Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
     the terminal the answer is no, unless --yes is given. `--only` narrows what it gets. Hosts that run start it.
+
+    A plugin that is enabled for the first time is placed in a sandbox, unless none can hold it or --place says where.
+    One that was enabled before stays where it is. `place` moves it later.
 
     Where a folder has the name of a package, NAME is the package and folder:NAME the folder.
 
@@ -46,7 +50,7 @@ def enable(state: State, name: str, only: tuple[str, ...], placement: Placement 
       ally-plugins enable loop-warner
       ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
       ally-plugins enable loop-warner --yes
-      ally-plugins enable loop-warner --place sandbox
+      ally-plugins enable loop-warner --place inline
       ally-plugins enable folder:loop-warner
     """
     registry = state.registry
@@ -104,6 +108,8 @@ def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | Non
     echo(f"{record.label} {done}")
     if record.state != "enabled":
         echo(f"it is {record.state}: {inert(record.reason)}")
+    if plan.placement == "sandbox":
+        echo(f"placed: {placed(record)}; {way_out(record)}")
     for line in effect.lines() if effect is not None else ():
         echo(line)
 

@@ -13,7 +13,7 @@ from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
-from ally_plugins.cli.shell.processes import IN_PROCESS, IN_SANDBOX, INLINE
+from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE, in_sandbox
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.text import when
@@ -118,7 +118,7 @@ def _check_python(_: State) -> Iterator[CheckResult]:
 def _check_platform(_: State) -> Iterator[CheckResult]:
     yield CheckResult("note", "platform", f"a plugin with the placement inline {INLINE}")
     yield CheckResult("note", "platform", f"a plugin with the placement process {IN_PROCESS}")
-    yield CheckResult("note", "platform", f"a plugin with the placement sandbox {IN_SANDBOX}")
+    yield CheckResult("note", "platform", f"a plugin with the placement sandbox {in_sandbox()}")
     weaker = [text for platform, text in _LINUX_ONLY if sys.platform == platform]
     if sys.platform == "linux":
         yield CheckResult("ok", "platform", "Linux, where everything is tested")

@@ -8,7 +8,7 @@ import click
 
 from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.journal_rows import reading_of, record_data, summary
-from ally_plugins.cli.shell.processes import process_rows, trust
+from ally_plugins.cli.shell.processes import placed, process_rows, trust, unheld
 from ally_plugins.cli.shell.requests import changes_of, meaning, record_facts, unheld_line
 from ally_plugins.cli.shell.running_hosts import hosts_status, offers_of
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
@@ -69,7 +69,7 @@ def info(state: State, name: str) -> None:
     _section("changed since you agreed", changes_of(record))
     _section("recent trouble", [_trouble_line(each) for each in trouble])
     echo()
-    echo(f"  {paint(record.placement, fg='yellow')}: it {trust(record)}")
+    echo(f"  {paint(placed(record), fg='yellow')}: it {trust(record)}")
 
 
 def _section(title: str, lines: Sequence[str]) -> None:
@@ -196,7 +196,7 @@ def _data(record: PluginRecord, order: dict[str, Any], trouble: Sequence[StoredR
             for i, each in enumerate(manifest.requests)
         ],
         "grants": record.granted.texts(),
-        "unheld": record.unheld,
+        "unheld": unheld(record),
         "subscribe": manifest.subscribe,
         "durable": manifest.durable,
         "thresholds": manifest.thresholds,

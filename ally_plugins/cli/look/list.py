@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.cli.shell.processes import trust
+from ally_plugins.cli.shell.processes import placed, sandbox_gaps, trust, unheld
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, project_lines, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
@@ -70,13 +70,13 @@ def _remarks(record: PluginRecord) -> list[str]:
 def _trust(records: Sequence[PluginRecord]) -> list[str]:
     """Return a line for each placement in use: what it protects from and what not."""
     used = {record.placement: record for record in records if record.is_enabled}
-    return [f"{placement}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
+    return [f"{placed(used[placement])}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
 
 
 def _row(record: PluginRecord, live: HostsStatus) -> tuple[str, ...]:
     state, why = live.summary(_live_name(record))
     now = (paint_state(state or "-"),) if live.hosts else ()
-    return (inert(record.label), paint_state(_state(record)), *now, record.placement, inert(record.source),
+    return (inert(record.label), paint_state(_state(record)), *now, placed(record), inert(record.source),
             why or _reason(record))  # fmt: skip
 
 
@@ -115,7 +115,8 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "placement": record.placement,
         "command": record.daemon.command if record.daemon is not None else None,
         "grants": record.granted.texts() if record.is_enabled else [],
-        "unheld": record.unheld if record.is_enabled else [],
+        "not_kept": sandbox_gaps() if record.placement == "sandbox" else (),
+        "unheld": unheld(record) if record.is_enabled else (),
         "pending": [request.grant.text for request in record.pending],
         "shadow": record.config.shadow,
         "mandatory": record.config.mandatory,

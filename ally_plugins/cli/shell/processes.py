@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "INLINE",
     "IN_PROCESS",
-    "IN_SANDBOX",
+    "has_sandbox",
+    "in_sandbox",
     "outside_sandbox",
+    "placed",
     "process_data",
     "process_rows",
     "sandbox_gaps",
     "trust",
+    "unheld",
+    "way_out",
 ]
 
 INLINE: Final = (
@@ -38,12 +42,13 @@ IN_PROCESS: Final = (
     "runs in a process of its own: a crash, a hang or a flood stays there, and what it asks of the host passes its"
     " grants; it is no sandbox, and may do to your files and network what you may"
 )
-IN_SANDBOX: Final = (
+_IN_SANDBOX: Final = (
     "runs in a sandbox: a crash, a hang or a flood stays there, and it reads no file but the system's libraries, its"
     " own code and its data folder, writes to that alone, has no network and reaches no other process, but for what you"
     " grant it; it sees whether a file is there and how large it is, and may take processor and disk as any program"
 )
 _NOT_KEPT: Final = "not kept on this machine: {}"
+_NOT_STARTED: Final = "it does not start so: config.toml says sandbox = 'require'"
 _BRIDGED: Final = "its source {!r} brings it into your agent, and does so inside your agent's process"
 _MEGA: Final = "MiB"
 
@@ -52,12 +57,59 @@ def trust(record: PluginRecord) -> str:
     """Return what a plugin's placement protects from and what not, as a phrase that follows the word 'it'."""
     if record.placement == "inline":
         return INLINE
-    text = IN_SANDBOX if record.placement == "sandbox" else IN_PROCESS
-    if record.placement == "sandbox" and (missing := sandbox_gaps()):
-        text = f"{text}; {_NOT_KEPT.format('; '.join(missing))}"
+    text = in_sandbox() if record.placement == "sandbox" else IN_PROCESS
+    if record.placement == "sandbox" and record.config.sandbox == "require" and sandbox_gaps():
+        text = f"{text}; {_NOT_STARTED}"
     # A bridge of a default source is this package's own code; that of another source is a stranger's, in the agent.
     is_strangers = record.bridge is not None and record.found_by not in DEFAULT_SOURCES
     return f"{text}; {_BRIDGED.format(record.found_by)}" if is_strangers else text
+
+
+def in_sandbox() -> str:
+    """Return what a sandbox on this machine protects from and what not, as a phrase that follows the word 'it'."""
+    missing = sandbox_gaps()
+    if not missing:
+        return _IN_SANDBOX
+    # Where there is none at all, nothing of what a sandbox keeps may be said.
+    return f"{_IN_SANDBOX}; {_NOT_KEPT.format('; '.join(missing))}" if has_sandbox() else f"{IN_PROCESS}; {missing[0]}"
+
+
+def way_out(record: PluginRecord) -> str:
+    """Return a sentence with the command that takes a plugin out of its sandbox; empty for one that is in none."""
+    if record.placement != "sandbox":
+        return ""
+    is_class = record.found is not None and record.found.is_class
+    where, command = ("inside the agent's process", "inline") if is_class else ("in a plain process", "process")
+    return f"to run it {where} instead: ally-plugins place {inert(record.name)} {command}"
+
+
+def placed(record: PluginRecord) -> str:
+    """Return where a plugin is placed, in a word or two: a sandbox that is none on this machine is called so."""
+    return record.placement if record.placement != "sandbox" or has_sandbox() else "sandbox (none here)"
+
+
+def unheld(record: PluginRecord, grants: GrantSet | None = None) -> tuple[str, ...]:
+    """Return what a plugin is granted beside the host, where nothing on this machine holds it to that.
+
+    `grants` are those that it would get, by default those that it has.
+    """
+    from attrs import evolve
+
+    granted = record if grants is None else evolve(record, granted=grants)
+    if record.placement != "sandbox":
+        return granted.unheld
+    from ally_plugins.runtime.sandbox.support import support, unguarded
+
+    kinds = unguarded(support())
+    outside = evolve(granted, config=evolve(record.config, placement="process"))
+    return tuple(text for text in outside.unheld if text.partition(":")[0] in kinds)
+
+
+def has_sandbox() -> bool:
+    """Say whether there is a sandbox on this machine at all."""
+    from ally_plugins.runtime.sandbox.support import support
+
+    return support().has_filter
 
 
 def sandbox_gaps() -> tuple[str, ...]:
@@ -72,9 +124,8 @@ def outside_sandbox(records: Iterable[PluginRecord]) -> list[str]:
     from attrs import evolve
 
     from ally_plugins.catalog.decide.placement import Interpreter, place
-    from ally_plugins.runtime.sandbox.support import support
 
-    if not support().has_filter:
+    if not has_sandbox():
         return []
     return [
         record.label
@@ -96,7 +147,7 @@ def process_rows(record: PluginRecord, grants: GrantSet | None = None) -> list[t
     daemon = record.daemon
     granted = record if grants is None else evolve(record, granted=grants)
     by_project = ", in a process for each project" if granted.runs_by_project else ""
-    rows: list[tuple[str, str]] = [("runs", f"{record.placement}{by_project}")]
+    rows: list[tuple[str, str]] = [("runs", f"{placed(record)}{by_project}")]
     if daemon is not None:
         rows += [
             ("command", _command(daemon.command)),

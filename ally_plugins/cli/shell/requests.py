@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import evolve
-
 from ally_plugins.contract.granted_paths import DATA, PROJECT
 
-from .processes import process_data, process_rows, trust
+from .processes import placed, process_data, process_rows, trust, unheld, way_out
 from .text import columns, inert, paint, when_iso
 
 if TYPE_CHECKING:
@@ -52,6 +50,7 @@ _FILES: Final = {
     ("write", ""): "may read, change and delete {path} and every file below it, and add some",
 }
 _UNHELD: Final = "holds in the placement sandbox only: {}, it may do that and more"
+_UNHELD_HERE: Final = "does not hold on this machine, whose {} does not keep it: it may do that and more"
 
 
 def meaning(record: PluginRecord, grant: Grant) -> str:
@@ -77,7 +76,14 @@ def plan_lines(plan: Plan) -> list[str]:
         lines += ["", f"  {paint('changed since you agreed', bold=True)}:", *(f"    {line}" for line in changes)]
     if record.manifest.settings:
         lines += ["", "  settings:", *(f"    {line}" for line in _settings(record))]
-    return [*lines, "", f"  {paint(record.placement, fg='yellow')}: it {trust(record)}"]
+    return [*lines, "", f"  {paint(placed(record), fg='yellow')}: it {trust(record)}", *_placing(plan)]
+
+
+def _placing(plan: Plan) -> list[str]:
+    """Return how a plugin that nobody has placed yet comes to where it would run, and out of there."""
+    if plan.record.outside:
+        return [f"  no sandbox can hold it: {inert(plan.record.outside)}"]
+    return [f"  {way_out(plan.record)}"] if plan.placement == "sandbox" else []
 
 
 def _identity(plan: Plan) -> list[str]:
@@ -114,8 +120,9 @@ def _requests(plan: Plan) -> list[str]:
 
 def unheld_line(record: PluginRecord, grants: GrantSet) -> str:
     """Return a sentence on what a plugin is granted and, placed as it is, not held to; empty without any."""
-    unheld = ", ".join(evolve(record, granted=grants).unheld)
-    return f"{inert(unheld)}: {_UNHELD.format(record.placement)}" if unheld else ""
+    texts = ", ".join(unheld(record, grants))
+    where = _UNHELD if record.placement != "sandbox" else _UNHELD_HERE
+    return f"{inert(texts)}: {where.format(record.placement)}" if texts else ""
 
 
 def _order(record: PluginRecord) -> list[str]:
@@ -202,7 +209,9 @@ def plan_data(plan: Plan) -> dict[str, Any]:
             }
             for request in record.manifest.requests
         ],
-        "unheld": evolve(record, granted=plan.grants).unheld,
+        "placed": plan.placement,
+        "outside": record.outside,
+        "unheld": unheld(record, plan.grants),
         "before": record.manifest.before,
         "after": record.manifest.after,
         "settings": [

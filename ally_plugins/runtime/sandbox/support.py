@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from .rights import EXECUTE, SCOPES_SINCE, known
 
-__all__ = ["Support", "gaps", "support"]
+__all__ = ["Support", "gaps", "support", "unguarded"]
 
 _MACHINES: Final = ("x86_64", "aarch64")
 _PR_SET_SECCOMP: Final = 22
@@ -58,3 +58,11 @@ def gaps(found: Support) -> tuple[str, ...]:
     if found.landlock < SCOPES_SINCE:
         missing.append("it may end your other programs (Landlock before version 6, Linux 6.12)")
     return tuple(missing)
+
+
+def unguarded(found: Support) -> tuple[str, ...]:
+    """Return the kinds of grants to which nothing holds a sandboxed plugin on such a machine."""
+    if not found.has_filter:
+        return ("files", "network", "run")
+    # The network is closed by the filter; what is executed and read, by Landlock.
+    return () if known(found.landlock) & EXECUTE else ("files", "run")
