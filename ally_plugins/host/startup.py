@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.catalog.home.folder import MAX_STATE_BYTES
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.errors import HostError
+from ally_plugins.contract.values.errors import ConsentError, HostError
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.host.sockets.leftovers import is_gone
 from ally_plugins.journal.values import Record
@@ -53,11 +53,15 @@ async def ask_for_consent(
     """
     for record in await asyncio.to_thread(registry.review):
         if record.state == "waiting for consent":
-            plan = await asyncio.to_thread(registry.plan, record.name)
+            try:
+                plan = await asyncio.to_thread(registry.plan, record.name)
+            except ConsentError as error:  # such as that no sandbox can hold it, where one is required
+                _log.warning("%s", error)
+                continue
             answer = consent(plan)
             # Only True: a text such as 'no' is true to Python.
             if (await answer if inspect.isawaitable(answer) else answer) is True:
-                data = {"grants": plan.grants.texts(), "by": "code"}
+                data = {"grants": plan.grants.texts(), "by": "code", "placement": plan.record.placement}
                 # The record first: nothing is granted of which there is none.
                 await journal.append(Record("enable", now_ms(), record.name, None, None, data))
                 await finished(asyncio.to_thread(registry.enable, plan, by="code"))

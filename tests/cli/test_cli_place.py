@@ -92,6 +92,108 @@ def test_a_plugin_is_agreed_to_and_placed_in_one_step_and_never_runs_elsewhere(w
     assert (plugin["placement"], plugin["state"]) == ("sandbox", "enabled")
 
 
+def test_what_is_enabled_for_the_first_time_is_placed_in_a_sandbox_and_one_sentence_leads_out(warner: Operator) -> None:
+    for look in (("list",), ("info", "loop-warner")):
+        assert "sandbox: " not in warner.run(*look).stdout.replace("sandbox: it runs in a sandbox", "")
+    assert warner.ask("list")["plugins"][0]["placement"] == "sandbox"  # where it would be
+    out = "to run it inside the agent's process instead: ally-plugins place loop-warner inline"
+    shown = warner.run("enable", "loop-warner", "--yes").stdout
+    assert shown.count(out) == 2  # before the consent, and after it
+    assert f"placed: sandbox; {out}" in shown
+    assert warner.records("enable")[0]["data"]["placement"] == "sandbox"
+    assert 'placement = "sandbox"' in warner.home.config_file.read_text()
+    assert warner.ask("list")["plugins"][0]["placement"] == "sandbox"
+    assert "is placed: inline" in warner.run("place", "loop-warner", "inline").stdout
+    assert warner.ask("review")["outside_sandbox"] == (["loop-warner"] if support().has_filter else [])
+
+
+def test_a_plugin_of_an_older_home_stays_where_it_is_when_it_is_agreed_to_again(enabled: Operator) -> None:
+    for file in (enabled.home.config_file, enabled.home.consent_file):  # as they were written before
+        file.write_text("".join(line for line in file.read_text().splitlines(keepends=True) if "placement" not in line))
+    assert enabled.ask("list")["plugins"][0]["placement"] == "inline"
+    enabled.run("disable", "loop-warner")
+    shown = enabled.run("enable", "loop-warner", "--yes").stdout
+    assert "inline: it runs inside your agent's process" in shown
+    assert "placed: " not in shown
+    assert enabled.ask("list")["plugins"][0]["placement"] == "inline"
+    assert "placement" not in enabled.home.config_file.read_text()
+
+
+@pytest.mark.parametrize("placed", ["enabled so", "moved there"])
+def test_a_plugin_stays_in_its_sandbox_when_config_toml_has_lost_the_line(warner: Operator, placed: str) -> None:
+    warner.run("enable", "loop-warner", "--yes", *([] if placed == "enabled so" else ["--place", "inline"]))
+    warner.run("place", "loop-warner", "sandbox")
+    file = warner.home.config_file
+    file.write_text(file.read_text().replace('placement = "sandbox"\n', ""))
+    assert "placement" not in file.read_text()
+    (plugin,) = warner.ask("list")["plugins"]
+    assert (plugin["placement"], plugin["state"]) == ("sandbox", "enabled")
+
+
+LISTENER = """
+description = "listens"
+[daemon]
+command = ["./run.sh"]
+transport = "socket"
+socket = "/tmp/it.sock"
+"""
+
+
+def test_what_no_sandbox_can_hold_is_said_at_consent_and_refused_where_one_is_required(
+    operator: Operator, folder: Path
+) -> None:
+    (folder / "ally-plugin.toml").write_text(LISTENER)
+    shown = operator.run("enable", "counter", code=1).stdout
+    assert "process: it runs in a process of its own" in shown
+    assert "no sandbox can hold it: it listens on a Unix socket, which there is none of in a sandbox" in shown
+    operator.home.prepare()
+    operator.home.config_file.write_text('sandbox = "require"\n')
+    refused = operator.run("enable", "counter", "--yes", code=1).stderr
+    assert "config.toml says sandbox = 'require', and it listens on a Unix socket" in refused
+    assert "ally-plugins enable counter --place process" in refused
+    assert operator.ask("list")["plugins"][0]["state"] == "waiting for consent"
+    operator.run("enable", "counter", "--place", "process", "--yes")
+    assert operator.ask("list")["plugins"][0]["placement"] == "process"
+
+
+NEEDY = """
+description = "reads the project"
+[permissions]
+files = { read = ["project"], reason = "to read it" }
+network = { reason = "to look words up" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("found", "shown", "unheld"),
+    [
+        (Support(has_filter=False, landlock=0, system="darwin arm64"), "sandbox (none here)", True),
+        (Support(has_filter=True, landlock=0, system="linux x86_64"), "sandbox", False),
+    ],
+    ids=["no sandbox at all", "no Landlock"],
+)
+def test_a_machine_that_cannot_keep_a_sandbox_says_so_in_every_command_and_claims_nothing(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, found: Support, shown: str, *, unheld: bool
+) -> None:
+    monkeypatch.setattr("ally_plugins.runtime.sandbox.support.support", lambda: found)
+    operator.install(manifest=NEEDY)
+    said = operator.run("enable", "loop-warner", "--yes").stdout
+    said_by = {look: operator.run(*look).stdout for look in (("list",), ("info", "loop-warner"), ("doctor",))}
+    about = next(iter(sandbox_gaps()))
+    for text in (said, *said_by.values()):
+        assert about in text
+        assert "does not hold on this machine" in text
+        assert ("it reads no file but" in text) is found.has_filter
+    assert f"{shown}: it " in said
+    assert f"placed: {shown}; " in said
+    assert f"{shown}  " in said_by["list",]
+    (plugin,) = operator.ask("list")["plugins"]
+    assert plugin["unheld"] == (["files:read:project", "network"] if unheld else ["files:read:project"])
+    assert plugin["not_kept"] == list(sandbox_gaps())
+    operator.home.config_file.write_text('sandbox = "require"\n' + operator.home.config_file.read_text())
+    assert "it does not start so: config.toml says sandbox = 'require'" in operator.run("list").stdout
+
+
 def test_a_placement_in_which_a_plugin_cannot_run_is_refused_before_anything_is_agreed_to(
     operator: Operator, folder: Path
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallEnd, UserMessage
+from ally_plugins.runtime.sandbox.support import gaps, support
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
@@ -109,13 +110,19 @@ def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any) -> None:
 
 def test_the_shell_script_is_a_tool(enabled: Any, tmp_path: Path) -> None:
     enabled("shell_tool")
-    path = tmp_path / "three.txt"
-    path.write_text("a\nb\nc\n", encoding="utf-8")
+    (tmp_path / "project").mkdir()
+    path, outside = tmp_path / "project" / "three.txt", tmp_path / "outside.txt"
+    for each in (path, outside):
+        each.write_text("a\nb\nc\n", encoding="utf-8")
 
     async def main() -> None:
         async with _opened() as (host, _):
-            result = await host.call_tool("count-lines", {"path": str(path)}, session_id="s1")
-            assert (result.output, result.data) == ("3 lines", {"lines": 3})
+            host.session("s2", project=tmp_path / "project")
+            result = await host.call_tool("count-lines", {"path": str(path)}, session_id="s2")
+            assert (result.output, result.data) == ("3 lines", {"lines": 3}), result.error
+            if not gaps(support()):
+                kept = await host.call_tool("count-lines", {"path": str(outside)}, session_id="s2")
+                assert kept.success is False
             missing = await host.call_tool("count-lines", {"path": "/no/such/file"}, session_id="s1")
             assert missing.success is False
 

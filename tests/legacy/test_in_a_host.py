@@ -185,6 +185,7 @@ def test_a_node_program_fetches_under_the_usual_limits(host_home: Path) -> None:
         });
     """
     add_program(host_home, "fetcher", "node", "-e", code)
+    (host_home / "config.toml").write_text('[plugins.fetcher]\nplacement = "process"\n')
 
     async def main() -> None:
         async with Host("test", home=host_home, consent=lambda _: True) as host:
@@ -199,7 +200,7 @@ def test_the_python_that_the_operator_names_runs_the_programs_too(host_home: Pat
     named = host_home / "python"
     named.write_text(f'#!/bin/sh\nSEEN=named exec {sys.executable} "$@"\n')
     named.chmod(0o755)
-    (host_home / "config.toml").write_text(f'[plugins.mover]\ninterpreter = "{named}"\n')
+    (host_home / "config.toml").write_text(f'[plugins.mover]\nplacement = "process"\ninterpreter = "{named}"\n')
 
     async def main() -> None:
         async with Host("test", home=host_home, consent=lambda _: True) as host:

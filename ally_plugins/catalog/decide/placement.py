@@ -71,7 +71,9 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
         problem = f"{_BUILT_INSIDE}: {_command(name, 'inline')}"
         return Placed(problem=problem if config.placement in {"process", "sandbox"} else "")
     if config.placement == "inline":
-        return Placed(problem=f"it ships a program and no class, so it cannot run inline: {_command(name)}")
+        listens = found.daemon is not None and found.daemon.transport == "socket"
+        way_out = _command(name, "process" if listens else DEFAULT_PLACEMENT)
+        return Placed(problem=f"it ships a program and no class, so it cannot run inline: {way_out}")
     if found.daemon is None:
         return Placed(problem=interpreter.problem, python=interpreter.path, warnings=_without_daemon(config))
     return _shipped(found, found.daemon, config, interpreter)
@@ -99,12 +101,13 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
     program, *arguments = daemon.command
     warnings: tuple[str, ...] = ()
     if interpreter.path and not _PYTHON.match(program.rpartition("/")[2]):
-        warnings = (f"config.toml names a Python for it, and it starts {program!r}: {_command(found.name)}",)
+        way_out = _command(found.name, config.placement)
+        warnings = (f"config.toml names a Python for it, and it starts {program!r}: {way_out}",)
     elif interpreter.path:
         daemon = evolve(daemon, command=(interpreter.path, *arguments))
     elif found.origin == "package" and _PYTHON.match(program):  # it is installed in the environment of this one
         if not (python := running_python()):
-            return Placed(daemon=daemon, problem=_no_python(found.name), python=interpreter.path)
+            return Placed(daemon=daemon, problem=_no_python(found.name, config), python=interpreter.path)
         daemon = evolve(daemon, command=(python, *arguments))
     if found.origin == "package":
         daemon = evolve(daemon, env={**daemon.env, **_bytecode(config)})
@@ -112,9 +115,9 @@ def _shipped(found: Found, daemon: Daemon, config: PluginConfig, interpreter: In
     return Placed(daemon=settled, problem=interpreter.problem, warnings=warnings, python=interpreter.path)
 
 
-def _no_python(name: str) -> str:
+def _no_python(name: str, config: PluginConfig) -> str:
     problem = f"this program, {sys.executable!r}, is no Python that could run it in a process"
-    return f"{problem}; name one that has it and ally_plugins: {_command(name)} --interpreter PYTHON"
+    return f"{problem}; name one that has it and ally_plugins: {_command(name, config.placement)} --interpreter PYTHON"
 
 
 def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
@@ -129,7 +132,7 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)
     python = interpreter.path or running_python()
     if not python:
-        return Placed(problem=interpreter.problem or _no_python(name))
+        return Placed(problem=interpreter.problem or _no_python(name, config))
     daemon = Daemon.python(target, python, env={_SAFE_PATH: "1", **search, **bytecode})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
 
@@ -139,5 +142,6 @@ def _bytecode(config: PluginConfig) -> Mapping[str, str]:
     return UNREAD_BYTECODE if config.consent == "files" else {}
 
 
-def _command(name: str, placement: str = "process") -> str:
-    return f"ally-plugins place {name} {placement}"
+def _command(name: str, placement: str | None = None) -> str:
+    """Return the command that places a plugin; without a placement it is the one that all programs run in."""
+    return f"ally-plugins place {name} {placement or 'process'}"

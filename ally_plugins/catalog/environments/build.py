@@ -115,7 +115,8 @@ def chosen_interpreter(home: Home, name: str, config: PluginConfig) -> Interpret
         environment = _look(home, config.environment)
         return Interpreter(str(python_in(environment.path)), environment.problem)
     if config.interpreter and (problem := _python_problem(Path(config.interpreter))):
-        return Interpreter(config.interpreter, f"{problem}; to choose another one: ally-plugins place {name} process")
+        way_out = f"to choose another one: ally-plugins place {name} {config.placement or 'process'}"
+        return Interpreter(config.interpreter, f"{problem}; {way_out}")
     # Only for the running Python: what PYTHONPATH names is made for its version.
     return Interpreter(config.interpreter, search="" if config.interpreter else os.environ.get("PYTHONPATH", ""))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from ally_plugins.catalog.decide.placement import DEFAULT_PLACEMENT
 from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.processes import process_data, process_rows, trust
 from ally_plugins.cli.shell.questions import require_consent
@@ -177,7 +178,8 @@ def _report_built(state: State, record: PluginRecord, building: Building) -> Non
                     "commands": building.commands})  # fmt: skip
         return
     echo(f"the environment {building.name!r} is at {inert(building.path)}")
-    use = f"ally-plugins place {record.name} process --env {building.name}"
+    placement = "process" if record.placement == "process" else DEFAULT_PLACEMENT
+    use = f"ally-plugins place {record.name} {placement} --env {building.name}"
     echo(f"in use from its next start: ally-plugins restart {record.name}" if in_use else f"to use it: {use}")
 
 
@@ -196,7 +198,7 @@ def _remove(state: State, name: str, *, yes: bool) -> None:
         return
     echo(f"the environment {name!r} is removed")
     for user in users:
-        echo(f"{inert(user)} cannot start without it: ally-plugins place {user} process")
+        echo(f"{inert(user)} cannot start without it: ally-plugins place {user} {registry.get(user).placement}")
 
 
 def _users(registry: Registry, name: str) -> list[str]:

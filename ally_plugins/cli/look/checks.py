@@ -323,7 +323,7 @@ def _lost_hosts(home: Home) -> Iterator[CheckResult]:
     for record in found:
         if record.data is not None and record.at > now_ms() - _LOST_FOR_MS:
             what = f"{when(record.at)}: {summary(record)}, of the plugin {record.plugin!r}"
-            way_out = f"ally-plugins place {record.plugin} process, so that it ends only itself"
+            way_out = f"ally-plugins place {record.plugin} sandbox, so that it ends only itself"
             yield CheckResult("warning", "hosts", what, way_out)
 
 

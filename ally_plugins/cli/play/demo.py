@@ -1,6 +1,7 @@
 """`demo`: the sample session through the contrib plugins, in a temporary home that is removed afterwards.
 
-One of them runs in a process of its own, which `process_kill` kills at the end.
+They run where plugins are placed that are enabled for the first time: each in a process of its own, in a sandbox.
+`process_kill` kills one of these at the end.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ _NEXT: Final = (
 def demo(state: State) -> None:
     """See it work without any set-up: a recorded session, played through three real plugins.
 
-    One of the three runs in a process of its own, which is killed in the end: watch it come back.
+    Each of the three runs in a process of its own, in a sandbox where the machine has one. The process of one is killed
+    in the end: watch it come back.
 
     Runs in a temporary folder that is removed afterwards, with everything granted that the plugins ask for. Your own
     home and its consents are neither read nor changed.
@@ -170,8 +172,6 @@ def _enable_all(home: Home) -> tuple[str, ...]:
     registry = Registry(home, only=names)
     for name in names:
         registry.enable(registry.plan(name), by="demo")
-    # Inline there would be no process to kill.
-    registry.place(_KILLED, "process")
     return names
 
 
@@ -189,6 +189,9 @@ def _quiet_about_kills() -> Generator[None]:
 
 def screen(shown: Demo) -> list[str]:
     """Return the one screen: at most 40 lines of 100 columns."""
+    from ally_plugins.cli.shell.processes import has_sandbox
+
+    where = "a sandbox" if has_sandbox() else "one of its own"
     lines = [_title("A recorded session of a coding agent, played through three plugins")]
     lines += [_title(f"Events going in, and {_others(shown.report)} of other types"), *_event_table(shown.report), ""]
     lines += [_title("Plugins listening"), *_plugins(shown.report), ""]
@@ -196,7 +199,7 @@ def screen(shown: Demo) -> list[str]:
     lines += [_title("Changed on the way, before anybody else saw it"), *_first(_redacted(shown), "nothing"), ""]
     lines += [_title("Refused by a gate"), *_first(_refusals(shown), "nothing"), ""]
     lines += [_title(f"The person asks for an action: {_ACTION}"), *_answer(shown.answer), ""]
-    lines += [_title(f"A process is killed (SIGKILL): {_KILLED} runs in one of its own"), *_kill(shown.killed), ""]
+    lines += [_title(f"A process is killed (SIGKILL): {_KILLED} runs in {where}"), *_kill(shown.killed), ""]
     lines += [_title("Try next"), *(f"  {line}" for line in columns(_NEXT))]
     return lines
 

@@ -23,6 +23,7 @@ from ally_plugins.runtime.processes.process import ProcessSpec
 from ally_plugins.runtime.processes.programs import GRACE, run_program
 
 from .boxes import box_for
+from .refusals import refusal_note
 from .remote_plugin import RemotePlugin
 
 if TYPE_CHECKING:
@@ -151,7 +152,6 @@ class BridgeServices:
         except TimeoutError as error:
             # Made anew, without its cause: the text quotes stderr, which may hold a secret.
             raise TimeoutError(remote.plugin.masked(str(error))) from None
-        if not remote.plugin.secrets:
-            return ran
         # For errors only, which are recorded and shown; what it printed is its result, as any tool's.
-        return evolve(ran, stderr=remote.plugin.masked(ran.stderr.decode("utf-8", "replace")).encode())
+        stderr = remote.plugin.masked(ran.stderr.decode("utf-8", "replace"))
+        return evolve(ran, stderr=f"{stderr.rstrip()}{refusal_note(remote.record, stderr)}".encode())

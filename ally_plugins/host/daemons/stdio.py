@@ -24,6 +24,7 @@ from ally_plugins.wire.methods import read_initialize_result
 
 from .boxes import box_for
 from .calls import REQUESTS
+from .refusals import refusal_note, way_to
 from .stream_link import FIRST_BYTES, StreamLink
 from .supervisor import StartFailed
 
@@ -152,6 +153,7 @@ def new_link(remote: RemotePlugin, lost: Callable[[str], None]) -> StreamLink:
         on_request=calls.on_request,
         on_notice=calls.on_notice,
         on_lost=lost,
+        way_to=lambda grant: way_to(remote.record, grant),
     )
     link.on_writable = remote.notify_readable  # type: ignore[method-assign]
     return link
@@ -190,7 +192,8 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
 
 def stderr_tail(remote: RemotePlugin) -> str:
     """Return the end of what a daemon wrote to stderr, as one line; empty when that is nothing."""
-    return " / ".join(reason_lines(remote.log.tail, LAST_LINES))[-LAST_CHARS:]
+    tail = " / ".join(reason_lines(remote.log.tail, LAST_LINES))[-LAST_CHARS:]
+    return f"{tail}{refusal_note(remote.record, tail)}"
 
 
 def _stderr_suffix(remote: RemotePlugin) -> str:

@@ -80,8 +80,11 @@ class StreamLink(asyncio.Protocol):
         on_request: Callable[[StreamLink, Request], asyncio.Future[Any] | None],
         on_notice: Callable[[StreamLink, Notification], None],
         on_lost: Callable[[str], None],
+        way_to: Callable[[Grant], str],
     ) -> None:
         self.name = name
+        self.way_to = way_to
+        """What an operator can do about a grant that was lacking, as text."""
         self.connection = Connection(limits=limits, methods=methods)
         self.connection.send_limit = LONGEST_OUT
         self.first_bytes = b""
@@ -400,7 +403,10 @@ class StreamLink(asyncio.Protocol):
             return read_error(message.code, message.message, message.data)
         kind = message.data.get("type") if isinstance(message.data, dict) else None
         what = f"{kind:.80}" if isinstance(kind, str) and kind.isidentifier() else "an error"
-        refused = _refused_grant(message.data)
+        grant = _refused_grant(message.data)
+        refused = ""
+        if grant is not None:
+            refused = f": its sandbox has refused what the grant {grant.text!r} would allow ({self.way_to(grant)})"
         text = f"{what} in its {message.method}{refused}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
@@ -441,16 +447,14 @@ class StreamLink(asyncio.Protocol):
                 self._update_reading()
 
 
-def _refused_grant(data: Any) -> str:
-    """Return what a daemon says that its sandbox has refused, empty for what is no grant that a sandbox holds to."""
+def _refused_grant(data: Any) -> Grant | None:
+    """Return what a daemon says that its sandbox has refused, None for what is no grant that a sandbox holds to."""
     text = data.get("grant") if isinstance(data, dict) else None
     try:
         grant = Grant.parse(text) if isinstance(text, str) else None
     except ConfigError:
-        return ""
-    if grant is None or grant.kind not in BESIDE_THE_HOST:
-        return ""
-    return f": its sandbox has refused what the grant {grant.text!r} would allow"
+        return None
+    return grant if grant is not None and grant.kind in BESIDE_THE_HOST else None
 
 
 def _nothing(_: PendingAnswer) -> None:
