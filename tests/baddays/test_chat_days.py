@@ -324,7 +324,7 @@ def test_the_key_stands_nowhere_but_in_the_requests(
 def test_the_agent_with_its_plugins_on_a_server_of_ones_own(person: Person, model_server: ModelServer) -> None:
     registry = Registry(person.home)
     for name in ("loop-guard", "secret-guard", "conversation-monitor", "session-notes"):
-        registry.enable(registry.plan(name, placement="inline"), by="test")
+        registry.enable(registry.plan(name, placement=None if name == "session-notes" else "inline"), by="test")
     edit = {"path": "app.py", "old_text": "return 1", "new_text": "return 2"}
     hidden = base64.b64encode(b"AKIA" + b"Y34FZKBOKMUTVV7A").decode()
     steal = {

@@ -187,7 +187,7 @@ def test_plugins_in_whose_code_a_host_has_ended_lately_are_named(enabled: Operat
     journal.close_blocking()
     found = only(enabled, "warning", 0)
     assert "host 7 ended without stopping while ally_gate_tool_call ran in it" in found["text"]
-    assert found["remedy"].startswith("ally-plugins place loop-warner process")
+    assert found["remedy"].startswith("ally-plugins place loop-warner sandbox")
 
 
 def test_what_the_apps_host_does_not_serve_is_said_everywhere(enabled: Operator) -> None:

@@ -529,7 +529,7 @@ def test_what_ships_a_daemon_cannot_run_inline(folders: Folders) -> None:
     record = folders.registry.get("counter")
     assert record.state == "not configured"
     assert record.is_missed
-    assert record.reason.endswith("ally-plugins place counter process")
+    assert record.reason.endswith("ally-plugins place counter sandbox")
 
 
 def test_a_python_or_an_environment_that_is_not_there_is_refused(folders: Folders, site: Site, tmp_path: Path) -> None:
