@@ -207,6 +207,7 @@ def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(
 ) -> None:
     old = Support(has_filter=True, landlock=2, system="linux x86_64")
     monkeypatch.setattr("ally_plugins.runtime.sandbox.support.support", lambda: old)
+    monkeypatch.setattr("ally_plugins.runtime.processes.separation.has_namespaces", lambda: False)
     moved = enabled.run("place", "loop-warner", "sandbox").stdout
     assert "not kept on this machine: files that it may not read can be emptied" in moved
     assert "not kept on this machine: files that" in enabled.run("list").stdout
@@ -214,6 +215,9 @@ def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(
     checks = [check for check in enabled.ask("doctor")["findings"] if check["topic"] == "sandbox"]
     assert [check["level"] for check in checks] == ["warning", "warning"]
     assert "not kept for loop-warner: it may end your other programs" in checks[1]["text"]
+    monkeypatch.setattr("ally_plugins.runtime.processes.separation.has_namespaces", lambda: True)
+    checks = [check for check in enabled.ask("doctor")["findings"] if check["topic"] == "sandbox"]
+    assert ["emptied" in check["text"] for check in checks] == [True]  # who has a namespace signals nobody outside
     enabled.home.config_file.write_text('sandbox = "require"\n' + enabled.home.config_file.read_text())
     assert "it does not start" in enabled.run("doctor", code=1).stdout
 

@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 import site
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from ally_plugins.contract.process_spec import SDK_MODULE
 from ally_plugins.runtime.processes.guardian.process_tree import children
 from ally_plugins.runtime.processes.launching import is_guardian_possible
 from ally_plugins.runtime.processes.process import Exit, ProcessSpec
+from ally_plugins.runtime.processes.separation import has_namespaces
 from tests.kit.processes import is_alive
 from tests.kit.sandboxes import box_in, needs_sandbox
 from tests.kit.waiting import until
@@ -29,25 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).parents[2]
-TRY = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from ally_plugins.runtime.processes.guardian.namespace import can_separate
-print(can_separate())
-"""
-
-
-def can_separate() -> bool:
-    # In a process of its own, since it forks, and this one may have threads.
-    done = subprocess.run([sys.executable, "-c", TRY, str(ROOT)], capture_output=True, text=True, check=True)
-    return done.stdout.strip() == "True"
-
 
 pytestmark = [
     pytest.mark.anyio,
     needs_sandbox,
     pytest.mark.skipif(
-        not is_guardian_possible() or not can_separate(), reason="no guardian, or no PID namespaces for this user"
+        not is_guardian_possible() or not has_namespaces(), reason="no guardian, or no PID namespaces for this user"
     ),
 ]
 

@@ -114,9 +114,10 @@ def has_sandbox() -> bool:
 
 def sandbox_gaps() -> tuple[str, ...]:
     """Return what a sandbox does not keep on this machine, in sentences; empty where it keeps all."""
+    from ally_plugins.runtime.processes.separation import has_namespaces
     from ally_plugins.runtime.sandbox.support import gaps, support
 
-    return gaps(support())
+    return gaps(support(), has_namespaces)
 
 
 def outside_sandbox(records: Iterable[PluginRecord]) -> list[str]:

@@ -17,6 +17,7 @@ from ally_plugins.contract.granted_paths import is_within
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, CannotExecute
 from ally_plugins.policy.granted_files import names_project
+from ally_plugins.runtime.processes.separation import has_namespaces
 from ally_plugins.runtime.sandbox.box import SANDBOXED, Box
 from ally_plugins.runtime.sandbox.readable import (
     KERNEL,
@@ -69,7 +70,7 @@ def box_for(
     record = remote.record
     if record.placement != "sandbox":
         return None
-    missing = gaps(_machine())
+    missing = gaps(_machine(), has_namespaces)
     if missing and record.config.sandbox == "require":
         text = (
             f"{command[0]!r} is not started: config.toml says sandbox = 'require', and on this machine {missing[0]};"

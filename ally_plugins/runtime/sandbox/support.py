@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .rights import EXECUTE, SCOPES_SINCE, known
@@ -42,8 +43,11 @@ def support() -> Support:
     return Support(has_filter=ctypes.get_errno() == errno.EFAULT, landlock=landlock_version(), system=system)
 
 
-def gaps(found: Support) -> tuple[str, ...]:
+def gaps(found: Support, has_namespaces: Callable[[], bool] = lambda: False) -> tuple[str, ...]:
     """Return what a sandbox does not keep on such a machine, the gravest first; empty where it keeps all.
+
+    `has_namespaces` says whether its processes can have a PID namespace, where that makes a difference: what is in one
+    can signal nothing outside, whatever Landlock knows.
 
     How many processes a plugin starts is limited for an ordinary user where namespaces can be made, and how much of the
     processor and the disk it takes nowhere: both are on the page of what is trusted, and not named here.
@@ -55,8 +59,11 @@ def gaps(found: Support) -> tuple[str, ...]:
         missing.append("files are not guarded (no Landlock): it may read and change what you may")
     elif not known(found.landlock) & _CUTS:
         missing.append("files that it may not read can be emptied all the same (Landlock before version 3, Linux 6.2)")
-    if found.landlock < SCOPES_SINCE:
-        missing.append("it may end your other programs (Landlock before version 6, Linux 6.12)")
+    if found.landlock < SCOPES_SINCE and not has_namespaces():
+        text = (
+            "it may end your other programs (Landlock before version 6, Linux 6.12, and no PID namespace can be made)"
+        )
+        missing.append(text)
     return tuple(missing)
 
 
