@@ -63,7 +63,7 @@ def registry(home: Home, site: Site, policy: Path) -> Iterator[Registry]:  # noq
 
 
 def enable(registry: Registry, only: list[str] | None = None) -> PluginRecord:
-    registry.enable(registry.plan("guard", only))
+    registry.enable(registry.plan("guard", only, placement="inline"))
     return registry.get("guard")
 
 
