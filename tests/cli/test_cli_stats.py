@@ -63,7 +63,7 @@ class Plugin:
 def enabled(warner: Operator) -> Operator:
     """Return an operator who has agreed to a plugin with hooks of every kind."""
     warner.install(manifest=MANIFEST, code=CODE)
-    warner.run("enable", NAME, "--yes")
+    warner.enable(NAME)
     return warner
 
 
