@@ -137,11 +137,25 @@ def test_the_example_configuration_uses_every_key_and_the_page_explains_each() -
     assert _unexplained(keys, explained) == []
 
 
+def test_the_example_of_a_machines_policy_uses_every_key_and_the_page_explains_each() -> None:
+    from ally_plugins.catalog.home.machine_policy import FILE
+
+    page = _page("config.md")
+    _, example = _toml_blocks(page)
+    # Not parsed: a digest is too long for a page.
+    keys = set(FILE.schema(is_strict=True)["properties"])
+    assert keys == set(tomllib.loads(example))
+    assert _unexplained(keys, page.partition("## The policy of a machine")[2]) == []
+
+
 def _example(page: str) -> tuple[str, str]:
-    """Return the one TOML block of a page, and what follows its first section."""
+    """Return the first TOML block of a page, and what follows its first section."""
     text = _page(page)
-    (example,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
-    return example, text.partition("\n## ")[2]
+    return _toml_blocks(text)[0], text.partition("\n## ")[2]
+
+
+def _toml_blocks(text: str) -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
 
 
 def _unexplained(keys: set[str], text: str) -> list[str]:

@@ -26,7 +26,7 @@ from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.owned_files import fault_of
 from ally_plugins.policy.permissions import GrantSet
 
-__all__ = ["POLICY_FILE", "MachinePolicy", "parse_policy", "read_policy"]
+__all__ = ["FILE", "POLICY_FILE", "MachinePolicy", "parse_policy", "read_policy"]
 
 POLICY_FILE: Final = Path("/etc/ally-plugins/policy.toml")
 """No variable names another one: whoever starts a host would choose its policy."""
@@ -121,7 +121,7 @@ def parse_policy(content: bytes, file: str) -> MachinePolicy:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the policy {file!r} is not TOML: {error}", file=file) from None
     document = Document()
-    given: dict[str, Any] = _FILE.read(written, "", document)
+    given: dict[str, Any] = FILE.read(written, "", document)
     if document.problems:
         raise ConfigError(f"the policy {file!r} is wrong: {'; '.join(document.problems)}", file=file)
     tables: dict[str, Any] = {name: MappingProxyType(given.pop(name, {})) for name in ("digests", "ceilings")}
@@ -148,7 +148,7 @@ def _read_ceiling(value: Any, path: str, mistakes: Any) -> Any:
         return mistakes.refuse(path, str(error))
 
 
-_FILE: Final = keys(
+FILE: Final = keys(
     mandatory=lines(_name_problem),
     distributions=LINES,
     digests=named_tables(lines(_digest_problem, at_least_one=True), is_plugin_name, "the name of a plugin"),
