@@ -40,7 +40,7 @@ class LockedPlugin:
     code: str = ""
     requests: tuple[str, ...] = ()
     agreed: tuple[str, ...] | None = None
-    """The requests that were agreed to; None where nobody has agreed to anything."""
+    """The requests that were agreed to; None where nobody has agreed, or to other code than is there."""
     config: Mapping[str, Any] = field(default=FrozenDict(), repr=False)
 
     @property
@@ -76,7 +76,7 @@ def locked_plugin(record: PluginRecord, table: Mapping[str, Any], code: str) -> 
         version=record.version,
         code=code,
         requests=record.requested.texts(),
-        agreed=record.agreement.requests if record.agreement is not None else None,
+        agreed=record.agreement.requests if record.agreement is not None and not record.has_changed_code else None,
         config=config,
     )
 
@@ -101,7 +101,7 @@ def _of_plugin(name: str, there: LockedPlugin | None, here: LockedPlugin | None)
         same = " (other files)" if _source(there) == _source(here) else ""
         yield Difference(name, "code", _source(there), _source(here) + same)
     are_enabled = there.is_enabled and here is not None and here.is_enabled
-    if are_enabled and here is not None and {*(here.agreed or ())} != {*(there.agreed or ())}:
+    if are_enabled and here is not None and there.agreed is not None and here.agreed != there.agreed:
         yield Difference(name, "agreed", "agreed to", "not agreed to")
     mine = here.config if here is not None else {}
     for key in sorted({*there.config, *mine}):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.control.client import HostAnswer
     from ally_plugins.journal.statistics import HookStatistics, PluginStatistics
 
-__all__ = ["stats", "top"]
+__all__ = ["seconds_text", "stats", "top"]
 
 _SINCE: Final = "24h"
 _EVERY_S: Final = 2.0
@@ -95,7 +95,7 @@ def _hook_rows(name: str, plugin: PluginStatistics) -> Iterator[tuple[str, ...]]
 def _times(hook: Mapping[str, Any]) -> tuple[str, ...]:
     if not hook.get("calls"):  # by the journal of a version that did not count it
         return ("-",) * 4
-    return (f"{hook['calls']:,}", *(_seconds(hook.get(part, 0)) for part in ("p50", "p95", "longest")))
+    return (f"{hook['calls']:,}", *(seconds_text(hook.get(part, 0)) for part in ("p50", "p95", "longest")))
 
 
 def _plugin_row(name: str, plugin: PluginStatistics) -> tuple[str, ...]:
@@ -220,7 +220,8 @@ def _ask(home: Home) -> list[HostAnswer]:
 # --- numbers as text
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
+    """Return a length of time to three digits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

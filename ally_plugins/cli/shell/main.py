@@ -41,6 +41,8 @@ _SECTIONS: Final = {
         "info": (f"{_HERE}.look.info:info", "Show all about one plugin."),
         "install": (f"{_HERE}.change.packages:install", "Install plugins with pip or uv; enables nothing."),
         "uninstall": (f"{_HERE}.change.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
+        "diff": (f"{_HERE}.play.diff:diff", "Show what two versions of a plugin would have done differently."),
+        "upgrade": (f"{_HERE}.play.diff:upgrade", "Show what a newer version would have done, then install it."),
         "lock": (f"{_HERE}.change.locking:lock", "Write what is installed, agreed and granted to a file."),
         "apply": (f"{_HERE}.change.locking:apply", "Make this machine as a lock file says, or say what differs."),
         "config": (f"{_HERE}.change.settings:config", "Show or change a plugin's settings."),
