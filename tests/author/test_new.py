@@ -109,6 +109,14 @@ def _outside() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV", "PYTHONWARN"))}
 
 
+def test_the_tutorial_shows_what_is_written(new: Callable[..., Path]) -> None:
+    folder = new()
+    page = (Path(__file__).parents[2] / "docs" / "tutorial" / "first-plugin.md").read_text(encoding="utf-8")
+    code, manifest = (page.split(f"```{language}\n")[1].split("```")[0] for language in ("python", "toml"))
+    assert code.split("\n\n\nclass")[1] in (folder / "src/loop_warner/__init__.py").read_text().split("\n\n\nclass")[1]
+    assert manifest in (folder / "src/loop_warner/ally-plugin.toml").read_text()
+
+
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_command("new", "loop-warner")
