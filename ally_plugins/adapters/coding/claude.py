@@ -28,7 +28,8 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .event_records import read_claude_record
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Answer, Reply, say
 
@@ -250,7 +251,7 @@ CLAUDE: Final = Dialect(
             "SESSION_START", "SESSION_END", "TOOL_CALL_START", "TOOL_CALL_END", "AGENT_START", "AGENT_END",
             "PERMISSION_REQUEST", "COMPACTION_START", "COMPACTION_COMPLETE", "USER_MESSAGE", "ASSISTANT_MESSAGE",
             "PLUGIN_MESSAGE_RECEIVED", "PLUGIN_EVENT_EMITTED", "PLUGIN_ACTION_REQUESTED", "PLUGIN_STATE",
-            "TASK_PROGRESS", "DECISION", "EVENTS_DROPPED",
+            "TASK_PROGRESS", "DECISION", "EVENTS_DROPPED", *FROM_EVENT_FILE,
         ),
         gates=("tool_call", "message", "permission", "user_message", "stop"),
         transforms=("tool_input", "tool_output", "user_message", "plugin_message"),
@@ -261,6 +262,7 @@ CLAUDE: Final = Dialect(
     tool_prefix="mcp__ally__",
     asks_person=True,
     shown_events=frozenset({_FAILED}),
+    read_record=read_claude_record,
     limits={
         "transform:tool_output": (
             "the output of a call that failed cannot be changed: where a plugin changes it, the turn ends before the "

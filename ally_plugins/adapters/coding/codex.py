@@ -32,6 +32,7 @@ from .command_hooks import (
     specific,
 )
 from .dialect import Dialect, Write, no_names
+from .event_records import read_codex_record
 from .payloads import AgentHook, HookKind, Payload
 from .replies import UnsayableError
 
@@ -155,6 +156,7 @@ CODEX: Final = Dialect(
     tool_prefix="mcp__ally__",
     asks_person=False,
     find_exit_code=find_exit_code,
+    read_record=read_codex_record,
     limits={
         "gate:tool_call": (
             "typing into a running command (`write_stdin`) fires no hook; a question to the person is a deny; that a "

@@ -52,7 +52,14 @@ def base_of(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
         agent_name=payload.maybe_text("agent_type"),
         cwd=payload.maybe_text("cwd"),
         model=payload.maybe_text("model"),
+        transcript=_transcript(dialect, payload),
     )
+
+
+def _transcript(dialect: Dialect, payload: Payload) -> str | None:
+    # By itself: only observers are told what stands there, so that a strange one is no reason to close a hook.
+    path = payload.data.get("transcript_path")
+    return path if isinstance(path, str) and dialect.read_record is not None else None
 
 
 def read_plain(hook: AgentHook, payload: Payload) -> AgentHook:

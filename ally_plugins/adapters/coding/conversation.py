@@ -17,7 +17,9 @@ from ally_plugins.contract.values.events import (
     AssistantMessage,
     CompactionComplete,
     CompactionStart,
+    ContextUsageUpdate,
     PermissionRequest,
+    ThoughtComplete,
     UserMessage,
 )
 from ally_plugins.contract.values.ids import new_id
@@ -27,7 +29,8 @@ from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
 from .agent_process import AgentProcess
 from .dialect import Dialect
-from .event_files import read_end
+from .event_files import EventFile, read_end
+from .event_records import ContextUse, ThoughtRecorded
 from .own_gate import OwnGate
 from .payloads import HookKind
 from .plugin_calls import PluginToolCalls
@@ -54,6 +57,12 @@ SENT_ON: Final = 3
 
 EVENT_FILE_END: Final = 256 * 1024
 """Bytes of an event file's end in which a call that has just ended is looked for; Codex cuts outputs at some 40 KB."""
+
+LOOK_SECONDS: Final = 0.25
+"""How long a hook waits for the disk that an agent's own file is on; reading what is new takes a millisecond."""
+
+MAX_THOUGHTS: Final = 32
+"""Thoughts that are told of at one look, the last ones: more come of a file that somebody fills."""
 
 _KEPT_ENDS: Final = 1024
 """Calls of which it is remembered that their output has passed the plugins, until the hook after all calls."""
@@ -94,6 +103,8 @@ class Conversation:
     _unnamed: list[OpenCall] = field(init=False, factory=list)
     """Open calls, in their order, of an agent that gives them no ids."""
     _late: list[_LateEnd] = field(init=False, factory=list)
+    _event_file: EventFile | None = field(init=False, default=None)
+    _reading: asyncio.Future[list[dict[str, Any]]] | None = field(init=False, default=None)
     _is_at_work: bool = field(init=False, default=False)
     _sent_on: int = field(init=False, default=0)
     _sent_text: str = field(init=False, default="")
@@ -128,6 +139,8 @@ class Conversation:
         """
         # Of parallel calls the first may be told of before the file has it; at any other hook it does.
         has_news = hook.kind is not HookKind.AFTER_TOOL and await self._end_late()
+        if hook.kind is not HookKind.AFTER_TOOL and hook.transcript is not None:
+            await self._follow(hook.transcript)
         match hook.kind:
             case HookKind.BEFORE_TOOL if hook.tool is not None:
                 return await self._before_tool(hook, hook.tool, has_news=has_news)
@@ -300,6 +313,28 @@ class Conversation:
             if after != result:
                 why = why or f"the output of {call.tool_name}, which no hook told of, is withheld"
         return Answer(refusal=why)
+
+    async def _follow(self, transcript: str) -> None:
+        """Emit what the agent's own file says that no hook does: thoughts, and how full the context is."""
+        read = self.dialect.read_record
+        if read is None or (self._reading is not None and not self._reading.done()):
+            return  # the last look waits for its disk still
+        if self._event_file is None or self._event_file.path != transcript:
+            self._event_file = EventFile(transcript)
+        self._reading = asyncio.ensure_future(asyncio.to_thread(self._event_file.read_new))
+        # Observers are told later, rather than that a call waits for them.
+        done, _ = await asyncio.wait({self._reading}, timeout=LOOK_SECONDS)
+        facts = [fact for record in self._reading.result() for fact in read(record)] if done else []
+        used = [fact for fact in facts if isinstance(fact, ContextUse)]
+        if used:
+            usage = min(100.0, round(100 * used[-1].tokens / used[-1].window, 2))
+            self.session.emit(ContextUsageUpdate(context_usage=usage))
+        try:
+            async with asyncio.timeout(WORD_SECONDS):
+                for thought in [fact for fact in facts if isinstance(fact, ThoughtRecorded)][-MAX_THOUGHTS:]:
+                    self.session.emit(ThoughtComplete(thinking=await self._kept_answer(thought.text)))
+        except TimeoutError:
+            _log.warning("session %r: a plugin is slow; some thoughts are told to nobody", self.session.id)
 
     # --- turns ---
 

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.conversation import ToolResult
 
 from .claude import CLAUDE
 from .command_hooks import block, block_reply, output_text, result_of
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Reply, say
 
@@ -157,7 +157,9 @@ COPILOT: Final = Dialect(
     kinds=_KINDS,
     tools=_TOOLS,
     serves=Serves(
-        events=CLAUDE.serves.events - {"COMPACTION_START", "COMPACTION_COMPLETE", "ASSISTANT_MESSAGE"},
+        events=CLAUDE.serves.events
+        - FROM_EVENT_FILE
+        - {"COMPACTION_START", "COMPACTION_COMPLETE", "ASSISTANT_MESSAGE"},
         gates=CLAUDE.serves.gates,
         transforms=CLAUDE.serves.transforms,
     ),

@@ -12,18 +12,22 @@ from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.frozen import EMPTY
 
+from .event_records import ReadRecord
 from .hook_client import CLOSED, PASSES
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError, read_payload
 from .replies import Answer, Reply, UnsayableError, close
 from .seen_fields import SEEN_FIELDS
 
-__all__ = ["Dialect", "ToolNames", "Write", "no_names"]
+__all__ = ["FROM_EVENT_FILE", "Dialect", "ToolNames", "Write", "no_names"]
 
 ToolNames = Mapping[str, tuple[str, Mapping[str, str]]]
 """By an agent's name of a tool, the common one, and the common names of arguments that go by others."""
 
 no_names: Mapping[str, str] = {}
 """For a tool whose arguments have the common names."""
+
+FROM_EVENT_FILE = frozenset({"CONTEXT_USAGE_UPDATE", "CONTEXT_THRESHOLD", "THOUGHT_COMPLETE"})
+"""Events that no hook tells of, and an agent's own file does."""
 
 Read = Callable[["Dialect", str, Payload], AgentHook]
 Write = Callable[[AgentHook, Answer], Reply]
@@ -56,6 +60,8 @@ class Dialect:
     """Events after a tool whose output the agent shows whatever it is answered."""
     find_exit_code: Callable[[bytes, str], int | None] | None = None
     """Finds how a command ended, by its call's id, in the end of the event file, where no hook says so."""
+    read_record: ReadRecord | None = None
+    """Says what a record of the agent's own file says, where its payloads name that and its form is known."""
     limits: Mapping[str, str]
     """What it does not serve, or not wholly: the grant, and why, in a sentence for the operator."""
 

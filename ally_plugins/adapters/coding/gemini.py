@@ -28,7 +28,7 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
 from .payloads import AgentHook, HookKind, Payload
 from .replies import Reply, say
 
@@ -128,7 +128,7 @@ GEMINI: Final = Dialect(
     kinds=_KINDS,
     tools=_TOOLS,
     serves=Serves(
-        events=CODEX.serves.events - {"COMPACTION_START", "COMPACTION_COMPLETE"},
+        events=CODEX.serves.events - FROM_EVENT_FILE - {"COMPACTION_START", "COMPACTION_COMPLETE"},
         gates=CODEX.serves.gates,
         transforms=CODEX.serves.transforms,
     ),

@@ -16,7 +16,7 @@ from ally_plugins.contract.values.conversation import ToolResult
 
 from .claude import CLAUDE
 from .command_hooks import block, block_reply
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
 from .payloads import AgentHook, HookKind, Payload, PayloadError
 from .replies import Reply, UnsayableError
 
@@ -84,6 +84,7 @@ GOOSE: Final = Dialect(
     tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
+        - FROM_EVENT_FILE
         - {"COMPACTION_START", "COMPACTION_COMPLETE", "PERMISSION_REQUEST", "ASSISTANT_MESSAGE"},
         gates=("tool_call", "message", "stop"),
         transforms=("tool_input", "plugin_message"),

@@ -16,7 +16,7 @@ from ally_plugins.contract.tools.schemas import thaw
 
 from .claude import CLAUDE
 from .command_hooks import output_text, result_of
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Reply, say
 
@@ -120,6 +120,7 @@ OPENCODE: Final = Dialect(
     tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
+        - FROM_EVENT_FILE
         - {"COMPACTION_START", "COMPACTION_COMPLETE", "PERMISSION_REQUEST", "ASSISTANT_MESSAGE"},
         gates=("tool_call", "message", "user_message"),
         transforms=("tool_input", "tool_output", "user_message", "plugin_message"),

@@ -78,6 +78,8 @@ class AgentHook:
     source: str | None = None
     event_file: str | None = None
     """Where the agent writes what happens, for one whose hooks do not say all of it."""
+    transcript: str | None = None
+    """Where the agent writes the conversation, for one whose form is known."""
     text: str = ""
     is_person: bool = True
     is_sent_on: bool = False

@@ -16,7 +16,7 @@ from ally_plugins.contract.tools.schemas import thaw
 
 from .claude import CLAUDE
 from .command_hooks import output_text, result_of
-from .dialect import Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError
 from .replies import Reply, say
 
@@ -108,7 +108,9 @@ PI: Final = Dialect(
     kinds=_KINDS,
     tools=_TOOLS,
     serves=Serves(
-        events=CLAUDE.serves.events - {"COMPACTION_START", "COMPACTION_COMPLETE", "PERMISSION_REQUEST"},
+        events=CLAUDE.serves.events
+        - FROM_EVENT_FILE
+        - {"COMPACTION_START", "COMPACTION_COMPLETE", "PERMISSION_REQUEST"},
         gates=("tool_call", "message", "user_message", "stop"),
         transforms=("tool_input", "tool_output", "user_message", "plugin_message"),
     ),
