@@ -151,7 +151,8 @@ def _cold_starts() -> list[dict[str, Any]]:
     """Return how long the host takes from its start until it listens, and until a hook has its answer."""
     listens, answers, bare = [], [], []
     with _home(inline=2, processes=3) as (home, env):
-        client = lay_client(home, kind="c" if shutil.which("cc") else "python")
+        # A hook that comes before the host listens starts none: one without this environment would find no plugins.
+        client = lay_client(home, starts=("/bin/true",), kind="c" if shutil.which("cc") else "python")
         line = hook_line(client, "claude", "PreToolUse")
         for number in range(STARTS):
             start = time.perf_counter()

@@ -22,6 +22,7 @@ __all__ = [
     "DAEMON",
     "LONGEST_SOCKET_PATH",
     "PROCESS",
+    "SAFE_PATH",
     "SDK_MODULE",
     "Daemon",
     "ProcessLimits",
@@ -39,6 +40,9 @@ LONGEST_SOCKET_PATH: Final = 104
 """Bytes; `sun_path` has 104 on macOS and 108 on Linux, and Code-Ally allows 104."""
 
 SDK_MODULE: Final = "ally_plugins.daemon"
+SAFE_PATH: Final = "PYTHONSAFEPATH"
+"""The variable that keeps the working directory, where a plugin may write, off the path of modules."""
+
 """What runs a Python class as a daemon: `python -m ally_plugins.daemon MODULE:CLASS`."""
 
 _PYTHON_NAME: Final = re.compile(r"python|pypy|graalpy", re.IGNORECASE)

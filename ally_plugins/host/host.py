@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.plugin import Plugin
+    from ally_plugins.runtime.processes.launcher import Launcher
 
     from .bus.contributions import Contributions
     from .bus.tasks import Tasks
@@ -82,7 +83,7 @@ class Host:
     and descriptors (Linux): from the start to the end of the process, which then leaves no core dump and takes no
     profiler or debugger from outside. `ally-plugins chat` does so.
     `telemetry` reports hooks and decisions to OpenTelemetry (extra `otel`): by default where the program has loaded its
-    SDK before the host's start.
+    SDK before the host's start. `launcher` is what starts its processes, where that was begun before the host.
 
     A host belongs to the process and the event loop that it was started on: its coroutines, and those of its sessions,
     raise HostError at once when they are awaited on another loop, and every call does in a fork of the process.
@@ -106,6 +107,7 @@ class Host:
         consent: Callable[[Plan], bool | Awaitable[bool]] | None = None,
         protect: bool = False,
         telemetry: bool | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
         self.home = _home(app, home)
         self.stream = HostStream(self._forward)
@@ -128,6 +130,7 @@ class Host:
         self._given = given_records(plugins or {}, grants or {})
         self._consent = consent
         self._is_protected = protect
+        self._launcher = launcher
         self._wants_telemetry = telemetry
         self._given_journal = journal
         self._plugin_set: PluginSet | None = None
@@ -203,7 +206,7 @@ class Host:
         # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
         # of them, must not find gates missing.
         self._daemon_services = daemon_services = HostDaemonServices(
-            services, self.home, replan=self._replan, protected_places=self._protected_places
+            services, self.home, replan=self._replan, protected_places=self._protected_places, launcher=self._launcher
         )
         self._plugin_set = plugin_set = self._new_plugin_set(daemon_services, marks)
         services.open_lanes = plugin_set.lanes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, field, frozen
 
 from ally_plugins.catalog.home.files import UNREAD_BYTECODE
-from ally_plugins.contract.process_spec import Daemon, running_python
+from ally_plugins.contract.process_spec import SAFE_PATH, Daemon, running_python
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +33,6 @@ _OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeo
 
 _BUILT_INSIDE: Final = "its source builds it inside the agent's process, where alone it runs"
 _LISTENS: Final = "it listens on a Unix socket, which there is none of in a sandbox"
-
-_SAFE_PATH: Final = "PYTHONSAFEPATH"
-"""Keeps the working directory, where a plugin may write, off the path that modules are imported from."""
 
 
 @frozen
@@ -133,7 +130,7 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     python = interpreter.path or running_python()
     if not python:
         return Placed(problem=interpreter.problem or _no_python(name, config))
-    daemon = Daemon.python(target, python, env={_SAFE_PATH: "1", **search, **bytecode})
+    daemon = Daemon.python(target, python, env={SAFE_PATH: "1", **search, **bytecode})
     return Placed(daemon=daemon.with_process(config.process), problem=interpreter.problem)
 
 

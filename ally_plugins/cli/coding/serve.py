@@ -17,6 +17,7 @@ from ally_plugins.contract.values.errors import AllyError, ConfigError
 if TYPE_CHECKING:
     from ally_plugins.adapters.coding.server import HookSocket
     from ally_plugins.cli.shell.state import State
+    from ally_plugins.runtime.processes.launcher import Launcher
 
 __all__ = ["serve"]
 
@@ -65,6 +66,17 @@ def serve(state: State, idle: float) -> None:
 
 
 async def _serve(state: State, hook_socket: HookSocket, idle: float) -> int:
+    from ally_plugins.host.daemons.early_start import start_early
+
+    launcher = start_early(state.home)  # before what takes as long to be imported
+    try:
+        return await _serve_with(state, hook_socket, idle, launcher)
+    finally:
+        if launcher is not None:
+            await launcher.close()
+
+
+async def _serve_with(state: State, hook_socket: HookSocket, idle: float, launcher: Launcher | None) -> int:
     from ally_plugins.adapters.coding.client_files import find_change
     from ally_plugins.adapters.coding.conversations import Conversations
     from ally_plugins.adapters.coding.server import HookServer
@@ -73,7 +85,7 @@ async def _serve(state: State, hook_socket: HookSocket, idle: float) -> int:
     try:
         if change := find_change(state.home):
             raise ConfigError(change)
-        async with Host(state.app, home=state.home, protect=True) as host:
+        async with Host(state.app, home=state.home, protect=True, launcher=launcher) as host:
             conversations = Conversations(host)
             server = HookServer(hook_socket, conversations)
             await server.start()

@@ -39,6 +39,7 @@ class HostDaemonServices:
         *,
         replan: Callable[[], None],
         protected_places: Callable[[], tuple[ProtectedPlace, ...]],
+        launcher: Launcher | None = None,
     ) -> None:
         self.app = services.app
         self.replan = replan
@@ -49,7 +50,7 @@ class HostDaemonServices:
         self._feeds: Feeds | None = None
         self._talk_back: TalkBackServer | None = None
         self._talk_back_starting = asyncio.Lock()
-        self._launcher: Launcher | None = None
+        self._launcher = launcher
         self._logs: dict[str, StderrLog] = {}
         self._closing = ExitStack()
         self._temporary: Path | None = None

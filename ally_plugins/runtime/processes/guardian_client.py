@@ -114,6 +114,16 @@ class GuardedLauncher(Launcher):
         """
         await self._start()
 
+    def begin(self, spec: ProcessSpec) -> None:
+        """Start the guardian, and what forks processes such as this one, without waiting: they start beside the caller.
+
+        Only for a launcher that has launched nothing. Raises CannotExecute, as the first launch would.
+        """
+        self._line, self._ready = self._open()
+        forker = _forker_request(spec, self._python, self._line)
+        if forker is not None:
+            self._line.send({"warm": forker})
+
     @override
     async def close(self) -> None:
         """End the guardian, and with it everything that it started.
@@ -175,7 +185,7 @@ class GuardedLauncher(Launcher):
         if "end" in message:
             if (process := self._processes.get(message["end"])) is not None:
                 process.kill_main()  # what is left below it ends with the guardian
-        elif (waiting := self._waiting.pop(message["spawn"], None)) is not None and not waiting[1].done():
+        elif (waiting := self._waiting.pop(message.get("spawn", 0), None)) is not None and not waiting[1].done():
             waiting[1].set_exception(_not_sent(waiting[0], error.errno or 0))
 
     async def _sweep(self, line: LifeLine) -> None:
@@ -308,12 +318,17 @@ def _request(number: int, spec: ProcessSpec, python: str, line: LifeLine) -> dic
         "stdio": spec.stdio,
         "box": None if box is None else box.to_json(),
     }
+    forker = _forker_request(spec, python, line)
+    return request if forker is None else {**request, "fork": forker}
+
+
+def _forker_request(spec: ProcessSpec, python: str, line: LifeLine) -> dict[str, Any] | None:
+    """Return what forks a process, as the guardian starts it; None for one that is started afresh."""
     fork = fork_of(spec, python, os.environ)
-    if fork is not None:
-        # Whatever is forked has the environment that the forker began with in /proc, and so its marker.
-        environment = _as_variables({**fork.env, MARKER: line.marker(0)})
-        request["fork"] = {"argv": _all_as_bytes(fork.argv), "env": environment}
-    return request
+    if fork is None:
+        return None
+    # Whatever is forked has the environment that the forker began with in /proc, and so its marker.
+    return {"argv": _all_as_bytes(fork.argv), "env": _as_variables({**fork.env, MARKER: line.marker(0)})}
 
 
 def _as_variables(environment: Mapping[str, str]) -> dict[str, str]:

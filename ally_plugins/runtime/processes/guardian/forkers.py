@@ -105,6 +105,12 @@ class Forkers:
             self._hand_over(forker)
         return True
 
+    def warm(self, fork: dict[str, Any]) -> None:
+        """Start a forker before anything waits for it."""
+        key = json.dumps(fork, sort_keys=True)
+        if key not in self._forkers:
+            self._open(key, fork)
+
     def note_keeper(self, tree: Tree) -> None:
         """Take note that a tree has its keeper, or needs none any more."""
         for forker in self._forkers.values():

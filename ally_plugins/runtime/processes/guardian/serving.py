@@ -107,6 +107,8 @@ class Guardian:
         message = json.loads(data)
         if "spawn" in message:
             self._spawn(message, tuple(descriptors))
+        elif "warm" in message:
+            self._forkers.warm(message["warm"])
         else:
             self._end_tree(message["end"], message["grace"])
 
