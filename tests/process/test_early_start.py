@@ -19,6 +19,7 @@ from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import is_guardian_possible
 from ally_plugins.runtime.processes.process import ProcessSpec
 from tests.kit.processes import is_alive
+from tests.kit.sandboxes import needs_sandbox
 from tests.kit.sites import Site
 from tests.kit.waiting import until
 
@@ -48,9 +49,9 @@ class Plugin:
 """
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """Return a home with a plugin that runs in a process."""
+@pytest.fixture(params=["process", pytest.param("sandbox", marks=[needs_sandbox])])
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Home:
+    """Return a home with a plugin that runs outside of its host."""
     site = Site(tmp_path / "site")
     site.plugin("early-voter", MANIFEST, code=CODE)
     monkeypatch.syspath_prepend(str(site.path))
@@ -58,7 +59,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home = Home("early", tmp_path / "home")
     home.prepare()
     registry = Registry(home)
-    registry.enable(registry.plan("early-voter", placement="process"))
+    registry.enable(registry.plan("early-voter", placement=request.param))
     return home
 
 

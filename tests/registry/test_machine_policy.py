@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -232,13 +233,14 @@ def test_no_host_starts_without_a_mandatory_plugin_and_the_error_names_the_way_o
     policy: Path, registry: Registry, site: Site
 ) -> None:
     policy.write_text('mandatory = ["guard"]')
-    assert "the mandatory plugin 'guard' is " in verdict(registry.home)
+    assert f"not started: {policy} makes 'guard' mandatory, and it is waiting for consent" in verdict(registry.home)
     assert "ally-plugins enable guard" in verdict(registry.home)
     enable(registry)
     assert "it is guarded" in verdict(registry.home, "rm x")
     for each in site.path.glob("guard-*.dist-info/entry_points.txt"):
         each.unlink()
-    assert "not started: " in verdict(registry.home)
+    assert "not started: " in (said := verdict(registry.home))
+    assert "ally-plugins install guard" in said
     policy.write_text('mandatory = ["other"]')
     assert f"{policy} makes 'other' mandatory, which is not installed" in verdict(registry.home)
 
@@ -265,6 +267,22 @@ def test_a_mandatory_guard_guards_whatever_the_user_settles(policy: Path, regist
         registry.home.config_file.write_text(edit)
         assert "it is guarded" in verdict(registry.home, "rm x")
         assert registry.get("guard").config.gate_on_error == "deny"
+
+
+def test_doctor_says_what_the_policy_misses(policy: Path, registry: Registry) -> None:
+    found = ask_doctor(registry.home, 0)
+    assert "policy" not in found
+    policy.write_text('mandatory = ["guard"]')
+    assert found.keys() < (found := ask_doctor(registry.home, 1)).keys()
+    assert found["policy"]["level"] == "problem"
+    assert "ally-plugins enable guard" in found["policy"]["remedy"]
+    enable(registry)
+    assert "mandatory: guard" in ask_doctor(registry.home, 0)["policy"]["text"]
+
+
+def ask_doctor(home: Home, code: int) -> dict[str, dict[str, str]]:
+    shown = json.loads(run_command("doctor", "--json", "--home", str(home.path), code=code).stdout)
+    return {each["topic"]: each for each in shown["findings"]}
 
 
 def test_a_replay_needs_no_mandatory_plugin(policy: Path, home: Home) -> None:

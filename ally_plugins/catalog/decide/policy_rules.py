@@ -90,6 +90,6 @@ def missing_mandatory(policy: MachinePolicy, records: Iterable[PluginRecord]) ->
         record, says = by_name.get(name), f"{policy.file} makes {name!r} mandatory"
         if record is None:
             return f"{says}, which is not installed: ally-plugins install its distribution, and enable it"
-        if not (record.is_enabled or record.is_missed):
-            return f"{says}, and it is {record.state}: ally-plugins enable {name}"
+        if not record.is_enabled:
+            return f"{says}, and it is {record.state}: {record.reason}"
     return ""

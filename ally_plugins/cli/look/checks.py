@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
+from ally_plugins.catalog.home.machine_policy import read_policy
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE, in_sandbox
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.catalog.registry import Registry
     from ally_plugins.cli.shell.state import State
     from ally_plugins.journal.values import StoredRecord
 
@@ -187,6 +189,7 @@ def _check_plugins(state: State) -> Iterator[CheckResult]:
     records = registry.load()
     for problem in registry.problems:
         yield CheckResult("problem", "discovery", problem)
+    yield from _policy(registry, records)
     for source in read_config(state.home).sources:
         names = [record.label for record in records if record.found_by == source]
         yield CheckResult("ok", f"source {source}", f"found {', '.join(names) or 'nothing'}")
@@ -201,6 +204,16 @@ def _check_plugins(state: State) -> Iterator[CheckResult]:
     if not findings:
         enabled = sum(record.is_enabled for record in records)
         yield CheckResult("ok", "plugins", f"{len(records)} installed, {enabled} of them enabled")
+
+
+def _policy(registry: Registry, records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
+    policy = read_policy()
+    if missing := registry.missing_mandatory(records):
+        text, _, way_out = missing.partition(": ")
+        yield CheckResult("problem", "policy", f"{text}; no host starts", way_out)
+    elif policy.file:
+        kept = ", ".join(policy.mandatory) or "none"
+        yield CheckResult("ok", "policy", f"this machine has one, {policy.file}; mandatory: {kept}")
 
 
 def _plugin(record: PluginRecord) -> Iterator[CheckResult]:
