@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -385,5 +387,29 @@ def test_the_conversation_of_an_agent_that_was_killed_ends_and_one_that_runs_sta
             ends = [event_data(event) for event in talk.emitted if event.type in {"TOOL_CALL_END", "SESSION_END"}]
             assert "its result never came: the agent has ended" in str(ends[0])
             assert "the agent has ended, and did not say so" in str(ends[1])
+
+    go(main())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells nothing of processes")
+def test_where_an_agent_does_not_say_its_folder_at_first_the_one_of_its_process_is_taken() -> None:
+    async def main() -> None:
+        async with talk_of("goose") as (talk, _):
+            talk.process = AgentProcess(os.getpid(), start_ticks(os.getpid()) or 0)
+            start = next(each["payload"] for each in recorded("goose") if each["event"] == "SessionStart")
+            await talk.hook("SessionStart", start)
+            (begun,) = [event_data(event) for event in talk.emitted if event.type == "SESSION_START"]
+            assert str(Path.cwd()) in str(begun)
+
+    go(main())
+
+
+def test_opencodes_folder_is_known_from_whichever_hook_comes_first() -> None:
+    async def main() -> None:
+        async with talk_of("opencode") as (talk, _):
+            prompt = next(each["payload"] for each in recorded("opencode") if each["event"] == "chat.message")
+            await talk.hook("chat.message", {**prompt, "directory": "/of/the/project"})
+            (begun,) = [event_data(event) for event in talk.emitted if event.type == "SESSION_START"]
+            assert "/of/the/project" in str(begun)
 
     go(main())

@@ -32,6 +32,8 @@ PROGRAMS = {
 NODE = "node/node_modules/.bin"
 """A Node that is new enough for pi."""
 
+_ENDS = "pkill -9 -f 'ally_plugins serve'\n"
+
 _KIT = "opencode-plugin"
 LINKS = {
     f"{folder}/{name}": f"{_KIT}/{name}"
@@ -126,6 +128,9 @@ def run_in_box(
         "wait_for": wait_for,
     }
     home.mkdir(exist_ok=True)
+    # In the box, whose processes are its own.
+    (home / "end-host").write_text(_ENDS)
+    (home / "end-for-good").write_text(f"rm ~/.local/state/ally-plugins/hooks/serve\n{_ENDS}")
     (home / "job.json").write_text(json.dumps(job))
     package = Path(ally_plugins.__file__).parent.parent
     shown = {Path(sys.prefix), Path(sys.base_prefix), package, HERE, AGENTS}

@@ -21,7 +21,8 @@ SHOWS = "printf 'AKIA%s\\n' IOSFODNN7REALKEY"
 """Shows a key that is not in the command."""
 LEAKS = f"echo {KEY[:10]}''{KEY[10:]} > leaked"
 """Has the key in a form that no plugin can redact."""
-END_HOST = "kill -9 $(pgrep -f 'ally_plugins serv[e]')"
+END_HOST = "sh ~/end-host"
+"""As a script, since agents look into commands: Copilot CLI runs no `pkill`, Gemini CLI no substitution."""
 
 ALL = sorted(PROGRAMS)
 REDACTED = [name for name in ALL if "transform:tool_output" not in DIALECTS[name].serves.missing]
@@ -111,8 +112,8 @@ def test_without_its_host_in_the_middle_no_output_is_shown_and_the_next_call_ask
 
 @of(*ALL)
 def test_with_nothing_left_that_could_start_a_host_no_call_runs(agent: str, tmp_path: Path) -> None:
-    gone = f"rm ~/.local/state/ally-plugins/hooks/serve; {END_HOST}"
-    seen = run_in_box(agent, tmp_path, Run([command("touch before"), command(gone), command("touch after")]))
+    steps = [command("touch before"), command("sh ~/end-for-good"), command("touch after")]
+    seen = run_in_box(agent, tmp_path, Run(steps))
     assert "before" in seen.files, seen
     assert "after" not in seen.files, seen
 

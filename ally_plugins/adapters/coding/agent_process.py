@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from attrs import frozen
 
 from ally_plugins.journal.process_identity import has_ended, start_ticks
@@ -15,6 +17,13 @@ class AgentProcess:
 
     pid: int
     started: int
+
+    def folder(self) -> str | None:
+        """Return the folder that it works in; None where the system does not tell."""
+        try:
+            return str(Path(f"/proc/{self.pid}/cwd").readlink())
+        except OSError:
+            return None
 
     def is_gone(self) -> bool:
         """Say whether it has ended."""

@@ -176,6 +176,8 @@ class Conversations:
 
     async def _answer(self, dialect: Dialect, hook: AgentHook, process: AgentProcess | None) -> Reply:
         hook = self._placed(dialect, hook)
+        if hook.cwd is None and process is not None:  # Goose says it of calls only, which come later
+            hook = evolve(hook, cwd=process.folder())
         conversation = self._conversation(dialect, hook)
         conversation.process = process or conversation.process
         reply = await conversation.reply(hook)

@@ -25,6 +25,9 @@ NO_SERVERS: Final[Mapping[str, str]] = {
 }
 """The agents that take no server of tools, and why."""
 
+START_SECONDS: Final = 30
+"""What an agent is to wait for our first answer, which may start the host: opencode waits 5 else, and Codex 10."""
+
 _HEADER: Final = re.compile(rf"\[mcp_servers\.{SERVER}[].]")
 _BETWEEN: Final = re.compile(r"\s*(#.*)?\Z")
 """A line that may belong to what follows it."""
@@ -50,7 +53,12 @@ _FORMS: Final[Mapping[str, _Form]] = {
     "codex": _Form(".codex/config.toml", "mcp_servers", "CODEX_HOME", "config.toml"),
     "gemini": _Form(".gemini/settings.json", "mcpServers"),
     "copilot": _Form(".copilot/mcp-config.json", "mcpServers", more={"type": "local", "tools": ["*"]}),
-    "opencode": _Form(".config/opencode/opencode.json", "mcp", more={"type": "local"}, is_one_list=True),
+    "opencode": _Form(
+        ".config/opencode/opencode.json",
+        "mcp",
+        more={"type": "local", "timeout": START_SECONDS * 1000},
+        is_one_list=True,
+    ),
 }
 
 
@@ -75,6 +83,7 @@ def merge_server(agent: str, text: str, command: list[str], file: str) -> str:
     if agent == "codex":
         arguments = ", ".join(map(_toml_text, command[1:]))
         table = f"[mcp_servers.{SERVER}]\ncommand = {_toml_text(command[0])}\nargs = [{arguments}]\n"
+        table += f"startup_timeout_sec = {START_SECONDS}\n"
         after = f"{text}{'' if not text or text.endswith(chr(10)) else chr(10)}{table}"
         _parsed(agent, after, file)  # such a table can be in the way of what is there
         return after

@@ -51,11 +51,13 @@ _TOOLS: Final = {
 
 def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
     kind, given = dialect.kinds[event], payload.object("input")
+    cwd = payload.maybe_text("directory")  # our plugin's: a prompt may come before the event that says where it is
     if kind in {HookKind.SESSION_START, HookKind.STOP}:
         about = given.object("properties")
-        hook = AgentHook(kind=kind, event=event, session_id=about.text("sessionID"))
+        hook = AgentHook(kind=kind, event=event, session_id=about.text("sessionID"), cwd=cwd)
         return _started(hook, about.object("info")) if kind is HookKind.SESSION_START else hook
-    hook, output = AgentHook(kind=kind, event=event, session_id=given.text("sessionID")), payload.object("output")
+    hook = AgentHook(kind=kind, event=event, session_id=given.text("sessionID"), cwd=cwd)
+    output = payload.object("output")
     if kind is HookKind.PROMPT:
         # Parts without a text are files, which the plugin leaves as they are.
         texts = [part.any_text("text") for part in output.objects("parts") if "text" in part.data]
@@ -67,7 +69,7 @@ def _read(dialect: Dialect, event: str, payload: Payload) -> AgentHook:
 
 def _started(hook: AgentHook, info: Payload) -> AgentHook:
     parent = info.maybe_text("parentID")
-    hook = evolve(hook, cwd=info.maybe_text("directory"))
+    hook = evolve(hook, cwd=info.maybe_text("directory") or hook.cwd)
     if parent is None:
         return hook
     name = info.maybe_text("agent")

@@ -5,7 +5,7 @@ import { spawn } from "node:child_process"
 const CLIENT = "@CLIENT@"
 const MILLISECONDS = 60_000 // the client answers within 50 s
 
-const ask = (event, payload) =>
+const run = (event, payload) =>
   new Promise((resolve, reject) => {
     const fail = (why) => reject(new Error(`ally-plugins: ${why}`))
     const child = spawn(CLIENT, ["opencode", event], { stdio: ["pipe", "pipe", "pipe"] })
@@ -39,28 +39,32 @@ const append = (output, text) => {
   else output.output = `${output.output}\n${text}`
 }
 
-export const AllyPlugins = async () => ({
-  event: async ({ event }) => {
-    if (event.type === "session.created" || event.type === "session.idle")
-      await ask(`event.${event.type}`, { input: event }).catch(() => {})
-  },
-  "chat.message": async (input, output) => {
-    const said = await ask("chat.message", { input, output })
-    if (said.throw !== undefined) throw new Error(said.throw)
-    if (said.text === undefined) return
-    const parts = output.parts.filter((part) => "text" in part)
-    parts.forEach((part, number) => { part.text = number === 0 ? said.text : "" })
-  },
-  "tool.execute.before": async (input, output) => {
-    const said = await ask("tool.execute.before", { input, output })
-    if (said.throw !== undefined) throw new Error(said.throw)
-    if (said.args === undefined) return
-    for (const name of Object.keys(output.args)) delete output.args[name]
-    Object.assign(output.args, said.args)
-  },
-  "tool.execute.after": async (input, output) => {
-    const said = await ask("tool.execute.after", { input, output }).catch((error) => ({ output: error.message }))
-    if (said.output !== undefined) replace(output, said.output)
-    else if (said.append !== undefined) append(output, said.append)
-  },
-})
+export const AllyPlugins = async ({ directory }) => {
+  // With its folder: a conversation's prompt may come before the event that says where it is.
+  const ask = (event, payload) => run(event, { ...payload, directory })
+  return {
+    event: async ({ event }) => {
+      if (event.type === "session.created" || event.type === "session.idle")
+        await ask(`event.${event.type}`, { input: event }).catch(() => {})
+    },
+    "chat.message": async (input, output) => {
+      const said = await ask("chat.message", { input, output })
+      if (said.throw !== undefined) throw new Error(said.throw)
+      if (said.text === undefined) return
+      const parts = output.parts.filter((part) => "text" in part)
+      parts.forEach((part, number) => { part.text = number === 0 ? said.text : "" })
+    },
+    "tool.execute.before": async (input, output) => {
+      const said = await ask("tool.execute.before", { input, output })
+      if (said.throw !== undefined) throw new Error(said.throw)
+      if (said.args === undefined) return
+      for (const name of Object.keys(output.args)) delete output.args[name]
+      Object.assign(output.args, said.args)
+    },
+    "tool.execute.after": async (input, output) => {
+      const said = await ask("tool.execute.after", { input, output }).catch((error) => ({ output: error.message }))
+      if (said.output !== undefined) replace(output, said.output)
+      else if (said.append !== undefined) append(output, said.append)
+    },
+  }
+}

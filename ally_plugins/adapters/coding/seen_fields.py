@@ -46,7 +46,7 @@ SEEN_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "opencode": frozenset(
         """
-        input output
+        directory input output
         """.split()
     ),
     "pi": frozenset(
