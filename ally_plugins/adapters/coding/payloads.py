@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ally_plugins.contract.values.codec import decode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
@@ -86,7 +86,7 @@ class AgentHook:
     may_ask: bool = True
     tool: EndedCall | None = None
     tools: tuple[EndedCall, ...] = ()
-    newer: tuple[str, ...] = ()
+    newer: tuple[str, ...] = field(default=(), eq=False)
     """Fields of its payload that no version which was seen has; nobody reads them."""
 
 
