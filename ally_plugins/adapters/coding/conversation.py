@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field, frozen
 
+from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, Stop, ToolCall, ToolResult
-from ally_plugins.contract.values.errors import GateRefused, HostError
+from ally_plugins.contract.values.errors import AllyError, GateRefused, HostError
 from ally_plugins.contract.values.events import (
     AgentEnd,
     AgentStart,
@@ -78,6 +79,28 @@ class _LateEnd:
     duration_ms: float | None
 
 
+@frozen
+class _Said:
+    """Messages that a reply holds, of the session that they are to enter."""
+
+    session: Session
+    messages: tuple[Message, ...]
+
+    async def confirm(self) -> None:
+        """Let them enter; what cannot is pending, and due again when the session is opened again."""
+        try:
+            await self.session.confirm(self.messages)
+        except AllyError as error:
+            _log.info("what plugins said in %r is not confirmed: %s", self.session.id, error)
+
+    def take_back(self) -> None:
+        """Have them due again."""
+        try:
+            self.session.take_back(self.messages)
+        except AllyError as error:
+            _log.info("what plugins said in %r is not taken back: %s", self.session.id, error)
+
+
 @define(eq=False)
 class Conversation:
     """A conversation of an agent, from its first hook to its end or until it has been silent for long.
@@ -127,6 +150,11 @@ class Conversation:
         """Say whether an agent runs it; where the system tells nothing, it may."""
         return process is None or self.process == process
 
+    def is_giving(self, task: str) -> bool:
+        """Say whether a call runs that gives a sub-agent this task."""
+        running = (opened.call for calls in self._calls.values() for opened in calls.running())
+        return any(call.common_name == "agent" and call.common_arguments.get("prompt") == task for call in running)
+
     @property
     def is_busy(self) -> bool:
         """Whether a call may run that has not ended."""
@@ -156,7 +184,22 @@ class Conversation:
                 answer = await self._stop(hook)
             case _:
                 answer = await self._observe(hook)
-        return self.dialect.answer(hook, answer)
+        return self._written(self.dialect.answer, hook, answer)
+
+    def _written(self, write: Callable[[AgentHook, Answer], Reply], hook: AgentHook, answer: Answer) -> Reply:
+        """Return an answer in the agent's form, with the messages in it that the agent may fail to take."""
+        if not answer.said:
+            return write(hook, answer)
+        said = _Said(self.session, answer.said)
+        try:
+            reply = write(hook, answer)
+        except BaseException:
+            said.take_back()
+            raise
+        if encode(_text_of(answer.said)).decode()[1:-1] in reply.stdout:
+            return evolve(reply, said=said)
+        said.take_back()  # beside this answer the agent takes none
+        return reply
 
     # --- calls ---
 
@@ -195,9 +238,10 @@ class Conversation:
             question = questions[0] if questions else self.plugin_tools.confirmation(opened.call)
             # Alone: beside another answer it was not seen to reach the model.
             is_plain = has_news and changed is None and question is None
-            context = await self._words("step") if is_plain and hook.event in self.dialect.takes_context else ""
+            said = await self._words("step") if is_plain and hook.event in self.dialect.takes_context else ()
+            answer = Answer(arguments=changed, question=question, context=_text_of(said), said=said)
             try:
-                reply = self.dialect.say(hook, Answer(arguments=changed, question=question, context=context))
+                reply = self._written(self.dialect.say, hook, answer)
             except UnsayableError as error:
                 refused_or_none = opened.deny(str(error))
             else:
@@ -245,13 +289,14 @@ class Conversation:
             return self._withheld(hook, f"the call ran though it was refused: {_reason(found)}")
         after = await self._finish(found, result, hook.event_file)
         self._note_ended(given)
-        context = await self._words("step") if hook.event in self.dialect.takes_context else ""
+        said = await self._words("step") if hook.event in self.dialect.takes_context else ()
+        context = _text_of(said)
         if after == result:
-            return Answer(context=context)
+            return Answer(context=context, said=said)
         if result.success and not after.success:
-            return self._withheld(hook, after.error or "the output is withheld", context)
+            return evolve(self._withheld(hook, after.error or "the output is withheld"), context=context, said=said)
         self._end_turn_if_shown(hook, "plugins have changed the output of a call that failed, which is shown as it was")
-        return Answer(result=after, context=context)
+        return Answer(result=after, context=context, said=said)
 
     async def _finish(self, opened: OpenCall, result: ToolResult, event_file: str | None) -> ToolResult:
         """Return what plugins made of a result, and end the call; later, where it is not known yet how it ended."""
@@ -282,9 +327,9 @@ class Conversation:
             each.opened.end(result, duration_ms=each.duration_ms)
         return bool(late)
 
-    def _withheld(self, hook: AgentHook, why: str, context: str = "") -> Answer:
+    def _withheld(self, hook: AgentHook, why: str) -> Answer:
         self._end_turn_if_shown(hook, why)
-        return Answer(refusal=why, context=context)
+        return Answer(refusal=why)
 
     def _end_turn_if_shown(self, hook: AgentHook, why: str) -> None:
         """Have the turn end after all calls where the agent shows an output whatever it is answered."""
@@ -357,8 +402,8 @@ class Conversation:
         self.session.emit(UserMessage(content=message.content, message_id=message.id))
         self._begin_turn(hook, message.content)
         changed = message.content if is_held and message.content != hook.text else None
-        context = await self._words("turn_start") if hook.event in self.dialect.takes_context else ""
-        return Answer(prompt=changed, context=context)
+        said = await self._words("turn_start") if hook.event in self.dialect.takes_context else ()
+        return Answer(prompt=changed, context=_text_of(said), said=said)
 
     async def _gate_prompt(self, given: Message) -> Message | Answer:
         """Return the message that may reach the agent, or the answer that blocks it."""
@@ -391,7 +436,8 @@ class Conversation:
             return Answer()
         self._end_turn("a task in the background has ended")
         self._begin_turn(hook, None)
-        return Answer(context=await self._words("turn_start"))
+        said = await self._words("turn_start")
+        return Answer(context=_text_of(said), said=said)
 
     def _begin_turn(self, hook: AgentHook, message: str | None) -> None:
         self._is_at_work, self._sent_on, self._sent_text = True, 0, ""
@@ -410,6 +456,8 @@ class Conversation:
     async def _stop(self, hook: AgentHook) -> Answer:
         if hook.agent_id is not None:
             return Answer()
+        # Once it has worked on, the same words are the person's.
+        self._sent_text = ""
         session, text = self.session, await self._kept_answer(hook.text)
         if text:
             session.emit(AssistantMessage(content=text))
@@ -419,19 +467,19 @@ class Conversation:
                 said = await self._words("step")
             if said:
                 self._sent_on += 1
-                self._sent_text = said
-                return Answer(refusal=said)
+                self._sent_text = _text_of(said)
+                return Answer(refusal=self._sent_text, said=said)
         self._end_turn(content=text or None)
         return Answer()
 
-    async def _words(self, kind: SafePoint) -> str:
-        """Return what plugins say here, after those that were told of the last event had time to."""
+    async def _words(self, kind: SafePoint) -> tuple[Message, ...]:
+        """Return what plugins say here, after those that were told of the last event had time to; it is held."""
         try:
             async with asyncio.timeout(WORD_SECONDS):
                 await self.session.drained()
         except TimeoutError:
             _log.info("session %r: a plugin is still at work; what it says comes later", self.session.id)
-        return _text_of(await self.session.safe_point(kind))
+        return await self.session.safe_point(kind, hold=True)
 
     # --- the rest ---
 

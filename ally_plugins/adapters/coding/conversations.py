@@ -96,6 +96,8 @@ class Conversations:
         self._open: dict[tuple[str, str], Conversation] = {}
         self._roots: OrderedDict[tuple[str, str], str] = OrderedDict()
         """The conversations of sub-agents' own, by agent and id, with the one that they work in."""
+        self._by_task: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Those of them that were known by their task, before the agent said anything of them."""
         self._replies: OrderedDict[tuple[str, str, bytes], asyncio.Future[Reply]] = OrderedDict()
         self.newer: dict[str, tuple[str, ...]] = {}
         """By agent, the fields that it sends and no version has that was seen: it was updated, and goes on."""
@@ -163,6 +165,9 @@ class Conversations:
         except asyncio.CancelledError:
             known.cancel()  # what is asked of plugins is taken back, for both of the two
             await asyncio.wait({known}, timeout=_TAKE_BACK)  # so that the call has ended when the agent reads why
+            answered = known.done() and not known.cancelled() and known.exception() is None
+            if answered and (said := known.result().said) is not None:
+                said.take_back()  # the agent reads another answer
             raise
 
     def _note_newer(self, dialect: Dialect, fields: tuple[str, ...]) -> None:
@@ -175,7 +180,7 @@ class Conversations:
             _log.warning(text, dialect.name, ", ".join(dialect.versions), inert(", ".join(new)))
 
     async def _answer(self, dialect: Dialect, hook: AgentHook, process: AgentProcess | None) -> Reply:
-        hook = self._placed(dialect, hook)
+        hook = self._placed(dialect, hook, process)
         if hook.cwd is None and process is not None:  # Goose says it of calls only, which come later
             hook = evolve(hook, cwd=process.folder())
         conversation = self._conversation(dialect, hook)
@@ -187,22 +192,46 @@ class Conversations:
             await self._close(conversation, f"the agent has ended it ({reason})")
         return reply
 
-    def _placed(self, dialect: Dialect, hook: AgentHook) -> AgentHook:
+    def _placed(self, dialect: Dialect, hook: AgentHook, process: AgentProcess | None) -> AgentHook:
         """Return a hook of a sub-agent that has a conversation of its own as one in that which it works in."""
         if hook.parent_id is not None and hook.agent_id is not None:
             root = self._roots.get((dialect.name, hook.parent_id), hook.parent_id)
-            self._roots[dialect.name, hook.agent_id] = root
-            if len(self._roots) > _KEPT_ROOTS:
-                self._roots.popitem(last=False)
-            return evolve(hook, session_id=root)
+            begins_again = hook.kind is HookKind.AGENT_START and (dialect.name, hook.agent_id) in self._by_task
+            self._keep_root(dialect, hook.agent_id, root)
+            return evolve(hook, session_id=root, kind=HookKind.SESSION_START if begins_again else hook.kind)
         if (known := self._roots.get((dialect.name, hook.session_id))) is None:
-            return hook
+            giver = self._giver_of(dialect, hook, process)
+            if giver is None:
+                return hook
+            self._keep_root(dialect, hook.session_id, giver)
+            self._by_task[dialect.name, hook.session_id] = None
+            if len(self._by_task) > _KEPT_ROOTS:
+                self._by_task.popitem(last=False)
+            # What it is told to do is the beginning of its work.
+            return evolve(hook, kind=HookKind.AGENT_START, agent_id=hook.session_id, session_id=giver, is_person=False)
         # Its own id is all that the agent says.
         kind = {HookKind.STOP: HookKind.AGENT_STOP, HookKind.SESSION_END: HookKind.AGENT_STOP}.get(hook.kind, hook.kind)
         tool = hook.tool
         if tool is not None:
             tool = evolve(tool, call=evolve(tool.call, agent_id=hook.session_id))
         return evolve(hook, kind=kind, agent_id=hook.session_id, session_id=known, is_person=False, tool=tool)
+
+    def _keep_root(self, dialect: Dialect, own: str, root: str) -> None:
+        self._roots[dialect.name, own] = root
+        if len(self._roots) > _KEPT_ROOTS:
+            self._roots.popitem(last=False)
+
+    def _giver_of(self, dialect: Dialect, hook: AgentHook, process: AgentProcess | None) -> str | None:
+        """Return the conversation in which a call runs that gives a sub-agent the very task that a new one begins with.
+
+        For agents that do not say for whom it works, or say it later.
+        """
+        if hook.kind is not HookKind.PROMPT or (dialect.name, hook.session_id) in self._open:
+            return None
+        for (name, session_id), each in self._open.items():
+            if name == dialect.name and each.is_run_by(process) and each.is_giving(hook.text):
+                return session_id
+        return None
 
     def _conversation(self, dialect: Dialect, hook: AgentHook) -> Conversation:
         """Return the conversation, opened or found again. Raises as `Host.session` does."""

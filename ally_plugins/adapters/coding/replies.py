@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import field, frozen
 
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.conversation import Message, ToolResult
 
 from .hook_client import closed
 
-__all__ = ["Answer", "Reply", "UnsayableError", "close", "say"]
+__all__ = ["Answer", "Reply", "Said", "UnsayableError", "close", "say"]
 
 
 class UnsayableError(Exception):
@@ -31,7 +31,7 @@ class Answer:
     `refusal` denies a call, blocks a prompt, withholds an output, refuses a permission, or sends the agent on at a
     stop, with this reason. `question` has the agent ask the person. `arguments`, `result` and `prompt` stand for what
     was given, where plugins changed it. `waives` answers a permission question with yes. `context` is what plugins say
-    beside it.
+    beside it. `said` are the messages that the context is made of, or the refusal at a stop.
     """
 
     refusal: str | None = field(default=None, converter=_worded)
@@ -41,6 +41,17 @@ class Answer:
     prompt: str | None = None
     waives: bool = False
     context: str = ""
+    said: tuple[Message, ...] = ()
+
+
+class Said(Protocol):
+    """Messages of plugins that stand in a reply, and wait for whether the agent takes it."""
+
+    async def confirm(self) -> None:
+        """Note that the agent has taken them. Raises nothing; cancelling leaves some to be due again."""
+
+    def take_back(self) -> None:
+        """Note that it has not: they are due again. Raises nothing."""
 
 
 @frozen
@@ -50,6 +61,7 @@ class Reply:
     exit_code: int = 0
     stdout: str = ""
     stderr: str = ""
+    said: Said | None = field(default=None, eq=False, repr=False)
 
 
 def say(answer: Mapping[str, Any]) -> Reply:

@@ -221,8 +221,18 @@ class HookServer:
         reply = await (_while_connected(reader, asking) if event == CALL else asking)
         if event in CLOSED.get(agent, {}):
             self.socket.note_hook(agent, self.conversations.newer.get(agent, ()))
-        writer.write(_written(reply))
-        await writer.drain()
+        is_taken = False
+        try:
+            writer.write(_written(reply))
+            await writer.drain()
+            # Not by a hook that its agent has ended: what is said then is due again.
+            is_taken = not writer.is_closing()
+        finally:
+            if reply.said is not None and not is_taken:
+                reply.said.take_back()
+        if reply.said is not None and is_taken:
+            writer.close()  # the agent does not wait for the disk
+            await reply.said.confirm()
 
 
 async def _while_connected(reader: asyncio.StreamReader, asking: Coroutine[Any, Any, Reply]) -> Reply:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.contract.values.errors import JournalError
@@ -55,6 +55,7 @@ class Deliveries:
         self._emit = emit
         self._now_ms = now_ms
         self._unmarked: dict[str, Waiting] = {}
+        self._held: dict[str, Waiting] = {}
         self._reloading: set[asyncio.Task[None]] = set()
 
     @property
@@ -119,9 +120,32 @@ class Deliveries:
 
         Cancelling leaves what has entered in `entered`, and the rest waiting.
         """
-        for waiting in self._inbox.take_due(kind):
+        for waiting in self._due(kind):
             if await self._deliver(waiting):
                 self.entered.append(waiting)
+
+    def _due(self, kind: SafePoint) -> list[Waiting]:
+        return [waiting for waiting in self._inbox.take_due(kind) if waiting.id not in self._held]
+
+    def hold(self, kind: SafePoint) -> list[Waiting]:
+        """Return what is due without letting it enter: it waits for `confirm`, and is due again after `take_back`."""
+        due = self._due(kind)
+        self._held.update((waiting.id, waiting) for waiting in due)
+        return due
+
+    async def confirm(self, ids: Sequence[str]) -> None:
+        """Let enter what was held, and record it. Cancelling leaves the rest held, or to be recorded later."""
+        for message_id in ids:
+            waiting = self._held.get(message_id)
+            if waiting is not None:
+                await self._deliver(waiting)
+        self.take_back(ids)  # what the host did not take is due again
+        await self.record()
+
+    def take_back(self, ids: Sequence[str]) -> None:
+        """Have messages due again that were held."""
+        for message_id in ids:
+            self._held.pop(message_id, None)
 
     async def _deliver(self, waiting: Waiting) -> bool:
         message = waiting.message

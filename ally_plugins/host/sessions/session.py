@@ -792,7 +792,7 @@ class Session:
 
     # --- what plugins put into the conversation ---
 
-    async def safe_point(self, kind: SafePoint = "step") -> tuple[Message, ...]:
+    async def safe_point(self, kind: SafePoint = "step", *, hold: bool = False) -> tuple[Message, ...]:
         """Let due messages of plugins enter the conversation, and return those that did.
 
         Call it where the conversation may change: after all results of an assistant's tool calls ("step"), at the end
@@ -801,7 +801,12 @@ class Session:
         by id. A message that the host's implementation does not take waits for the next safe point. A "turn_start"
         waits for processes of plugins that start for the session, as long as for a gate. While a delivery cannot be
         recorded the agent goes on; recording it is tried again at the next safe point. What has entered when the call
-        is cancelled is returned by the next one. Raises SessionError for a closed session, ValueError for another
+        is cancelled is returned by the next one.
+
+        With `hold`, for an agent that may fail to take what it is handed, nothing enters yet: `confirm` lets it, after
+        `take_back` it is due again, and until one of them it is handed out once.
+
+        Raises SessionError for a closed session, ValueError for another
         `kind`.
         """
         self._check("safe_point")
@@ -824,6 +829,10 @@ class Session:
                 self.turn_id = f"{self.id}:t{self._turns}"
                 self.triggered.clear()
                 self._stops.begin_turn()
+            if hold:
+                held = self._deliveries.hold(kind)
+                self._follow_chain(kind, held)
+                return tuple(waiting.message for waiting in held)
             await self._deliveries.enter(kind)
             # Before the wait for the disk: what is emitted meanwhile follows from what has entered.
             self._follow_chain(kind, self._deliveries.entered)
@@ -832,6 +841,27 @@ class Session:
             if not self.inbox.wants_turn:
                 self.triggered.clear()
             return self._deliveries.take_entered()
+
+    async def confirm(self, messages: Iterable[Message]) -> None:
+        """Let messages enter the conversation that `safe_point(hold=True)` has handed out and the agent has taken.
+
+        Others are left alone. Cancelling leaves some of them to be confirmed again. Raises SessionError for a closed
+        session: they are still pending then, and due when it is opened again.
+        """
+        self._check("confirm")
+        self._check_open()
+        async with self._safe_point:
+            await self._deliveries.confirm([message.id for message in messages])
+            if not self.inbox.wants_turn:
+                self.triggered.clear()
+
+    def take_back(self, messages: Iterable[Message]) -> None:
+        """Have messages due again that `safe_point(hold=True)` has handed out and the agent has not taken.
+
+        Raises HostError on another loop or in another process.
+        """
+        self._check("take_back")
+        self._deliveries.take_back([message.id for message in messages])
 
     async def wait_for_trigger(self) -> None:
         """Wait until a plugin wakes the agent; then call `safe_point("turn_start")` and run a turn.
