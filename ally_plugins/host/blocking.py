@@ -132,6 +132,8 @@ class BlockingSession:
     refuse_call = blocking(Session.refuse_call)
     wait_for_trigger = blocking(Session.wait_for_trigger)
     safe_point = blocking(Session.safe_point)
+    confirm = blocking(Session.confirm)
+    take_back = on_loop(Session.take_back)
     request_action = blocking(Session.request_action)
     call_agent_tool = blocking(Session.call_agent_tool)
     drained = blocking(Session.drained)
