@@ -284,11 +284,7 @@ def test_garbage_is_passed_over_and_the_records_between_it_are_read(garbage: lis
         assert (found[0], found[-1]) == ("first", "last")
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=12,
-)
+PLAIN = st.none() | st.booleans() | st.integers() | st.text(max_size=4)
 WORDS = st.sampled_from([
     "type", "message", "payload", "content", "assistant", "response_item", "event_msg", "token_count", "info", "usage",
     "input_tokens", "total_tokens", "last_token_usage", "model_context_window", "reasoning", "summary", "thinking",
@@ -296,11 +292,11 @@ WORDS = st.sampled_from([
     "progress",
 ])  # fmt: skip
 RECORDS = st.recursive(
-    JSON | WORDS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=6), max_leaves=20
+    PLAIN | WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
 )
 
 
-@pytest.mark.parametrize("read", [read_claude_record, read_codex_record, read_pi_record])
-@given(record=st.dictionaries(WORDS, RECORDS, max_size=6))
-def test_no_record_makes_its_reader_raise(read: Any, record: dict[str, Any]) -> None:
-    list(read(record))
+@given(record=st.dictionaries(WORDS, RECORDS, max_size=5))
+def test_no_record_makes_a_reader_raise(record: dict[str, Any]) -> None:
+    for read in (read_claude_record, read_codex_record, read_pi_record):
+        list(read(record))
