@@ -45,6 +45,8 @@ PURGING: Final = "purging:"
 _BEGUN: Final = "begun"
 RETAINED: Final = "retained"
 """The bookmark of how far contents were removed since they were too old, or too many."""
+_RETAIN_ROWS: Final = 4000
+"""Records that are looked at for their age at a time, for the same reason as the next."""
 _PRUNE_ROWS: Final = 2000  # in one transaction, so that accepted messages wait some ms at most
 
 
@@ -418,19 +420,16 @@ class Store:
 
         The oldest first, from where the last time ended. Nothing is written where nothing is to be removed.
         """
-        start = self._retained()
-        if keeping.days:
-            before = at - keeping.days * DAY_MS
-            yield from self._retain(start, self._end_of_older(start, before), at, "retention")
-        start = self._retained()
-        if keeping.megabytes and (excess := self._used_bytes() - keeping.megabytes * 1024 * 1024) > 0:
-            # A fifth more, so that the next event is not one too many again.
-            excess += keeping.megabytes * 1024 * 1024 // 5
-            yield from self._retain(start, self._end_of_bytes(start, excess), at, "size")
+        before, limit = at - keeping.days * DAY_MS, keeping.megabytes * 1024 * 1024
+        while keeping.days and (end := self._end_of_older(start := self._retained(), before)) > start:
+            yield from self._retain(start, end, at, "retention")
+        if limit and self._used_bytes() > limit:
+            # Until a fifth is free, so that the next event is not one too many again.
+            while (excess := self._used_bytes() - limit * 4 // 5) > 0 and (start := self._retained()) < self.head.n:
+                yield from self._retain(start, self._end_of_bytes(start, excess), at, "size")
+        self.fold_log()
 
     def _retain(self, start: int, end: int, at: int, by: str) -> Iterator[int]:
-        if end <= start:
-            return
         where = f"at < ? AND kind NOT IN ({','.join('?' * len(WHOLE_KINDS))})"
         latest = self._db.execute("SELECT max(at) FROM records WHERE n > ? AND n <= ?", (start, end)).fetchone()[0]
         about = {"before": latest + 1, "upto": end, "contents": True, "by": by}
@@ -440,7 +439,6 @@ class Store:
         self.write(Batch([row], marks=[Mark(pending, "expired", at)] if pending else []))
         yield from self._remove_contents(where, (latest + 1, *WHOLE_KINDS), start, end)
         self.write(Batch(bookmarks=[Bookmark(RETAINED, str(end))]))
-        self.fold_log()
 
     def _retained(self) -> int:
         """Return the number of the record up to which contents were removed before."""
@@ -448,19 +446,21 @@ class Store:
         return int(row[0]) if row and row[0].isdecimal() else 0
 
     def _end_of_older(self, start: int, before: int) -> int:
-        """Return the number of the record before the first that is not older."""
-        first = self._db.execute("SELECT n FROM records WHERE n > ? AND at >= ? ORDER BY n LIMIT 1", (start, before))
-        row = first.fetchone()
-        return row[0] - 1 if row else self.head.n
+        """Return the number of the record before the first that is not older, or of one that is far enough."""
+        upto = min(start + _RETAIN_ROWS, self.head.n)
+        query = "SELECT n FROM records WHERE n > ? AND n <= ? AND at >= ? ORDER BY n LIMIT 1"
+        row = self._db.execute(query, (start, upto, before)).fetchone()
+        return row[0] - 1 if row else upto
 
     def _end_of_bytes(self, start: int, count: int) -> int:
-        """Return the number of the record up to which there are so many bytes of contents."""
-        query = "SELECT n, length(data) FROM records WHERE n > ? AND data IS NOT NULL ORDER BY n"
-        end = start
-        with closing(self._db.execute(query, (start,))) as rows:
-            for end, size in rows:  # noqa: B007 - the last one is the answer
+        """Return the number of the record up to which there are so many bytes of contents, or that is far enough."""
+        end = upto = min(start + _RETAIN_ROWS, self.head.n)
+        query = "SELECT n, length(data) FROM records WHERE n > ? AND n <= ? AND data IS NOT NULL ORDER BY n"
+        with closing(self._db.execute(query, (start, upto))) as rows:
+            for n, size in rows:
                 count -= size
                 if count <= 0:
+                    end = n
                     break
         return end
 
