@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import orjson
 
-from .contents import WHOLE_KINDS
 from .values import PRUNED
 
 if TYPE_CHECKING:
     import sqlite3
 
 __all__ = ["Removals"]
-
-_WHOLE = frozenset(kind.encode() for kind in WHOLE_KINDS)
 
 
 @attrs.define
@@ -48,32 +45,33 @@ class Removals:
     """What the records of a journal allow to be missing. That they were not altered is `verify`'s to find out."""
 
     _everything: _Steps = attrs.field(factory=_Steps)
-    _contents: _Steps = attrs.field(factory=_Steps)
-    """By the number of the last record that is meant, where others have that of the record itself."""
+    _contents: dict[frozenset[bytes], _Steps] = attrs.field(factory=dict)
+    """By the kinds of records that stay: versions differ in them. Numbers are those of the last records meant."""
     _sessions: dict[bytes, int] = attrs.field(factory=dict)
 
     @classmethod
     def read(cls, db: sqlite3.Connection) -> Removals:
         """Read what a journal records of its removals. Raises sqlite3.Error."""
         removals = cls()
-        spans: list[tuple[int, int]] = []
+        spans: list[tuple[int, int, frozenset[bytes]]] = []
         query = "SELECT n, CAST(data AS BLOB) FROM records WHERE kind = ? AND data IS NOT NULL ORDER BY n"
         for n, data in db.execute(query, (PRUNED,)):
             # What is damaged allows nothing; the walk over all records names it.
             with suppress(ValueError, TypeError, KeyError, AttributeError, UnicodeEncodeError):
                 removals._add(n, orjson.loads(data), spans)
-        for upto, before in sorted(spans):
-            removals._contents.add(upto, before)
-        removals._everything.close()
-        removals._contents.close()
+        for upto, before, kept in sorted(spans, key=lambda span: span[0]):
+            removals._contents.setdefault(kept, _Steps()).add(upto, before)
+        for steps in (removals._everything, *removals._contents.values()):
+            steps.close()
         return removals
 
-    def _add(self, n: int, said: Any, spans: list[tuple[int, int]]) -> None:
+    def _add(self, n: int, said: Any, spans: list[tuple[int, int, frozenset[bytes]]]) -> None:
         before = int(said["before"])
         if "session" in said:
             self._sessions[said["session"].encode()] = n
         elif "upto" in said:
-            spans.append((min(int(said["upto"]) + 1, n), before))
+            kept = frozenset(kind.encode() for kind in said["but"])
+            spans.append((min(int(said["upto"]) + 1, n), before, kept))
         else:
             self._everything.add(n, before)
 
@@ -81,4 +79,6 @@ class Removals:
         """Say whether the content of a record may be missing."""
         if session_id is not None and self._sessions.get(session_id, 0) > n:
             return True
-        return self._everything.allow(n, at) or (kind not in _WHOLE and self._contents.allow(n, at))
+        if self._everything.allow(n, at):
+            return True
+        return any(kind not in kept and steps.allow(n, at) for kept, steps in self._contents.items())

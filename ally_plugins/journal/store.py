@@ -432,7 +432,7 @@ class Store:
     def _retain(self, start: int, end: int, at: int, by: str) -> Iterator[int]:
         where = f"at < ? AND kind NOT IN ({','.join('?' * len(WHOLE_KINDS))})"
         latest = self._db.execute("SELECT max(at) FROM records WHERE n > ? AND n <= ?", (start, end)).fetchone()[0]
-        about = {"before": latest + 1, "upto": end, "contents": True, "by": by}
+        about = {"before": latest + 1, "upto": end, "but": sorted(WHOLE_KINDS), "by": by}
         query = "SELECT ref FROM records WHERE state = 'pending' AND n > ? AND n <= ?"
         pending = [ref for (ref,) in self._db.execute(query, (start, end))]
         row: Row = (at, PRUNED, None, None, None, None, encode(about), None)

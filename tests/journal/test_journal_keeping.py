@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ally_plugins.cli.shell.journal_rows import KINDS
 from ally_plugins.journal import store as stores
 from ally_plugins.journal.audit import verify
-from ally_plugins.journal.contents import is_not_kept
+from ally_plugins.journal.contents import WHOLE_KINDS, is_not_kept
 from ally_plugins.journal.histories import history_added, history_begun, read_history
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -229,6 +230,7 @@ def test_a_host_removes_contents_that_are_older_than_is_to_be_kept_and_says_so(t
     assert grant.data == {"grant": "emit_event"}
     assert said.data is not None
     assert (said.data["by"], said.data["upto"]) == ("retention", 4)
+    assert "grant" in said.data["but"]
     assert verify(path).ok
     # Nothing is written where nothing is to be removed.
     again = Journal.open(path, keeping=Keeping())
@@ -275,6 +277,14 @@ def test_a_journal_that_is_too_large_loses_its_oldest_contents_and_grows_no_more
 
 
 # --- no contents
+
+
+def test_of_each_kind_of_record_it_is_settled_whether_it_may_hold_a_conversation() -> None:
+    may_hold_one = {
+        "action", "action_end", "answer", "crash", "decision", "events", "history", "message", "question", "refusal",
+        "task", "task_end", "tool_call", "transform",
+    }  # fmt: skip
+    assert may_hold_one == KINDS - WHOLE_KINDS  # a new one belongs here, or to `WHOLE_KINDS`
 
 
 def test_a_journal_without_contents_has_no_word_of_anybody_and_tells_what_was_there(tmp_path: Path) -> None:
