@@ -123,6 +123,8 @@ class NewProject:
             "gate": self.has_gate,
             "tool": self.has_tool,
             "node": self.language == "node",
+            # In the sandbox, where it runs by default, a program starts no other that it was not granted.
+            "sh": self.language == "sh",
         }
         return Template(_kept(text, words)).substitute(self._values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ally_plugins.contract.tools.returned import returned_data
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.contract.values.frozen import freeze
@@ -81,8 +82,8 @@ class Handlers:
 
 
 def _checked(result: Any) -> Any:
-    """Return a tool's result when it is one inline too: the encoder alone would also take dates, sets and dataclasses.
+    """Return a tool's result when it is one inline too: the encoder alone would also take dates and sets.
 
     Raises EventError.
     """
-    return result if result is None or isinstance(result, (str, ToolResult)) else freeze(result)
+    return result if result is None or isinstance(result, (str, ToolResult)) else freeze(returned_data(result))

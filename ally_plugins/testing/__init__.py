@@ -19,6 +19,7 @@ _HOMES: Final = {
     "checks": "CHECKS",
     "conformance": "DAEMON_CHECKS Finding Report check_daemon check_plugin run_check run_daemon_check",
     "exercise": "sample_calls sample_events",
+    "faults": "BlockingFaults Faults",
     "harness": "PluginHarness",
     "observed": "Refusal",
     "recordings": "Replayed replay_recording",

@@ -21,6 +21,8 @@ from .conformance import run_check as run_check
 from .conformance import run_daemon_check as run_daemon_check
 from .exercise import sample_calls as sample_calls
 from .exercise import sample_events as sample_events
+from .faults import BlockingFaults as BlockingFaults
+from .faults import Faults as Faults
 from .harness import PluginHarness as PluginHarness
 from .observed import Refusal as Refusal
 from .recordings import Replayed as Replayed

@@ -8,6 +8,7 @@ from ally_plugins.contract.blocking import blocking, passed_on
 from ally_plugins.contract.values.compat import override
 from ally_plugins.host.blocking import BlockingOwner
 
+from .faults import BlockingFaults
 from .harness import HarnessResults, PluginHarness
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class BlockingHarness(BlockingOwner, HarnessResults):
     call_tool = blocking(PluginHarness.call_tool)
     request_action = blocking(PluginHarness.request_action)
     advance = passed_on(PluginHarness.advance)
+
+    @property
+    def faults(self) -> BlockingFaults:
+        """What may be made to go wrong around the plugin; see `Faults`."""
+        return BlockingFaults(self)
 
     # --- who is there, and what came back ---
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+import attrs
+
+from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import (
     Message,
@@ -19,9 +23,11 @@ from ally_plugins.contract.values.conversation import (
 from ally_plugins.contract.values.errors import GateRefused, HostError, PluginLoadError
 from ally_plugins.contract.values.events import AssistantMessage, Decision, Event, PluginEvent, UserMessage
 from ally_plugins.contract.values.frozen import freeze_mapping
+from ally_plugins.contract.wording import suggest
 from ally_plugins.replay.daemon_waits import wait_for_calls
 from ally_plugins.runtime.lanes.clock import RecordedClock
 
+from .faults import Faults, FaultyJournal
 from .observed import ObservedHost, Refusal
 from .subject import ManifestLike, PluginLike, Subject
 
@@ -45,6 +51,12 @@ OTHER: Final = "other"
 """The name of the second plugin in the host, whose handle a test uses to talk to the first."""
 
 START_MS: Final = 1_767_225_600_000  # 2026-01-01, 00:00 UTC: a time that a reader recognises
+_ARGUMENTS: Final = frozenset({
+    "name", "manifest", "grants", "settings", "limits", "home", "clock", "has_person", "ask_person", "actions",
+    "implementation", "must_start",
+})  # fmt: skip
+_TURNS: Final = 20  # of the loop, in which a task that waits for nothing outside comes to where it waits
+_POLL_S: Final = 0.0005
 _MAX_ROUNDS: Final = 100  # of plugins that set each other off; hop limits end that long before
 
 
@@ -139,6 +151,7 @@ class PluginHarness(HarnessResults):
         must_start: bool = True,
         **options: Any,
     ) -> None:
+        _check_options(options)
         self.subject = Subject.of(plugin, name=name, manifest=manifest)
         self.name: Final = self.subject.name
         # Stands still unless it is moved: budgets and timestamps are the same in each run of a test.
@@ -149,6 +162,7 @@ class PluginHarness(HarnessResults):
         self._plugin: Plugin | None = None
         self._session: Session | None = None
         self._must_start = must_start
+        self._timers = LoopTimers()
         record = self.subject.record(grants=grants, settings=settings, limits=limits, **options)
         self.host: Final = ObservedHost(
             home=home,
@@ -173,6 +187,8 @@ class PluginHarness(HarnessResults):
         Raises PluginLoadError when the plugin does not start, unless `must_start=False`. When
         cancelled, nothing is left running.
         """
+        if self.host.home is None:
+            self.host.given_journal = FaultyJournal.in_memory()
         # Before the start, whose events count too.
         self.host.stream.subscribe("*", self.events.append)
         await self.host.start()
@@ -186,7 +202,13 @@ class PluginHarness(HarnessResults):
 
     async def stop(self) -> None:
         """Stop the plugin and the host, as `Host.stop`, also when cancelled; what was received can still be read."""
-        await self.host.stop()
+        try:
+            await self.host.stop()
+        finally:
+            self._timers.restore()
+            if (journal := self.host.given_journal) is not None:
+                self.host.given_journal = None
+                await journal.close()
 
     def _build(self, ally: Ally) -> Any:
         self._ally = ally
@@ -221,6 +243,11 @@ class PluginHarness(HarnessResults):
         """The handle of another plugin in the same host, which may do everything; use it to talk to this one."""
         return _require_running(self._other)
 
+    @property
+    def faults(self) -> Faults:
+        """What may be made to go wrong around the plugin: calls that hang, a full disk, a flood, a crash, garbage."""
+        return Faults(self)
+
     # --- what a test does ---
 
     async def emit(self, *events: Event) -> None:
@@ -230,19 +257,33 @@ class PluginHarness(HarnessResults):
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until every plugin has handled every event, those that followed too. Tasks of the plugin may still run.
+        """Wait until every plugin has handled every event, those that followed too, and its tasks go no further.
 
-        Cancelling stops the waiting and nothing else.
+        A task goes no further when it has ended, or waits: for time, which `advance` moves, or for something outside,
+        such as a file or another program, which nobody here can tell of. Cancelling stops the waiting and nothing else.
         """
         session = self.session
         for _ in range(_MAX_ROUNDS):
-            before = session.ring.head
+            before = session.ring.head, self._tasks_running()
             await session.drained()
             # A process may have acknowledged all events while a call that it made in one of them has not returned.
             await wait_for_calls(self.host)
-            # Nobody has emitted anything meanwhile.
-            if session.ring.head == before:
+            await self._let_tasks_go_on()
+            # Nobody has emitted anything meanwhile, and no task has ended.
+            if (session.ring.head, self._tasks_running()) == before:
                 return
+
+    def _tasks_running(self) -> int:
+        return self.host.tasks.running(self.name)
+
+    async def _let_tasks_go_on(self) -> None:
+        """Give the plugin's tasks turns of the loop until they wait for something, and let their calls return."""
+        if not self._tasks_running():
+            return
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+            while self.plugin.budget.in_flight and not self.host.held:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(_POLL_S)
 
     async def person_says(self, text: str) -> Message:
         """Send a message as the person: through transforms and gates, into the conversation, and as USER_MESSAGE.
@@ -376,15 +417,56 @@ class PluginHarness(HarnessResults):
         return result
 
     def advance(self, seconds: float) -> None:
-        """Advance the clock, for budgets and timestamps. Raises HostError for a clock other than a RecordedClock."""
+        """Advance the clock, for budgets, timestamps, and what sleeps on the loop: tasks that wait for time go on.
+
+        So do all timers of this loop: also a timeout that the test has set. `settle` then waits for what follows.
+        Raises HostError for a clock other than a RecordedClock.
+        """
         if not isinstance(self.clock, RecordedClock):
             raise HostError("only a RecordedClock can be moved; leave out clock= to have one")
         self.clock.move_to(self.clock.time_ms() + round(seconds * 1000))
+        if self.host.loop is not None:
+            self._timers.advance(self.host.loop, seconds)
 
     @property
     @override
     def _harness(self) -> PluginHarness:
         return self
+
+
+class LoopTimers:
+    """The time of a loop, which runs ahead of the machine's by what it was advanced."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ahead = 0.0
+
+    def advance(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        """Have the loop's timers be due so many seconds earlier. May be called in any thread."""
+        self._ahead += seconds
+        if self._loop is None:
+            try:
+                real = loop.time
+                # On the instance: the clock of other loops is theirs. A loop that is no Python class takes none.
+                loop.time = lambda: real() + self._ahead  # type: ignore[method-assign]
+            except AttributeError:
+                return
+            self._loop = loop
+        loop.call_soon_threadsafe(lambda: None)  # it may be waiting for the timer that was next before
+
+    def restore(self) -> None:
+        """Give the loop its own time back; its timers that are left count from there."""
+        if self._loop is not None:
+            del self._loop.time
+            self._loop = None
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what neither a harness nor `[plugins.NAME]` knows, with the nearest right name. Raises TypeError."""
+    known = {field.name for field in attrs.fields(PluginConfig)} | _ARGUMENTS
+    for name in options:
+        if name not in known:
+            raise TypeError(f"PluginHarness got an unexpected argument {name!r}, {suggest(name, sorted(known))}")
 
 
 def as_call(call: ToolCall | str, arguments: Mapping[str, Any] | None = None) -> ToolCall:

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Self
 from .compat import override
 from .errors import EventError
 
-__all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping", "trusted"]
+__all__ = ["EMPTY", "MAX_DEPTH", "FrozenDict", "freeze", "freeze_mapping", "trusted", "unreadable"]
 
 MAX_DEPTH: Final = 64
 """Containers within containers; deeper values are refused. JSON of real tool calls stays under ten."""
@@ -80,7 +80,7 @@ def freeze(value: Any, path: str = "", depth: int = 0) -> Any:
     except EventError:
         raise
     except Exception as error:  # noqa: BLE001 - a class of somebody's own may do anything
-        raise _unreadable(error, path) from None
+        raise unreadable(error, path) from None
 
 
 def _freeze(value: Any, path: str, depth: int) -> Any:
@@ -114,7 +114,7 @@ def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     try:
         is_empty, is_mapping = not value, isinstance(value, Mapping)
     except Exception as error:  # noqa: BLE001 - as in `freeze`
-        raise _unreadable(error, "") from None
+        raise unreadable(error, "") from None
     if is_empty:
         return EMPTY
     if not is_mapping:
@@ -137,7 +137,8 @@ def _key(key: object, path: str) -> str:
     raise EventError(message, path=path, found=found)
 
 
-def _unreadable(error: Exception, path: str) -> EventError:
+def unreadable(error: Exception, path: str) -> EventError:
+    """Return the error for a value that raises when it is looked at, with its place."""
     found = f"raises {type(error).__name__}"
     return EventError(
         f"{path or 'value'} {found} when it is looked at; expected plain data, as JSON has", path=path, found=found

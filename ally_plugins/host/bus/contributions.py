@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
+from ally_plugins.contract.tools.returned import returned_data
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused, ToolCallError, ValidationRefused
@@ -231,6 +232,6 @@ def as_tool_result(value: Any) -> ToolResult:
         return ToolResult(success=True, output=value)
     if value is None:
         return ToolResult(success=True)
-    data = freeze(value)
+    data = freeze(returned_data(value))
     message = data.get("message") if isinstance(data, dict) else None
     return ToolResult(success=True, output=message if isinstance(message, str) else encode(data).decode(), data=data)

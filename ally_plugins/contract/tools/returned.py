@@ -1,0 +1,51 @@
+"""What a handler returned as JSON sees it: instances of dataclasses and attrs classes become objects with their fields.
+
+Before anything looks at the value, so that the agent, other plugins' transforms and the journal see the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import attrs
+
+from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.frozen import MAX_DEPTH, FrozenDict, unreadable
+
+__all__ = ["returned_data"]
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None), FrozenDict, ToolResult})
+
+
+def returned_data(value: Any) -> Any:
+    """Return what a handler returned with every instance in it as a mapping of its fields, all of them, by name.
+
+    What is no instance of such a class stays as it is, and is refused later where JSON has no form for it; so does
+    what lies deeper than values may. Raises EventError for an object that raises when it is looked at.
+    """
+    try:
+        return _data(value, 0)
+    except Exception as error:  # noqa: BLE001 - a class of somebody's own may do anything
+        raise unreadable(error, "") from None
+
+
+def _data(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind in _PLAIN or depth > MAX_DEPTH:
+        return value
+    if kind is dict or (kind is not list and kind is not tuple and isinstance(value, Mapping)):
+        return {key: _data(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_data(item, depth + 1) for item in value]
+    names = _fields(kind)
+    return value if names is None else {name: _data(getattr(value, name), depth + 1) for name in names}
+
+
+def _fields(kind: type) -> Iterator[str] | None:
+    """Return the names of the fields of a class's instances, None for a class that declares none."""
+    # By the class and not the instance: an object may answer for its own `__class__`.
+    if attrs.has(kind):
+        return (each.name for each in attrs.fields(kind))
+    return (each.name for each in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else None
