@@ -54,6 +54,8 @@ class Run:
     kill_when: str = ""
     """The file in the project with which the agent is killed."""
     variables: Mapping[str, str] = field(factory=dict)
+    script: str = ""
+    """What a shell runs in the place of the agent, which is on its PATH with all that it needs of an environment."""
 
 
 @frozen
@@ -113,8 +115,10 @@ def run_in_box(
     before: Sequence[Sequence[str]] = (),
     after: Sequence[Sequence[str]] = (),
     wait_for: str = "",
+    connects: bool = True,
+    files: Mapping[str, str] | None = None,
 ) -> Seen:
-    """Connect an agent in a fresh home, and run it; those of a sequence run at once."""
+    """Connect an agent in a fresh home, and run it; those of a sequence run at once. `files` are of the project."""
     agents = {agent} | {each.agent for run in runs for each in _together(run) if each.agent}
     enables = [["enable", name, "--yes"] for name in plugins]
     job = {
@@ -122,7 +126,8 @@ def run_in_box(
         "programs": {each: str(AGENTS / PROGRAMS[each]) for each in agents},
         "path": [str(AGENTS / NODE)],
         "links": {link: str(AGENTS / to) for link, to in LINKS.items()} if "opencode" in agents else {},
-        "before": [*enables, *(["connect", each] for each in sorted(agents)), *before],
+        "before": [*enables, *(["connect", each] for each in sorted(agents) if connects), *before],
+        "files": files or {},
         "runs": [[_as_json(each) for each in _together(run)] for run in runs],
         "after": after,
         "wait_for": wait_for,
@@ -130,6 +135,7 @@ def run_in_box(
     home.mkdir(exist_ok=True)
     # In the box, whose processes are its own.
     (home / "end-host").write_text(_ENDS)
+    (home / "loosen").write_text(f"{sys.executable} -m ally_plugins disable secret-guard\n")
     (home / "end-for-good").write_text(f"rm ~/.local/state/ally-plugins/hooks/serve\n{_ENDS}")
     (home / "job.json").write_text(json.dumps(job))
     package = Path(ally_plugins.__file__).parent.parent
@@ -150,5 +156,5 @@ def _together(run: Run | Sequence[Run]) -> Sequence[Run]:
 
 def _as_json(run: Run) -> dict[str, Any]:
     about: dict[str, Any] = {"steps": list(run.steps), "prompt": run.prompt, "resumes": run.resumes}
-    about |= {"kill_when": run.kill_when, "variables": dict(run.variables)}
+    about |= {"kill_when": run.kill_when, "variables": dict(run.variables), "script": run.script}
     return about | ({"agent": run.agent} if run.agent else {})

@@ -52,8 +52,12 @@ class Box:
             if not (self.home / link).exists():
                 (self.home / link).symlink_to(to)
         output = (self.home / f"output-{number}.txt").open("w+b")
+        line = made.line
+        if script := run["script"]:
+            made.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.environment["PATH"]])
+            line = ["sh", "-u", "-c", script]
         process = subprocess.Popen(
-            [*made.line, *run.get("more", ())],
+            line,
             env=made.environment | run.get("variables", {}),
             cwd=made.project,
             stdin=subprocess.DEVNULL,
@@ -99,6 +103,8 @@ def main() -> None:
     box = Box(json.loads(Path(sys.argv[1]).read_text()))
     for agent, program in box.job["programs"].items():
         prepare(agent, program, box.home, "http://127.0.0.1:1")
+    for name, text in box.job["files"].items():
+        (box.home / "project" / name).write_text(text)
     said = [box.ally(*words) for words in box.job["before"]]
     runs: list[Any] = []
     for together in box.job["runs"]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
 from ally_plugins.adapters.coding.dialects import DIALECTS
 
 from .box import PROGRAMS, Run, Seen, command, plugin_tool, run_in_box, skip_without
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.e2e
 
@@ -23,6 +21,8 @@ LEAKS = f"echo {KEY[:10]}''{KEY[10:]} > leaked"
 """Has the key in a form that no plugin can redact."""
 END_HOST = "sh ~/end-host"
 """As a script, since agents look into commands: Copilot CLI runs no `pkill`, Gemini CLI no substitution."""
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "agents-in-ci.md"
 
 ALL = sorted(PROGRAMS)
 REDACTED = [name for name in ALL if "transform:tool_output" not in DIALECTS[name].serves.missing]
@@ -150,3 +150,42 @@ def test_two_agents_at_once_each_have_their_conversation_on_one_host(tmp_path: P
         own, other = sorted(FIRST_TIER, key=lambda each: not name.startswith(each))
         assert f"of {own}" in events
         assert f"of {other}" not in events
+
+
+@of(*ALL)
+def test_what_loosens_the_guard_is_refused_to_what_the_agent_starts(agent: str, tmp_path: Path) -> None:
+    # As a script, into which no gate looks.
+    steps = [command("touch before"), command("sh ~/loosen > said 2>&1"), command(LEAKS), command("touch after")]
+    seen = run_in_box(agent, tmp_path, Run(steps))
+    assert {"before", "after"} <= {*seen.files}, seen
+    assert "leaked" not in seen.files, seen
+    assert f"started by {agent}" in (tmp_path / "project" / "said").read_text(), seen
+
+
+CI = next(
+    block
+    for block in re.findall(r"^```sh\n(.*?)^```", HOW_TO.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    if block.startswith("# agent-job.sh")
+)
+
+
+@of(*FIRST_TIER)
+def test_the_job_of_the_how_to_for_ci_runs_as_it_stands_and_keeps_its_audit(agent: str, tmp_path: Path) -> None:
+    steps = [command("touch before"), command("rm -rf ~"), command("git push --force"), command("touch after")]
+    job = Run(steps, script=CI, variables={"AGENT": agent, "TASK": "run the tests"})
+    seen = run_in_box(agent, tmp_path, job, plugins=[], connects=False)
+    assert seen.runs[0].code == 0, seen
+    assert {"before", "after", "audit.jsonl"} <= {*seen.files}, seen
+    assert "which says how this agent is guarded" in seen.results[1], seen  # of the host's own gate
+    assert "rule-guard" in seen.results[2], seen
+    assert "rule-guard" in (tmp_path / "project" / "audit.jsonl").read_text()
+
+
+def test_the_job_of_the_how_to_fails_where_codex_ran_no_hook(tmp_path: Path) -> None:
+    skip_without("codex")
+    script = CI.replace("--dangerously-bypass-hook-trust", "")
+    job = Run([command("touch before")], script=script, variables={"AGENT": "codex", "TASK": "run the tests"})
+    seen = run_in_box("codex", tmp_path, job, plugins=[], connects=False)
+    assert seen.runs[0].code == 1, seen
+    assert "no gate was asked" in seen.runs[0].said
+    assert "before" in seen.files, seen
