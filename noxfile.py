@@ -312,7 +312,11 @@ def coding_agents(session: nox.Session) -> None:
         # One that cannot be had is skipped by its tests, which name it.
         session.run(*arguments, external=True, success_codes=range(256))
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "e2e", "tests/coding_agents", *session.posargs, env={"ALLY_CODING_AGENTS": str(folder)})
+    env = {"ALLY_CODING_AGENTS": str(folder)}
+    words = [word for word in session.posargs if word != "--record"]
+    if len(words) < len(session.posargs):
+        env["ALLY_RECORD"] = str(Path("docs/how-to/agents/runs").resolve())
+    _pytest(session, "-m", "e2e", *WORKERS, "tests/coding_agents", *words, env=env)
 
 
 @nox.session(requires=["wheels"], default=False)

@@ -11,6 +11,7 @@ import importlib
 import inspect
 import json
 import re
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,18 +144,49 @@ def serves() -> str:
 
 
 def coding_agents() -> str:
-    """Return a row for each coding agent: what it serves, what not, and what only partly."""
+    """Return what each coding agent serves, what not, and what only partly."""
+    return "\n".join(f"### [`{name}`](agents/{name}.md), {_agent(name)}" for name in AGENTS)
+
+
+AGENTS = ("claude", "codex", "gemini", "copilot", "opencode", "pi", "goose")
+
+
+def _agent(name: str) -> str:
     from ally_plugins.adapters.coding.dialects import DIALECTS
 
-    parts = []
-    for name, dialect in DIALECTS.items():
-        served, missing = dialect.serves, sorted(each for each in dialect.serves.missing if ":" in each)
-        parts.append(f"### `{name}`, seen in version {', '.join(dialect.versions)}\n")
-        parts.append(f"Gates: {_names(served.gates)}. Transforms: {_names(served.transforms)}.")
-        parts.append(f"Not served: {_names(frozenset(missing))}.\n")
-        parts += [f"- `{grant}`: {why}." for grant, why in dialect.limits.items()]
-        parts.append("")
-    return "\n".join(parts)
+    dialect = DIALECTS[name]
+    served, missing = dialect.serves, sorted(each for each in dialect.serves.missing if ":" in each)
+    parts = [f"seen in version {', '.join(dialect.versions)}\n"]
+    parts.append(f"Gates: {_names(served.gates)}. Transforms: {_names(served.transforms)}.")
+    parts.append(f"Not served: {_names(frozenset(missing))}.\n")
+    parts += [f"- `{grant}`: {why}." for grant, why in dialect.limits.items()]
+    return "\n".join([*parts, ""])
+
+
+def agent_page(name: str) -> str:
+    """Return what one coding agent serves, and what becomes of its events when nobody answers."""
+    from ally_plugins import Serves
+    from ally_plugins.adapters.coding.dialects import DIALECTS
+    from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
+    from ally_plugins.adapters.coding.mcp_entries import NO_SERVERS
+
+    dialect = DIALECTS[name]
+    never = _names(Serves().events - dialect.serves.events)
+    passes = frozenset(event for event, way in CLOSED[name].items() if way == PASSES)
+    person = "is put to the person" if dialect.asks_person else "is a deny, which says how the person lets the call run"
+    tools = f"offered as `{dialect.tool_prefix}NAME`" if dialect.tool_prefix else f"not offered: {NO_SERVERS[name]}"
+    return "\n".join([
+        f"## What is served, and what not\n\nThis was {_agent(name)}",
+        f"A question of a gate (`Ask`) {person}. Plugins' tools are {tools}. Events that never come: {never}.\n",
+        "## When nobody answers\n",
+        f"Closed, in {name}'s own way: {_names(frozenset(CLOSED[name]) - passes)}. Let pass: {_names(passes)}.",
+    ])  # fmt: skip
+
+
+def agent_run(name: str) -> str:
+    """Return the run of a coding agent that was recorded."""
+    text = (Path(__file__).parents[1] / "how-to" / "agents" / "runs" / f"{name}.txt").read_text("utf-8")
+    return f"```text\n{text}```"
 
 
 def served_by_adapters() -> dict[str, Serves]:
@@ -329,6 +361,8 @@ def _type(annotation: Any) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "coding agents": coding_agents,
+    **{f"agent {name}": partial(agent_page, name) for name in AGENTS},
+    **{f"run {name}": partial(agent_run, name) for name in AGENTS},
     "observe hooks": lambda: hooks("observe"),
     "gate hooks": lambda: hooks("gate"),
     "transform hooks": lambda: hooks("transform"),
