@@ -36,6 +36,7 @@ from .environments.build import chosen_interpreter
 from .home.config import PluginConfig
 from .home.config_edits import edit_config
 from .home.consent import Agreement, listing_of, write_consent
+from .home.folder import PLUGINS_VARIABLE
 from .home.machine_policy import read_policy
 from .home.quarantine import read_quarantine, set_quarantine
 from .home.secret_store import SecretStore
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
     from .home.folder import Home
 
 __all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Registry", "load_class"]
-
-PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,8 @@ import pytest
 from ally_plugins import Host
 from ally_plugins.adapters.coding.client_files import hook_line, lay_client
 from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.server import HookServer, HookSocket
+from ally_plugins.adapters.coding.hook_socket import HookSocket
+from ally_plugins.adapters.coding.server import HookServer
 from ally_plugins.catalog.home.agent_processes import GuardedAgent
 from ally_plugins.catalog.home.folder import Home
 from tests.kit.commands import PROGRAM

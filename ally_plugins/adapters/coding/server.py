@@ -1,4 +1,4 @@
-"""The socket that agents' hooks reach the host by: one instance for a home, and only this user's processes.
+"""What answers agents' hooks on the host's socket: only those of this user's processes.
 
 A hook sends one line, `ally1 AGENT EVENT BYTES MILLISECONDS`, and its payload; it gets `ally1 CODE BYTES BYTES`, and
 what its command is to print. What is none of this gets no answer, which closes the hook.
@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
-from ally_plugins.catalog.home.agent_processes import HOOK_LOCK
-from ally_plugins.catalog.home.folder import try_lock, unlock, write_atomically
-from ally_plugins.contract.values.errors import HostError
-from ally_plugins.runtime.processes.unixsocket import is_own, listening_socket, who_listens
+from ally_plugins.runtime.processes.unixsocket import is_own
 
 from .agent_process import AgentProcess
 from .conversations import Conversations, NoConversations
-from .hook_client import CLOSED, MAGIC, MAX_BYTES, SOCKET
+from .hook_client import CLOSED, MAGIC, MAX_BYTES
+from .hook_socket import HookSocket
 from .peers import agent_of_peer
 from .plugin_tools import CALL
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Coroutine
-
-    from ally_plugins.catalog.home.folder import Home
 
     from .replies import Reply
 
-__all__ = ["HookServer", "HookSocket", "is_served", "last_hook", "newer_fields"]
+__all__ = ["HookServer"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -45,113 +36,8 @@ HEAD_BYTES: Final = 256
 READ_SECONDS: Final = 10.0
 """Within which a hook has sent all of its payload; it has it in memory before it connects."""
 
-LOCK_SECONDS: Final = 20.0
-"""How long a host waits for one that is ending: it answers what it was asked, and stops its plugins."""
-
 DRAIN_SECONDS: Final = 5.0
 """How long a host that ends waits for answers of plugins; then the hooks that wait for them are closed."""
-
-_MAX_SEEN: Final = 64 * 1024
-_POLL: Final = 0.05  # seconds between two looks at a lock
-
-
-def is_served(home: Home) -> bool:
-    """Say whether a host takes the hooks of agents on this home now."""
-    with _inside(home.run_dir):
-        return who_listens(SOCKET) is not None
-
-
-def last_hook(home: Home, agent: str) -> int | None:
-    """Return when an agent's hook was last answered, in Unix ms; None where none ever was."""
-    try:
-        return int(_seen_file(home, agent).stat().st_mtime * 1000)
-    except OSError:
-        return None
-
-
-def newer_fields(home: Home, agent: str) -> tuple[str, ...]:
-    """Return the fields that an agent sent to the last host and that no version has which was seen."""
-    try:
-        found = home.read(_seen_file(home, agent), _MAX_SEEN) or b""
-    except OSError:
-        return ()
-    return tuple(found.decode("utf-8", "replace").splitlines())
-
-
-def _seen_file(home: Home, agent: str) -> Path:
-    return home.run_dir / f"coding-{agent}.seen"
-
-
-class HookSocket:
-    """The listening socket of the one host that takes hooks; made before the host starts, so that hooks wait for it."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._lock: int | None = None
-        self._noted: dict[str, tuple[str, ...]] = {}
-        self.listening: socket.socket | None = None
-
-    def open(self) -> bool:
-        """Take the lock and listen; say whether it did: False where another host takes the hooks. Blocks.
-
-        Raises ConfigError for a home that cannot be used, OSError, HostError where another one neither answers nor
-        ends.
-        """
-        self._home.prepare()
-        descriptor, end = self._home.open_lock(HOOK_LOCK), time.monotonic() + LOCK_SECONDS
-        while not try_lock(descriptor):
-            if is_served(self._home):
-                os.close(descriptor)
-                return False
-            if time.monotonic() > end:
-                os.close(descriptor)
-                raise HostError(f"another host of {str(self._home.path)!r} neither takes hooks nor ends; end it")
-            time.sleep(_POLL)
-        self._lock = descriptor
-        with _inside(self._home.run_dir):
-            # Of a host that was killed: whoever listens holds the lock.
-            Path(SOCKET).unlink(missing_ok=True)
-            self.listening = listening_socket(SOCKET)
-        return True
-
-    def note_hook(self, agent: str, newer: tuple[str, ...] = ()) -> None:
-        """Leave the time of an agent's last hook in the home, and what it sends that is not known, for the status."""
-        file = _seen_file(self._home, agent)
-        with suppress(OSError):
-            if self._noted.get(agent) != newer:
-                write_atomically(file, "\n".join(newer).encode(), durable=False, follow=False)
-                self._noted[agent] = newer
-            else:
-                file.touch()
-
-    def unlink(self) -> None:
-        """Let no new hook connect; the next one starts another host."""
-        with suppress(OSError):
-            (self._home.run_dir / SOCKET).unlink()
-
-    def close(self) -> None:
-        """Let go of the lock. Another host takes the hooks from here on."""
-        if self.listening is not None:
-            self.listening.close()
-        if self._lock is not None:
-            unlock(self._lock)
-            self._lock = None
-
-
-class _inside:  # noqa: N801 - reads as the context that it is
-    """Work in a folder, since a socket's address has no room for a long path; the one thread of a start does."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._before = "/"
-
-    def __enter__(self) -> None:
-        with suppress(OSError):
-            self._before = str(Path.cwd())
-        os.chdir(self._folder)
-
-    def __exit__(self, *_: object) -> None:
-        os.chdir(self._before)
 
 
 @define(eq=False)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOME_VARIABLE",
     "MAX_STATE_BYTES",
+    "PLUGINS_VARIABLE",
     "Home",
     "absolute_path",
     "check_size",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 HOME_VARIABLE: Final = "ALLY_HOME"
+PLUGINS_VARIABLE: Final = "ALLY_PLUGINS"
+"""The plugins that may be loaded, by name, or `none`."""
 
 MAX_STATE_BYTES: Final = 1024 * 1024
 """Of a file that only this program writes; with thousands of plugins they have some hundred kilobytes."""

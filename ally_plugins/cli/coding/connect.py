@@ -248,8 +248,8 @@ def _show_status(state: State, found: list[Connection]) -> None:
     from ally_plugins.adapters.coding.client_files import client_kind, find_change
     from ally_plugins.adapters.coding.dialects import DIALECTS
     from ally_plugins.adapters.coding.hook_client import CLOSED
+    from ally_plugins.adapters.coding.hook_socket import last_hook, newer_fields
     from ally_plugins.adapters.coding.managed import client_problem
-    from ally_plugins.adapters.coding.server import last_hook, newer_fields
 
     change = find_change(state.home)
     unmanaged = client_problem()

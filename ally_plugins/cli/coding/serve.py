@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,7 @@ from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import AllyError, ConfigError
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.coding.server import HookSocket
+    from ally_plugins.adapters.coding.hook_socket import HookSocket
     from ally_plugins.cli.shell.state import State
     from ally_plugins.runtime.processes.launcher import Launcher
 
@@ -47,8 +48,8 @@ def serve(state: State, idle: float) -> None:
     Example:
       ally-plugins serve
     """
-    from ally_plugins.adapters.coding.server import HookSocket
-    from ally_plugins.catalog.registry import PLUGINS_VARIABLE
+    from ally_plugins.adapters.coding.hook_socket import HookSocket
+    from ally_plugins.catalog.home.folder import PLUGINS_VARIABLE
 
     home = state.home
     if os.environ.get(PLUGINS_VARIABLE):
@@ -58,9 +59,11 @@ def serve(state: State, idle: float) -> None:
     if not hook_socket.open():
         _say(state, "another host takes the hooks already", takes_hooks=False)
         return
+    gc.disable()  # of what is made in a start nothing is garbage, and looking takes a tenth of it
     try:
         code = asyncio.run(_serve(state, hook_socket, idle * 60))
     finally:
+        gc.enable()
         hook_socket.close()
     click.get_current_context().exit(code)
 
@@ -89,6 +92,7 @@ async def _serve_with(state: State, hook_socket: HookSocket, idle: float, launch
             conversations = Conversations(host)
             server = HookServer(hook_socket, conversations)
             await server.start()
+            gc.enable()
             _say(state, f"takes hooks for {state.home.path}", takes_hooks=True)
             try:
                 while not server.is_idle(idle):
