@@ -32,7 +32,7 @@ from tests.kit.commands import NO_KEYRING, PROGRAM, end, environment_for, run_co
 from tests.kit.sites import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from click.testing import Result
 
@@ -125,10 +125,18 @@ class Operator:
         assert done.returncode == code, f"{args}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def at_terminal(self, *args: str, until: str, answer: bytes, code: int = 0, ahead: bytes = b"") -> str:
+    def at_terminal(
+        self,
+        *args: str,
+        until: str,
+        answer: bytes,
+        code: int = 0,
+        ahead: bytes = b"",
+        then: Sequence[tuple[str, bytes]] = (),
+    ) -> str:
         """Run a real process at a terminal of its own, answer once `until` is shown, and return what was shown.
 
-        `ahead` is typed before the program has begun.
+        `ahead` is typed before the program has begun; `then` are further questions, each with its answer.
         """
         pid, terminal = pty.fork()
         if pid == 0:
@@ -138,6 +146,9 @@ class Operator:
             os.write(terminal, ahead)
             shown = _read(terminal, until)
             os.write(terminal, answer)
+            for question, reply in then:
+                shown += _read(terminal, question)
+                os.write(terminal, reply)
             shown += _read(terminal, None)
         except BaseException:
             os.kill(pid, signal.SIGKILL)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
 from ally_plugins.cli.look import audit
 from ally_plugins.cli.look.explain import why
-from ally_plugins.cli.shell.journal_rows import KINDS, summary
+from ally_plugins.cli.shell.journal_rows import KINDS, parties, summary
 from ally_plugins.cli.shell.times import parse_since
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.chain import Head
@@ -244,6 +244,43 @@ def test_a_file_that_is_no_journal_is_a_problem_in_words(spoken: Operator) -> No
     spoken.home.journal_file.write_bytes(b"x" * 8192)
     assert "is not a journal" in spoken.run("audit", "verify", code=1).stdout
     assert "is not a journal" in spoken.run("audit", code=3).stderr
+
+
+def test_a_row_says_who_did_what_to_whom(spoken: Operator) -> None:
+    rows = [line.split()[3:6] for line in spoken.run("audit").stdout.splitlines()]
+    assert ["operator", "enable", "loop-warner"] in rows
+    assert ["operator", "revoke", "loop-warner"] in rows
+    assert ["loop-warner", "message", message_of(spoken)["session_id"]] in rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "plugin", "data", "expected"),
+    [
+        ("decision", None, {"decided_by": ["guard", "other"], "subject": "bash"}, ("guard, other", "bash")),
+        ("decision", None, {"decided_by": [], "subject": "ba\x1bsh"}, ("host", "ba\\x1bsh")),
+        ("decision", None, None, ("host", "-")),
+        ("refusal", "guard", {}, ("host", "guard")),
+        ("answer", "guard", {}, ("person", "guard")),
+        ("enable", "guard", {"by": "code"}, ("host author", "guard")),
+        ("transform", None, {"changes": [{"plugin": "tidy"}, 7]}, ("tidy", "s")),
+    ],
+)
+def test_whose_doing_a_record_is(
+    kind: str, plugin: str | None, data: dict[str, Any] | None, expected: tuple[str, str]
+) -> None:
+    assert parties(StoredRecord(1, NOW, kind, plugin, "s", None, None, data, "")) == expected
+
+
+def test_what_replays_have_recorded_can_be_had_apart(operator: Operator) -> None:
+    operator.home.prepare()
+    journal = Journal.open(operator.home.journal_file)
+    for number, more in enumerate(({}, {"recorded_at": NOW})):
+        journal.append_blocking(Record("crash", NOW, "guard", "s", f"r{number}", {"hook": "x", "error": "y", **more}))
+    journal.close_blocking()
+    assert [each["id"] for each in operator.records("crash")] == ["r0", "r1"]
+    for option, expected in (("--replays", ["r1"]), ("--no-replays", ["r0"])):
+        lines = operator.run("audit", option, "--json", "--kind", "crash").stdout.splitlines()
+        assert [json.loads(line)["id"] for line in lines] == expected
 
 
 def test_audit_verify_shows_how_far_it_is_at_a_terminal_and_nowhere_else(

@@ -296,3 +296,52 @@ def test_what_another_command_wrote_meanwhile_is_not_undone_with_it(enabled: Ope
         with pytest.raises(JournalError, match="could not be recorded or undone"):
             Late(registry, writing.journal).change(lambda it: it.revoke("loop-warner", "tools"))
     assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash")
+
+
+# review, plugin by plugin
+
+ASKED = "[a]ccept / [n]arrow / [s]kip / [q]uit"
+
+
+def test_review_asks_after_each_plugin_and_accept_agrees_to_all_that_was_shown(warner: Operator) -> None:
+    shown = warner.at_terminal("review", "loop-warner", until=ASKED, answer=b"a\n")
+    assert "to stop a loop" in shown
+    assert "loop-warner is enabled" in shown
+    assert "gate:tool_call:bash" in warner.ask("info", "loop-warner")["grants"]
+
+
+def test_review_narrows_grant_by_grant_and_whatever_is_no_answer_leaves_it_as_it_is(warner: Operator) -> None:
+    requested = warner.ask("review")["pending"][0]["grants"]
+    answers = [(f"{each}?", b"y\n" if each.startswith("gate") else b"\n") for each in requested]
+    final = ("[a]ccept / [s]kip", b"maybe\n")
+    shown = warner.at_terminal("review", "loop-warner", until=ASKED, answer=b"narrow\n", then=[*answers, final])
+    assert "'maybe' is no answer" in shown
+    assert "loop-warner stays as it is" in shown
+    assert warner.ask("info", "loop-warner")["state"] == "waiting for consent"
+    warner.at_terminal(
+        "review", "loop-warner", until=ASKED, answer=b"n\n", then=[*answers, ("[a]ccept / [s]kip", b"a\n")]
+    )
+    assert warner.ask("info", "loop-warner")["grants"] == ["gate:tool_call:bash"]
+
+
+@pytest.mark.parametrize("answer", [b"yes\n", b"\x04"])
+def test_review_enables_nothing_for_any_other_answer(warner: Operator, answer: bytes) -> None:
+    warner.at_terminal("review", "loop-warner", until=ASKED, answer=answer)
+    assert warner.ask("info", "loop-warner")["state"] == "waiting for consent"
+
+
+def test_many_new_plugins_stand_in_one_line_of_the_list(warner: Operator) -> None:
+    assert warner.run("list").stdout.count("waiting for consent") == 1
+    for number in range(3):
+        warner.install(f"other-{number}")
+    shown = warner.run("list").stdout
+    assert shown == (
+        "4 are new, and do nothing until you agree: loop-warner, other-0, other-1, other-2; to look at them: "
+        "ally-plugins review\n"
+    )
+    assert warner.run("list", "--all").stdout.count("waiting for consent") == 4
+    assert len(warner.ask("list")["plugins"]) == 4
+    warner.run("enable", "loop-warner", "--yes")
+    shown = warner.run("list").stdout
+    assert shown.splitlines()[0].split() == ["plugin", "state", "placement", "from", "about"]
+    assert shown.splitlines()[1].startswith("loop-warner")

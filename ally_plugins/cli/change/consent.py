@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ally_plugins.cli.shell.completion import grants_requested, plugin_names
 from ally_plugins.cli.shell.processes import outside_sandbox, placed, way_out
-from ally_plugins.cli.shell.questions import require_consent
+from ally_plugins.cli.shell.questions import can_ask, choose, require_consent
 from ally_plugins.cli.shell.recorder import recorder
 from ally_plugins.cli.shell.requests import plan_data, plan_lines
 from ally_plugins.cli.shell.running_hosts import Effect, notify_hosts
@@ -115,18 +115,23 @@ def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | Non
 
 
 @command("review")
-def review(state: State) -> None:
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=plugin_names)
+def review(state: State, names: tuple[str, ...]) -> None:
     """Show every plugin that waits for you: new ones, larger requests, changed code, what is missing or quarantined.
 
-    It changes nothing; below each plugin stands the command that does. At its end stand the enabled plugins that could
-    be placed in a sandbox and are not.
+    At a terminal it asks after each one that you can agree to: `accept` agrees to all that is shown, `narrow` asks for
+    each grant by itself, `skip`, and every other answer, leaves it as it is. Elsewhere it changes nothing; below each
+    plugin stands the command that does. At its end stand the enabled plugins that could be placed in a sandbox and are
+    not.
 
     \b
     Example:
       ally-plugins review
+      ally-plugins review loop-warner
     """
     registry = state.registry
-    records = registry.review()
+    wanted = {registry.get(name).label for name in names}  # an unknown one is an error with the nearest right name
+    records = [record for record in registry.review() if not names or record.label in wanted]
     plans = {record.label: _plan(registry, record) for record in records}
     outside = outside_sandbox(registry.load())
     if state.as_json:
@@ -136,13 +141,42 @@ def review(state: State) -> None:
     if not records:
         echo("nothing waits for you")
     for record in records:
-        for line in _lines(record, plans[record.label]):
+        plan = plans[record.label]
+        for line in _lines(record, plan):
             echo(line)
+        if plan is not None and record.state not in _BY_COMMAND and can_ask(state) and not _walk(state, plan):
+            break
         echo()
     if outside:
         echo(f"outside of a sandbox: {inert(', '.join(outside))}; to place one there: ally-plugins place NAME sandbox")
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
+
+
+_BY_COMMAND: Final = ("quarantined", "broken", "not installed", "not configured")
+"""States that no consent ends; below the plugin stands the command that does."""
+
+_ANSWERS: Final = ("accept", "narrow", "skip", "quit")
+
+
+def _walk(state: State, plan: Plan) -> bool:
+    """Ask what to do with one plugin, and do it; return whether to go on with the next."""
+    name = plan.record.label
+    answer = choose(state, f"{inert(name)}:", _ANSWERS)
+    if answer == "narrow":
+        kept = [each for each in plan.grants.texts() if choose(state, f"  {inert(each)}?", ("no", "yes")) == "yes"]
+        plan = state.registry.plan(name, kept)
+        question = f"{inert(name)} with {inert(', '.join(kept)) or 'nothing granted'}:"
+        answer = choose(state, question, ("accept", "skip"))
+    if answer != "accept":
+        echo(f"{inert(name)} stays as it is")
+        return answer != "quit"
+    with recorder(state.registry) as writing:
+        writing.change(lambda it: it.enable(plan, "person"))
+    echo(f"{inert(name)} is enabled")
+    for line in notify_hosts(state.home, "apply", plan.record.name).lines():
+        echo(line)
+    return True
 
 
 def _plan(registry: Registry, record: PluginRecord) -> Plan | None:

@@ -13,7 +13,7 @@ import click
 from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.completion import plugin_names, record_kinds
 from ally_plugins.cli.shell.exits import REFUSED
-from ally_plugins.cli.shell.journal_rows import KINDS, reading_of, record_data, record_row
+from ally_plugins.cli.shell.journal_rows import KINDS, parties, reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, echo_pages, inert, is_terminal, paint, print_json, table
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["audit", "verify"]
 
 _LIMIT: Final = 200  # some screens; a journal may hold millions
-_HEADINGS: Final = ("record", "time", "kind", "plugin", "content")
+_HEADINGS: Final = ("record", "time", "who", "did", "to whom", "content")
 _MANY: Final = 200_000  # records that take a second or more to check
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 
@@ -45,8 +45,10 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--plugin", metavar="NAME", shell_complete=plugin_names,
               help="Only what this plugin did, or what was done to it.")  # fmt: skip
 @click.option("--kind", "kinds", multiple=True, metavar="KIND", shell_complete=record_kinds,
-              help="Only this kind, such as message; repeatable.")  # fmt: skip
+              help=f"Only this kind; repeatable. There are: {', '.join(sorted(KINDS))}.")  # fmt: skip
 @click.option("--session", metavar="ID", help="Only this session.")
+@click.option("--replays/--no-replays", default=None,
+              help="Only what replays have recorded, or only what they have not; without it both.")  # fmt: skip
 @click.option("--since", metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")
 @click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
@@ -57,17 +59,17 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @with_state
 def audit(
     state: State,
-    plugin: str | None,
-    kinds: tuple[str, ...],
-    session: str | None,
+    /,
     since: str | None,
     limit: int,
     follow: bool,  # noqa: FBT001 - click's way
     fleet_file: str | None,
+    **only: Any,
 ) -> None:
     """Show what was recorded: messages, decisions, refusals, grants, registrations, crashes; the latest last.
 
-    With --json each record is one line of JSON. `explain` tells all about one id.
+    A row says who did what to whom: the operator, the person, the host, or a plugin by its name. With --json each
+    record is one line of JSON. `explain` tells all about one id.
 
     \b
     Example:
@@ -78,7 +80,8 @@ def audit(
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
-    filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kinds or None}
+    plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
+    filters = {"plugin": plugin and bare_name(plugin), "session_id": only["session"], "kind": kinds or None}
     after = parse_since(since, now_ms()) if since is not None else None
     if fleet_file is not None:
         _show_fleet(state, fleet_file, filters, after, limit, follow=follow)
@@ -94,7 +97,7 @@ def audit(
             if not state.as_json:
                 echo(f"nothing is recorded yet in {inert(state.home.path)}")
             return
-        records = _last(reading, filters, after, limit)
+        records = _last(reading, filters, after, limit, replays)
         _show(state, records, is_all=not follow)
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
@@ -102,7 +105,7 @@ def audit(
             # From the last record that was shown, so that none is missed that came while these were printed.
             last = reading.last_n() if not records else records[-1].n
             for record in reading.follow(after_n=last, **filters):
-                _show(state, [record])
+                _show(state, _wanted([record], replays))
 
 
 def _show_fleet(
@@ -139,13 +142,24 @@ def _check_kinds(home: Home, unknown: Sequence[str]) -> None:
             raise ConfigError(f"no kind of record {describe(kind)}, {suggest(kind, KINDS | there)}", path="--kind")
 
 
-def _last(reading: JournalReader, filters: dict[str, Any], since: int | None, limit: int) -> Sequence[StoredRecord]:
+def _wanted(records: Iterable[StoredRecord], replays: bool | None) -> Iterable[StoredRecord]:  # noqa: FBT001
+    """Return the records of replays, or those of none; all where `replays` is None."""
+    return (each for each in records if replays is None or ("recorded_at" in (each.data or {})) is replays)
+
+
+def _last(
+    reading: JournalReader,
+    filters: dict[str, Any],
+    since: int | None,
+    limit: int,
+    replays: bool | None,  # noqa: FBT001 - as the option is
+) -> Sequence[StoredRecord]:
     """Return the last records; without `since` and several kinds, by reading only those."""
     kinds = filters["kind"]
-    if limit and since is None and (kinds is None or len(kinds) == 1):
+    if limit and since is None and replays is None and (kinds is None or len(kinds) == 1):
         return reading.last_records(limit, **{**filters, "kind": kinds[0] if kinds else None})
     # Read from the front: backwards the reader takes one kind at most, and no time. The deque keeps the end.
-    return deque(reading.records(since=since, **filters), maxlen=limit or None)
+    return deque(_wanted(reading.records(since=since, **filters), replays), maxlen=limit or None)
 
 
 def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False) -> None:
@@ -163,8 +177,9 @@ def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False
 
 
 def _painted(record: StoredRecord) -> tuple[str, ...]:
-    number, at, kind, *rest = record_row(record)
-    return (number, at, paint(kind, fg=_COLOURS.get(kind)), *rest)
+    number, at, kind, _, content = record_row(record)
+    who, whom = parties(record)
+    return (number, at, who, paint(kind, fg=_COLOURS.get(kind)), whom, content)
 
 
 _COLOURS: Final = {"refusal": "yellow", "crash": "red", "quarantine": "red", "decision": "cyan", "message": "green"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from ally_plugins.cli.shell.processes import placed, sandbox_gaps, trust, unheld
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, project_lines, warn_of_silent_hosts
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["list_", "paint_state"]
 
+_FEW: Final = 3  # rows of new plugins that nobody minds
 _COLOURS: Final = {
     **dict.fromkeys(("enabled", "running"), "green"),
     **dict.fromkeys(("disabled", "left out", "stopped", "-"), "bright_black"),
@@ -27,10 +30,12 @@ _COLOURS: Final = {
 
 
 @command("list")
-def list_(state: State) -> None:
+@click.option("--all", "-a", "is_all", is_flag=True, help="A row for each plugin that is new, too.")
+def list_(state: State, is_all: bool) -> None:  # noqa: FBT001 - click's way
     """Show every plugin that is installed or enabled: its state, and the reason with the command that changes it.
 
-    Where hosts run, the second state is the one that it is in there now.
+    Where hosts run, the second state is the one that it is in there now. More than three that are new, and do nothing
+    until you agree, stand in one line below the table.
 
     \b
     Example:
@@ -45,15 +50,26 @@ def list_(state: State) -> None:
         return
     warn_of_silent_hosts(live)
     headings = ("plugin", "state", *(("now",) if live.hosts else ()), "placement", "from", "about")
-    rows = [_row(record, live) for record in records]
-    for line in table(headings, rows) or ["no plugin is installed; to get one: ally-plugins install NAME"]:
+    new = [] if is_all else [record for record in records if _is_new(record)]
+    folded = new if len(new) > _FEW else []
+    rows = [_row(record, live) for record in records if record not in folded]
+    nothing = [] if folded else ["no plugin is installed; to get one: ally-plugins install NAME"]
+    for line in table(headings, rows) or nothing:
         echo(line)
+    if folded:
+        names = inert(", ".join(record.label for record in folded))
+        echo(f"{len(folded)} are new, and do nothing until you agree: {names}; to look at them: ally-plugins review")
     for line in [line for record in records for line in (*_projects(record, live), *_remarks(record))]:
         echo(line)
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
     for line in _trust(records):
         echo(paint(line, dim=True))
+
+
+def _is_new(record: PluginRecord) -> bool:
+    """Return whether a plugin waits for a first consent. One that is wanted is missed, and stands by itself."""
+    return record.state == "waiting for consent" and not record.config.enabled
 
 
 def _projects(record: PluginRecord, live: HostsStatus) -> list[str]:

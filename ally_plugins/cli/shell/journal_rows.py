@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredRecord
 
-__all__ = ["KINDS", "PRUNED_TEXT", "reading_of", "record_data", "record_row", "summary"]
+__all__ = ["KINDS", "PRUNED_TEXT", "parties", "reading_of", "record_data", "record_row", "summary"]
 
 PRUNED_TEXT: Final = "(its content was pruned)"
 
@@ -36,6 +36,38 @@ def reading_of(home: Home) -> Generator[JournalReader | None]:
 def record_row(record: StoredRecord) -> tuple[str, ...]:
     """Return a record as cells: number, time, kind, plugin, summary."""
     return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
+
+
+def parties(record: StoredRecord) -> tuple[str, str]:
+    """Return who did what a record is about, and to whom or what; both inert, "-" where nobody is known."""
+    who, whom = _parties(record, record.data or {})
+    return inert(who or "-"), inert(whom or "-")
+
+
+_BY_OPERATOR: Final = frozenset(
+    {"enable", "disable", "forget", "grant", "revoke", "shadow", "setting", "place", "env", "release", "configure",
+     "install", "uninstall", "tool_call", "pruned"}
+)  # fmt: skip
+_BY_PLUGIN: Final = frozenset(
+    {"message", "registration", "unregistration", "action", "question", "task", "task_end", "context_read", "crash"}
+)
+
+
+def _parties(record: StoredRecord, data: dict[str, Any]) -> tuple[str | None, str | None]:
+    kind, plugin = record.kind, record.plugin
+    if kind in _BY_OPERATOR:
+        return "host author" if data.get("by") == "code" else "operator", plugin
+    if kind in _BY_PLUGIN:
+        return plugin, record.session_id
+    if kind == "decision":
+        decided = data.get("decided_by")
+        return ", ".join(map(str, decided)) if isinstance(decided, list) and decided else "host", data.get("subject")
+    if kind == "answer":
+        return "person", plugin
+    if kind == "transform":
+        changes = [each for each in data.get("changes") or () if isinstance(each, dict)]
+        return ", ".join(str(each.get("plugin")) for each in changes) or "host", record.session_id
+    return "host", plugin or record.session_id
 
 
 def record_data(record: StoredRecord) -> dict[str, Any]:

@@ -24,6 +24,8 @@ __all__ = [
     "DISCARDED",
     "LONGEST_SECRET",
     "answer_choices",
+    "can_ask",
+    "choose",
     "parse_answer",
     "read_secret",
     "require_consent",
@@ -76,6 +78,22 @@ def require_consent(state: State, question: str, *, is_agreed: bool, refused: st
         return
     wrong = f"; {wrong_answer_text(answer, _YES_OR_NO)}" if parsed is None else ""
     raise ConsentError(f"{refused}: you did not agree{wrong}")
+
+
+def choose(state: State, question: str, answers: Sequence[str]) -> str | None:
+    """Ask for one of some answers; None for everything else, and where no person sees the question. Blocks."""
+    if _no_terminal(state):
+        return None
+    answer = _prompt_line(state, f"{question} {answer_choices(answers)} ")
+    parsed = parse_answer(answer, answers) if answer.strip() else None
+    if parsed is None and answer.strip():
+        echo(wrong_answer_text(answer, answers), to_stderr=state.as_json)
+    return parsed
+
+
+def can_ask(state: State) -> bool:
+    """Return whether a person sees questions and can answer them."""
+    return _no_terminal(state) is None
 
 
 def _no_terminal(state: State) -> str | None:
