@@ -6,13 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins import Host, ToolCall
+from ally_plugins import Daemon, Host, ToolCall
+from ally_plugins.testing import find_manifest
 from ally_plugins_contrib.rule_guard import PROJECT_FILE, RuleGuard
 from ally_plugins_contrib.rule_guard.__main__ import main as command
 from ally_plugins_contrib.rule_guard.commands import Shell
@@ -20,12 +22,12 @@ from ally_plugins_contrib.rule_guard.deciding import Rules, call_of, decide
 from ally_plugins_contrib.rule_guard.places import Places
 from ally_plugins_contrib.rule_guard.programs import actions_of
 from ally_plugins_contrib.rule_guard.rules import RulesError, parse_rules
-from tests.kit.hosts import setup
+from tests.kit.hosts import make_record, setup
+from tests.kit.sandboxes import is_sandbox_possible
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from ally_plugins.host.sessions.gates import Ruling
 
@@ -421,6 +423,25 @@ def test_a_folder_that_a_shell_was_left_in_counts_for_the_next_command(place: Pl
             assert (await place.ask(host, "cd ~")).is_allowed
             assert (await place.ask(host, "rm -rf *")).is_denied
             assert (await place.ask(host, "rm -rf *", "another")).is_allowed
+
+    go(main())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_sandbox_possible(), reason="there is no sandbox here")
+def test_in_a_sandbox_it_reads_both_files_and_knows_the_persons_home(place: Place) -> None:
+    place.rules.write_text(DENIES_MAKE)
+    place.own.write_text(DENIES_MAKE.replace("make", "just"))
+
+    async def main() -> None:
+        record = make_record("rule-guard", find_manifest(RuleGuard), placement="sandbox")
+        plugin = Daemon.python("ally_plugins_contrib.rule_guard:RuleGuard")
+        async with Host("test", home=place.home, discover=False, plugins={"rule-guard": (plugin, record)}) as host:
+            lines = ["make", "just", "rm -rf ~", f"rm -rf {Path.home()}", "ls"]
+            assert [each.is_denied for each in await place.ruled(host, *lines)] == [True, True, True, True, False]
+            place.rules.write_text(DENIES_MAKE.replace("effect", "efect"))
+            found = await place.ask(host, "ls")
+            assert "did you mean 'effect'" in found.reason
 
     go(main())
 

@@ -47,7 +47,6 @@ class RuleGuard:
     def __init__(self, ally: Ally) -> None:
         self.ally = ally
         self._own = str(ally.settings.get("rules", ""))
-        self._home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
         self._sessions: PerSession[_Seen] = PerSession(_Seen)
         self._read: dict[Path, tuple[tuple[int, ...], tuple[RulesFile, str]]] = {}
 
@@ -59,7 +58,7 @@ class RuleGuard:
             rules = self._rules(project, seen)
         except RulesError as error:
             return Deny(f"no call runs before the rules can be read: {error}")
-        places = Places(self._home, project)
+        places = Places.here(project)
         asked = call_of(call.tool_name, call.common_name, call.common_arguments, places, seen.folders)
         decision = decide(asked, rules, places)
         # An agent's shell may go on where the last command left it.

@@ -78,7 +78,7 @@ def _rules(file: str, project: Path | None) -> Rules:
 
 def _check(given: argparse.Namespace) -> int:
     project = os.path.realpath(given.project) if given.project is not None else os.path.realpath(os.curdir)
-    places = Places(os.path.expanduser("~"), project)  # noqa: PTH111 - as in the plugin
+    places = Places.here(project)
     name = {"web": "url"}.get(given.tool, "path")
     is_shell = given.tool == "bash"
     arguments = {"command": given.text} if is_shell else {name: given.text}

@@ -122,24 +122,21 @@ def decide(call: Call, rules: Rules, places: Places) -> Decision:
 
 def _decide_action(tools: tuple[str, ...], action: Action, rules: Rules, places: Places) -> Decision:
     paths = {each: located(each, action.folders) for each in {*action.reads, *action.writes}}
-    best = Decision("none")
-    for effect in ("deny", "ask"):
-        for rule in rules.rules:
-            if rule.effect not in {"deny", "ask"}:
-                continue
-            match = _match(rule, tools, action, paths, places)
-            # What may be meant is asked about.
-            if rule.effect == effect and match is Match.YES:
-                return Decision(effect, rule)
-            if effect == "ask" and match is Match.MAYBE:
-                return Decision("ask", rule, is_guess=True)
+    asked: Decision | None = None
     for rule in rules.rules:
-        if rule.effect == "allow" and _is_allowed(rule, tools, action, paths, places):
-            best = Decision("allow", rule)
-            break
-    if best.effect == "none" and rules.otherwise != "allow":
-        return Decision(rules.otherwise)
-    return best
+        match = _match(rule, tools, action, paths, places) if rule.effect != "allow" else Match.NO
+        if match is Match.YES and rule.effect == "deny":
+            return Decision("deny", rule)
+        # What may be meant is asked about.
+        if match is not Match.NO and (asked is None or (asked.is_guess and match is Match.YES)):
+            asked = Decision("ask", rule, is_guess=match is Match.MAYBE)
+    if asked is not None:
+        return asked
+    allowing = (rule for rule in rules.rules if rule.effect == "allow")
+    allowed = next((rule for rule in allowing if _is_allowed(rule, tools, action, paths, places)), None)
+    if allowed is not None:
+        return Decision("allow", allowed)
+    return Decision(rules.otherwise if rules.otherwise != "allow" else "none")
 
 
 # --- one rule and one part of a call ---

@@ -7,6 +7,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -27,10 +28,21 @@ _ALL: Final = re.compile(rf"[{MANY}.]*{MANY}[{MANY}.]*|\.\x02{MANY}")
 
 @dataclass(frozen=True)
 class Places:
-    """The person's home, the session's project, and where relative patterns begin."""
+    """The person's home, the session's project, where relative patterns begin, and what else is a home."""
 
     home: str
     project: str | None
+    others: tuple[str, ...] = ()
+
+    @classmethod
+    def here(cls, project: str | None) -> Places:
+        """Return those of this process; in a sandbox `~` is a folder of its own, and the person's is found by name."""
+        others: tuple[str, ...] = ()
+        with suppress(ImportError, KeyError, OSError):
+            import pwd
+
+            others = (pwd.getpwuid(os.getuid()).pw_dir,)
+        return cls(os.path.expanduser("~"), project, others)  # noqa: PTH111 - Path.home() raises where there is none
 
 
 def is_name(pattern: str) -> bool:
@@ -76,6 +88,7 @@ def _followed(path: str) -> str:
         return path
 
 
+@lru_cache(maxsize=4096)
 def _folded(text: str) -> str:
     # Some file systems fold both; where they do not, a rule says too much rather than too little.
     return unicodedata.normalize("NFC", text).casefold()
@@ -85,7 +98,8 @@ def _folded(text: str) -> str:
 def _compiled(pattern: str, places: Places) -> tuple[tuple[str, ...], ...]:
     """Return the parts of the paths that a pattern of a whole path means."""
     if pattern == "~" or pattern.startswith("~/"):
-        heads = [places.home, os.path.realpath(places.home), *_HOMES]
+        homes = [places.home, *places.others]
+        heads = [*homes, *map(os.path.realpath, homes), *_HOMES]
         texts = [f"{head}{pattern[1:]}" for head in heads]
     elif pattern.startswith("/"):
         texts = [pattern]
@@ -94,19 +108,27 @@ def _compiled(pattern: str, places: Places) -> tuple[tuple[str, ...], ...]:
     return tuple(dict.fromkeys(tuple(_folded(each).strip("/").split("/")) if each.strip("/") else () for each in texts))
 
 
+@lru_cache(maxsize=1024)
+def _parts(path: str) -> tuple[str, ...]:
+    return tuple(_folded(path).strip("/").split("/")) if path.strip("/") else ()
+
+
+@lru_cache(maxsize=8192)
 def path_matches(path: str, pattern: str, places: Places) -> bool:
     """Say whether a path may be one that a pattern means: of a name anywhere in it, or of the whole path."""
-    parts = tuple(_folded(path).strip("/").split("/")) if path.strip("/") else ()
+    parts = _parts(path)
     if is_name(pattern):
+        wanted = _folded(pattern)
         # `*` alone names nothing.
-        named = (part for part in parts if part.strip(f"{MANY}{UNSEEN}"))
-        return any(_part_matches(part, _folded(pattern)) for part in named)
+        return any(_part_matches(part, wanted) for part in parts if part.strip(f"{MANY}{UNSEEN}"))
     if path.startswith(UNSEEN):
         return False
     return any(_parts_match(parts, each) for each in _compiled(pattern, places))
 
 
 def _parts_match(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if "**" not in pattern:
+        return len(parts) == len(pattern) and all(map(_part_matches, parts, pattern))
     reachable = {0}
     for part in (*parts, None):
         # `**` stands for any number of parts, none among them.

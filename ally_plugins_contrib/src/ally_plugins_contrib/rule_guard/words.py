@@ -7,7 +7,7 @@ here has set), `MANY` for an unquoted `*`, `ONE` for `?` and `[...]`. No word of
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 __all__ = [
@@ -79,7 +79,16 @@ def expand_braces(text: str) -> list[str]:
     return done[::-1]
 
 
-@cache
+@lru_cache(maxsize=4096)
+def _expression(pattern: str) -> re.Pattern[str] | str:
+    """Return what matches a known word: a text where the pattern is one."""
+    signs = _pattern(pattern)
+    if MANY not in signs and ONE not in signs:
+        return pattern
+    return re.compile("".join({MANY: ".*", ONE: "."}.get(sign, re.escape(sign)) for sign in signs), re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
 def _pattern(text: str) -> tuple[str, ...]:
     return tuple(re.sub(r"\[[^\]]+\]", "?", text).replace("*", MANY).replace("?", ONE))
 
@@ -89,6 +98,9 @@ def overlaps(word: str, pattern: str) -> bool:
 
     Both sides may have parts that stand for any text; a part in brackets counts as any character.
     """
+    if is_known(word):
+        expression = _expression(pattern)
+        return word == expression if isinstance(expression, str) else expression.fullmatch(word) is not None
     left, right = tuple(word.replace(UNSEEN, MANY)), _pattern(pattern)
     # Row by row, with what is reachable after each character: never exponential.
     reachable = {0}
