@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from .commands import Command, Shell, UnreadableError
-from .script import read_script
+from .script import RUNNING_VARIABLES, read_script
 from .words import MANY, ONE, UNSEEN, is_known
 
 __all__ = ["Action", "actions_of", "name_of"]
@@ -75,6 +75,10 @@ _FILE_OPTIONS: Final = frozenset(
     {"-o", "-O", "-T", "-K", "-i", "-F", "-E", "-c", "-b", "-w", "-H", "-d", "-X", "-A", "-u", "-e"}
 )
 
+_RUNNING_OPTION: Final = re.compile(
+    r"(?:-o)?(?:Proxy|Local|Remote)Command[= ]|--(?:checkpoint-action=exec|to-command|use-compress-program|rsh)=",
+    re.IGNORECASE,
+)
 _URL: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@'\"]{0,256}@)?(\[[0-9a-f:.]+\]|[^\s/:?#'\"<>|\\)]+)", re.IGNORECASE
 )
@@ -130,6 +134,7 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
         if inner is None:
             break
         yield _action(command, words, is_outer=True)
+        yield from _of_options(command, words[: len(words) - len(inner)])
         words = inner
     if not words:
         yield _action(command, words)
@@ -155,6 +160,17 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
     elif (letters := _interpreter(program)) is not None:
         yield from _of_interpreter(command, words, letters)
     yield from _of_shells(command, words)
+    yield from _of_options(command, words)
+
+
+def _of_options(command: Command, words: list[str]) -> Iterator[Action]:
+    """Look into options and variables whose value is a command: `ssh -o ProxyCommand=...`, `env PAGER=... man`."""
+    for each in words[1:]:
+        if (found := _RUNNING_OPTION.match(each)) is not None:
+            yield from _of_text(command, each[found.end() :])
+        name, is_set, value = each.partition("=")
+        if is_set and name in RUNNING_VARIABLES:
+            yield from _of_text(command, value)
 
 
 # --- programs that run another one ---
@@ -252,6 +268,10 @@ def _of_git(command: Command, words: list[str]) -> Iterator[Action]:
             value = words[at + 1].partition("=")[2]
             text = value[1:] if value.startswith("!") else f"git {value}"
             yield from _of_text(command, text)
+    if "config" in words:
+        for each in words[2:]:
+            if each.startswith("!"):
+                yield from _of_text(command, each[1:])
 
 
 def _of_shells(command: Command, words: list[str]) -> Iterator[Action]:
@@ -262,9 +282,13 @@ def _of_shells(command: Command, words: list[str]) -> Iterator[Action]:
             yield from _of_shell(command, words[at + 1 :], is_first=at == 0)
         elif at == 0 and program == "ssh":
             yield from _of_ssh(command, words)
-        elif at == 0 and program in {"su", "runuser"}:
-            for text in _after(words, {"-c", "--command"}):
+        elif at == 0 and program in {"su", "runuser"} and (texts := _after(words, {"-c", "--command"})):
+            for text in texts:
                 yield from _of_text(command, text)
+        elif (
+            at == 0 and program in {"su", "runuser", "sudo", "doas", "chroot", "unshare"} and command.given is not None
+        ):
+            yield from _of_text(command, command.given)  # without a command they run a shell
 
 
 def _of_ssh(command: Command, words: list[str]) -> Iterator[Action]:
@@ -273,6 +297,8 @@ def _of_ssh(command: Command, words: list[str]) -> Iterator[Action]:
         rest = rest[2 if rest[0][-1] in "bcDeFIiJLlmOopQRSWwE" and len(rest[0]) == 2 else 1 :]  # noqa: PLR2004 - `-p`
     if len(rest) > 1:
         yield from _of_text(command, " ".join(rest[1:]))
+    if command.given is not None and (len(rest) == 1 or name_of(rest[-1].split(" ")[0]) in SHELLS):
+        yield from _of_text(command, command.given)
 
 
 def _of_shell(command: Command, rest: list[str], *, is_first: bool) -> Iterator[Action]:

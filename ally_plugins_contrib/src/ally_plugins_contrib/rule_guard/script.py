@@ -15,7 +15,7 @@ from .commands import Command, Shell, UnreadableError
 from .expansions import Word, WordReader
 from .words import MAX_ALTERNATIVES, UNSEEN, is_known
 
-__all__ = ["read_script"]
+__all__ = ["RUNNING_VARIABLES", "read_script"]
 
 MAX_FOLDERS: Final = 8
 """Folders that a command may run in, as far as they are followed: each `cd` may have failed."""
@@ -31,6 +31,11 @@ _HEAD: Final = re.compile(r"\(\s*\)")
 _NAME: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _ASSIGNS: Final = re.compile(r"([A-Za-z_]\w*)(\[[^\]\s$`]*\])?(\+?)=", re.ASCII)
 _ARRAY: Final = re.compile(r"([A-Za-z_]\w*)()(\+?)=(?=\()", re.ASCII)
+_SUBSCRIPT: Final = re.compile(r"\[[^\]]*(?:\$\(|`)")
+"""What a shell runs where it takes a text for a number or for a variable's name, though it was quoted."""
+_COUNTS: Final = frozenset({
+    "let", "test", "[", "printf", "read", "unset", "mapfile", "declare", "typeset", "local", "export",
+})  # fmt: skip
 _OPERATORS: Final = ("&&", "||", ";;&", ";;", ";&", "|&", ";", "|", "&", "\n")
 _REDIRECTS: Final = ("&>>", "&>", "<<<", "<<-", "<<", "<>", "<&", "<", ">>", ">|", ">&", ">")
 _BEGIN: Final = frozenset({"if", "while", "until", "then", "do", "else", "elif", "{", "!", "time"})
@@ -55,6 +60,14 @@ def read_script(text: str, shell: Shell) -> list[Command]:
     if reader.at < len(reader.text):
         raise UnreadableError(f"{reader.text[reader.at]!r} stands where none is expected")
     return reader.commands
+
+
+RUNNING_VARIABLES: Final = frozenset({
+    "PS0", "PS1", "PS4", "PROMPT_COMMAND", "PAGER", "MANPAGER", "GIT_PAGER", "EDITOR", "VISUAL", "GIT_EDITOR",
+    "GIT_SSH", "GIT_SSH_COMMAND", "GIT_EXTERNAL_DIFF", "GIT_SEQUENCE_EDITOR", "GIT_ASKPASS", "SSH_ASKPASS",
+    "GIT_PROXY_COMMAND", "BROWSER",
+})  # fmt: skip
+"""Variables that programs run as a command."""
 
 
 class _Reader(WordReader):
@@ -284,8 +297,8 @@ class _Reader(WordReader):
                 return self._read_redirects_only()
             if self.text[self.at] in "()<>|&;":
                 self.at += 1
-            else:
-                self._read_word()
+            elif any(_SUBSCRIPT.search(text) for option in self._read_word().fields for text in option):
+                raise UnreadableError("a subscript in a text would run a command")
 
     # --- simple commands ---
 
@@ -353,6 +366,11 @@ class _Reader(WordReader):
             values = tuple(old + new for old in known for new in values) + values
         if self._nested or self._is_conditional:
             values = (*known, *values)
+        if any(map(_SUBSCRIPT.search, values)):
+            raise UnreadableError("a subscript in a text would run a command")
+        if name in RUNNING_VARIABLES:
+            for each in filter(is_known, values):
+                self.commands += read_script(each, self.shell.copy())
         values = tuple(dict.fromkeys(each if len(each) <= MAX_VALUE else UNSEEN for each in values))
         self.shell.variables[name] = values if len(values) <= MAX_ALTERNATIVES else (UNSEEN,)
 
@@ -365,6 +383,8 @@ class _Reader(WordReader):
         if name in self.shell.aliases:
             self._emit_alias(name, command)
             return
+        if name in _COUNTS and any(map(_SUBSCRIPT.search, words)):
+            raise UnreadableError("a subscript in a text would run a command")
         command.shell = replace(self.shell, variables=dict(self.shell.variables), depth=self.shell.depth + 1)
         self.commands.append(command)
         self.shell.budget[0] -= 1
