@@ -17,7 +17,12 @@ from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialect import FROM_EVENT_FILE
 from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.event_files import EventFile
-from ally_plugins.adapters.coding.event_records import read_claude_record, read_codex_record, read_pi_record
+from ally_plugins.adapters.coding.event_records import (
+    read_claude_record,
+    read_codex_record,
+    read_gemini_record,
+    read_pi_record,
+)
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
@@ -29,12 +34,16 @@ if TYPE_CHECKING:
 
     from ally_plugins import Event
 
-AGENTS = ["claude", "codex"]
+AGENTS = ["claude", "codex", "gemini"]
+GEMINI = {"PreToolUse": "BeforeTool", "PostToolUse": "AfterTool", "Stop": "AfterAgent"}
+"""Its names of events."""
 
 
 def thought(agent: str, text: str) -> dict[str, Any]:
     if agent == "codex":
         return {"type": "response_item", "payload": {"type": "reasoning", "summary": [{"text": text}]}}
+    if agent == "gemini":
+        return {"id": text, "type": "gemini", "content": "", "thoughts": [{"subject": "", "description": text}]}
     return {"type": "assistant", "message": {"content": [{"type": "thinking", "thinking": text}]}}
 
 
@@ -42,6 +51,8 @@ def usage(agent: str, percent: int) -> dict[str, Any]:
     if agent == "codex":
         info = {"last_token_usage": {"total_tokens": percent * 10}, "model_context_window": 1000}
         return {"type": "event_msg", "payload": {"type": "token_count", "info": info}}
+    if agent == "gemini":
+        return {"id": str(percent), "type": "gemini", "content": "", "tokens": {"total": round(10485.76 * percent)}}
     counts = {"input_tokens": percent * 1000, "cache_read_input_tokens": percent * 1000}
     return {"type": "assistant", "message": {"content": [], "usage": counts}}
 
@@ -60,6 +71,7 @@ class Talk:
         host.stream.subscribe("*", self.emitted.append)
 
     async def hook(self, event: str, **changes: Any) -> Any:
+        event = GEMINI.get(event, event) if self.agent == "gemini" else event
         (payload, *_) = [each["payload"] for each in recorded(self.agent) if each["event"] == event]
         payload = {**payload, "session_id": "s1", "transcript_path": str(self.file), **changes}
         reply = await self.conversations.reply(self.agent, event, json.dumps(payload).encode(), 20)
@@ -101,6 +113,19 @@ def test_thoughts_and_usage_are_told_of_once_at_the_next_hook(agent: str, tmp_pa
         assert talk.told() == []
 
     with_talk(agent, tmp_path / "t.jsonl", main)
+
+
+def test_a_thought_of_a_message_that_is_written_again_is_told_once(tmp_path: Path) -> None:
+    async def main(talk: Talk) -> None:
+        await talk.hook("SessionStart")
+        again = {**thought("gemini", "I look"), "toolCalls": [{"id": "c1", "name": "run_shell_command"}]}
+        add(talk.file, thought("gemini", "I look"), again)
+        await talk.hook("PreToolUse")
+        add(talk.file, again, {**again, "id": "another"})
+        await talk.hook("Stop")
+        assert talk.told() == ["I look", "I look"]
+
+    with_talk("gemini", tmp_path / "t.jsonl", main)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -289,7 +314,7 @@ WORDS = st.sampled_from([
     "type", "message", "payload", "content", "assistant", "response_item", "event_msg", "token_count", "info", "usage",
     "input_tokens", "total_tokens", "last_token_usage", "model_context_window", "reasoning", "summary", "thinking",
     "data", "tool_use", "toolCall", "function_call", "id", "call_id", "name", "session", "role", "timestamp", "text",
-    "progress",
+    "progress", "gemini", "thoughts", "tokens", "total", "subject",
 ])  # fmt: skip
 RECORDS = st.recursive(
     PLAIN | WORDS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
@@ -298,5 +323,5 @@ RECORDS = st.recursive(
 
 @given(record=st.dictionaries(WORDS, RECORDS, max_size=5))
 def test_no_record_makes_a_reader_raise(record: dict[str, Any]) -> None:
-    for read in (read_claude_record, read_codex_record, read_pi_record):
+    for read in (read_claude_record, read_codex_record, read_gemini_record, read_pi_record):
         list(read(record))

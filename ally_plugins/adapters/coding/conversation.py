@@ -128,6 +128,7 @@ class Conversation:
     _late: list[_LateEnd] = field(init=False, factory=list)
     _event_file: EventFile | None = field(init=False, default=None)
     _reading: asyncio.Future[list[dict[str, Any]]] | None = field(init=False, default=None)
+    _thoughts: OrderedDict[ThoughtRecorded, None] = field(init=False, factory=OrderedDict)
     _is_at_work: bool = field(init=False, default=False)
     _sent_on: int = field(init=False, default=0)
     _sent_text: str = field(init=False, default="")
@@ -376,10 +377,21 @@ class Conversation:
             self.session.emit(ContextUsageUpdate(context_usage=usage))
         try:
             async with asyncio.timeout(WORD_SECONDS):
-                for thought in [fact for fact in facts if isinstance(fact, ThoughtRecorded)][-MAX_THOUGHTS:]:
+                thoughts = [fact for fact in facts if isinstance(fact, ThoughtRecorded) and self._is_new(fact)]
+                for thought in thoughts[-MAX_THOUGHTS:]:
                     self.session.emit(ThoughtComplete(thinking=await self._kept_answer(thought.text)))
         except TimeoutError:
             _log.warning("session %r: a plugin is slow; some thoughts are told to nobody", self.session.id)
+
+    def _is_new(self, thought: ThoughtRecorded) -> bool:
+        """Say whether a thought was not told of before; remember those of messages that may come again."""
+        if not thought.message_id:
+            return True
+        is_known = thought in self._thoughts
+        self._thoughts[thought] = None
+        if len(self._thoughts) > MAX_THOUGHTS:
+            self._thoughts.popitem(last=False)
+        return not is_known
 
     # --- turns ---
 

@@ -21,6 +21,7 @@ __all__ = [
     "ThoughtRecorded",
     "read_claude_record",
     "read_codex_record",
+    "read_gemini_record",
     "read_pi_record",
 ]
 
@@ -46,9 +47,10 @@ class RecordedCall:
 
 @frozen
 class ThoughtRecorded:
-    """The model has finished thinking."""
+    """The model has finished thinking. `message_id` is that of a message which the agent may write more than once."""
 
     text: str
+    message_id: str = ""
 
 
 @frozen
@@ -84,6 +86,26 @@ def read_claude_record(record: Mapping[str, Any]) -> Iterator[Fact]:
     names = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
     if is_main and message.get("model") != "<synthetic>" and (tokens := sum(_count(usage, name) for name in names)):
         yield ContextUse(tokens, _CLAUDE_WINDOW)
+
+
+_GEMINI_WINDOW: Final = 1_048_576
+"""Tokens; what Gemini CLI takes all Gemini models to have."""
+
+
+def read_gemini_record(record: Mapping[str, Any]) -> Iterator[Fact]:
+    """Yield the facts of a line of Gemini CLI's recording, which has a message again when something comes to it.
+
+    Its calls are not among them: no hook tells of the ids that they have there.
+    """
+    if record.get("type") != "gemini":
+        return
+    message_id = _text(record, "id")
+    for thought in _objects(record, "thoughts"):
+        parts = (_text(thought, "subject"), _text(thought, "description"))
+        if text := "\n\n".join(part for part in parts if part.strip()):
+            yield ThoughtRecorded(text, message_id)
+    if tokens := _count(_object(record, "tokens"), "total"):
+        yield ContextUse(tokens, _GEMINI_WINDOW)
 
 
 _CODEX_CALLS: Final = {

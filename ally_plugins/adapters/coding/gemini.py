@@ -28,7 +28,8 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import Dialect, Write, no_names
+from .event_records import read_gemini_record
 from .payloads import AgentHook, HookKind, Payload
 from .replies import Reply, say
 
@@ -128,13 +129,14 @@ GEMINI: Final = Dialect(
     kinds=_KINDS,
     tools=_TOOLS,
     serves=Serves(
-        events=CODEX.serves.events - FROM_EVENT_FILE - {"COMPACTION_START", "COMPACTION_COMPLETE"},
+        events=CODEX.serves.events - {"COMPACTION_START", "COMPACTION_COMPLETE"},
         gates=CODEX.serves.gates,
         transforms=CODEX.serves.transforms,
     ),
     takes_context=frozenset({"SessionStart", "BeforeAgent", "AfterTool"}),
     read_event=_read,
     writers=_WRITERS,
+    read_record=read_gemini_record,
     tool_prefix="mcp_ally_",
     asks_person=False,
     limits={
