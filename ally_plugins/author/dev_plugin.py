@@ -6,7 +6,7 @@ The one that runs goes on until the new one is fit; what was wrong with one that
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,8 +20,11 @@ from .manifest_checks import check_manifest
 from .project import Project, find_project
 from .source_model import read_sources
 from .trial import trial_record
+from .watching import file_changes
 
 if TYPE_CHECKING:
+    from ally_plugins.catalog.home.files import Stamp
+
     from .findings import SourceFinding
 
 __all__ = ["DevPlugin", "Reload"]
@@ -73,6 +76,14 @@ class DevPlugin:
         except AllyError as error:
             return Reload((self._with_place(str(error), size, project),))
         return Reload()
+
+    async def follow(self, before: dict[str, Stamp], tell: Callable[[Sequence[str], Reload], object]) -> None:
+        """Reload whenever a file is saved, and call `tell` with the files and what came of it. Never ends.
+
+        `before` is how the files were when the plugin that runs was read. Cancelling is as in `Host.replace`.
+        """
+        async for files in file_changes(find_project(self.path, self.name), before):
+            tell(files, await self.reload())
 
     def start_problems(self) -> tuple[str, ...]:
         """Return why it does not run, empty when it does."""

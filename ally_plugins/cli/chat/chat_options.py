@@ -33,6 +33,8 @@ class Options:
     allow: tuple[str, ...] = ()
     resume: str | None = None
     """The id of a saved session."""
+    dev: Path | None = None
+    """The folder of a plugin that runs from there, and is replaced when its files change."""
     environ: Mapping[str, str] = field(factory=lambda: dict(os.environ))
 
 

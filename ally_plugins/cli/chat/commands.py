@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +59,12 @@ _ALLOW = click.option("--allow", multiple=True, metavar="TOOL", help="Run this t
 @_options
 @click.option("--continue", "continues", is_flag=True, help="Go on with the last session.")
 @click.option("--resume", metavar="ID", help="Go on with this session: an id that `sessions` shows, or its beginning.")
+@click.option(
+    "--dev",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Run the plugin of this folder too, in a scratch home, and replace it when a file is saved.",
+)
 def chat(
     state: State,
     model: str | None,
@@ -67,6 +73,7 @@ def chat(
     allow: tuple[str, ...],
     continues: bool,  # noqa: FBT001 - click's way
     resume: str | None,
+    dev: Path | None,
 ) -> None:
     """Talk with a small coding agent that lives with your plugins: the reference agent.
 
@@ -74,15 +81,33 @@ def chat(
     first. Without --model it is the offline model, which needs no key and no network and understands what `help` says.
     /help in the chat shows its commands. Where standard input is no terminal, each line is a message.
 
+    With --dev a plugin runs from its author's folder beside yours, without being installed: it gets what it asks for,
+    in a plain process. Nothing of such a chat is kept.
+
     \b
     Example:
       ally-plugins chat
+      ally-plugins chat --dev ./loop-warner
       ally-plugins chat --model ollama:qwen3
       ally-plugins chat --continue
     """
     if state.as_json:
         raise click.UsageError("a chat has no --json; `ally-plugins run --json TASK` streams events")
-    options, saved = _chosen(state, model, base_url, folder, allow, continues=continues, resume=resume)
+    if dev is not None and (continues or resume is not None):
+        raise click.UsageError("of a chat with --dev nothing is kept, and so it goes on with no session")
+    with ExitStack() as stack:
+        options, saved = _chosen(state, model, base_url, folder, allow, continues=continues, resume=resume)
+        if dev is not None:
+            from attrs import evolve
+
+            from ally_plugins.replay.scratch_home import scratch_home
+
+            options = evolve(options, dev=dev.absolute(), home=stack.enter_context(scratch_home(options.home)))
+        _talk(options, saved)
+
+
+def _talk(options: Options, saved: SavedSession | None) -> None:
+    """Open a chat at the terminal, and run it until the person leaves."""
     echo(paint("ally-plugins chat", bold=True) + f": {_about_model(options)}")
     echo(paint(f"in {inert(options.folder)}{_about_session(saved)}; /help shows the commands", fg="bright_black"))
     sys.stdout.flush()
@@ -112,10 +137,12 @@ def chat(
                 on_host=chat_loop.listen,
                 on_text=screen.stream,
                 on_thought=screen.thought,
+                on_note=screen.note,
             ) as it:
                 await chat_loop.run(it)
         # After everything is closed: the session's lock is free, and what plugins print while they stop stands above.
-        screen.note(f"to go on: ally-plugins chat --resume {it.session.id}")
+        if options.dev is None:
+            screen.note(f"to go on: ally-plugins chat --resume {it.session.id}")
 
     try:
         # Not `signals.run`, which makes a KeyboardInterrupt of every cancellation: a closed pipe has a code of its own.

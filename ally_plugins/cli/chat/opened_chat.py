@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -13,6 +13,7 @@ from ally_plugins.contract.values.ids import new_id
 from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.host.host import Host
 from ally_plugins.host.person.previews import file_preview
+from ally_plugins.journal.journal import Journal
 
 if TYPE_CHECKING:
     from pydantic_ai.models import Model  # noqa: TC004 - nobody reads these annotations at run time
@@ -72,8 +73,11 @@ async def open_chat(
     on_host: Callable[[Host], object],
     on_text: Callable[[str], None],
     on_thought: Callable[[str], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> AsyncGenerator[OpenedChat]:
     """Open a chat, a new one or a saved one. `on_host` is called with the host before it starts.
+
+    `on_note` is told what becomes of the plugin that its author runs from its folder, where the options name one.
 
     Raises ConfigError, HostError, JournalError and NotFoundRefused, each with a text for the person. Nothing is left
     open then, or when it is cancelled.
@@ -82,6 +86,7 @@ async def open_chat(
 
     from .agent import make_agent, sensitive_tools
     from .compaction import ChatCompaction
+    from .developed import Developed
     from .kept_calls import KeptCalls
     from .models import build_model
     from .saved_history import Saver, SessionLock, load_history
@@ -92,7 +97,17 @@ async def open_chat(
     # First: a missing key is the most frequent error, and costs no start of a host and its plugins.
     model = build_model(options.choice, options.environ)
     keys = Secrets(keys_of(options.environ, [options.choice.api_key_env] if options.choice.api_key_env else ()))
-    host = Host(options.home.app, home=options.home, has_person=approve is not None, protect=True)
+    developed = Developed.of(options.dev) if options.dev is not None else None
+    # In memory: nothing of it is to be left, and a kill would leave a file.
+    journal = Journal.in_memory() if developed is not None else None
+    host = Host(
+        options.home.app,
+        home=options.home,
+        plugins=developed.plugins if developed is not None else None,
+        journal=journal,
+        has_person=approve is not None,
+        protect=True,
+    )
     on_host(host)
     session_id = options.resume or new_id("s")
     # Before the host, and released after it: two writers of one history would replace each other's.
@@ -124,7 +139,8 @@ async def open_chat(
                 commands=commands,
                 keys=keys,
             )
-            async with agent, commands:  # the agent closes the connections of the model
+            # The agent closes the connections of the model.
+            async with agent, commands, developed.followed(host, on_note) if developed is not None else nullcontext():
                 turns = AgentTurns(agent, session, saver, keys, history=history, on_text=on_text, on_thought=on_thought)
                 opened = OpenedChat(
                     host=host,
@@ -142,3 +158,5 @@ async def open_chat(
                 yield opened
     finally:
         lock.release()
+        if journal is not None:
+            await journal.close()
