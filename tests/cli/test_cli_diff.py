@@ -97,6 +97,7 @@ def test_diff_shows_which_denial_became_an_allowance_and_which_message_changed_a
     assert recorded.ask("info", NAME)["version"] == "1.0"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_versions_that_do_the_same_end_with_0_and_one_that_cannot_start_is_named(
     recorded: Operator, tmp_path: Path
@@ -111,6 +112,7 @@ def test_two_versions_that_do_the_same_end_with_0_and_one_that_cannot_start_is_n
     assert "deny (" in shown
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_upgrade_asks_after_it_has_shown_the_difference_and_installs_nothing_without_a_yes(
     recorded: Operator, tmp_path: Path

@@ -51,7 +51,7 @@ def test_it_is_what_the_code_has_before_anything_was_called_and_what_came_of_it_
         "ally_transform_tool_input": (0, None, None),
     }
     assert "never called yet" in operator.run("info", "guard").stdout
-    operator.run("enable", "guard", "--yes")
+    operator.run("enable", "guard", "--place", "inline", "--yes")
 
     async def main() -> None:
         async with Host(home=operator.home) as host:

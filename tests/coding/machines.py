@@ -19,7 +19,7 @@ from ally_plugins.adapters.coding.compiled_client import TABLE, compile_client
 from ally_plugins.adapters.coding.hook_client import SOCKET
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
-from tests.kit.waiting import wait_until
+from tests.kit.processes import wait_for_ends
 
 from .agents import Reaction, react, recorded
 
@@ -92,9 +92,10 @@ class Machine:
         )  # fmt: skip
 
     def end(self) -> None:
-        for host in hosts_of(self.home):
-            os.kill(host.pid, signal.SIGTERM)
-        wait_until(lambda: not hosts_of(self.home))
+        pids = [host.pid for host in hosts_of(self.home)]
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        wait_for_ends(pids)
 
 
 @contextmanager

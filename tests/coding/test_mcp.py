@@ -18,6 +18,7 @@ from ally_plugins.adapters.coding.mcp_server import McpServer
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
 from tests.kit.commands import environment_for, run_command
+from tests.kit.processes import wait_for_ends
 from tests.kit.sites import Site
 from tests.kit.waiting import go, wait_until
 
@@ -203,9 +204,10 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hom
     # As an environment has it that the plugin is installed in: of the agent's, little reaches the host.
     lay_client(home, sys.executable, ("/usr/bin/env", f"PYTHONPATH={site.path}", *serve))
     yield home, environment_for(home.path, site.path)
-    for host in hosts_of(home):
-        os.kill(host.pid, 15)
-    wait_until(lambda: not hosts_of(home))
+    pids = [host.pid for host in hosts_of(home)]
+    for pid in pids:
+        os.kill(pid, 15)
+    wait_for_ends(pids)
 
 
 def hook(home: Home, word: str, call_id: str) -> str:
