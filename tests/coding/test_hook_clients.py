@@ -246,6 +246,11 @@ def test_an_agent_that_blocks_the_alarm_has_its_answer_in_time(hurried: Machine)
     assert (done.returncode, done.stderr) == (2, LATE)
 
 
+def test_an_agent_that_ignores_the_ends_of_processes_reads_why_the_host_did_not_start(machine: Machine) -> None:
+    done = machine.run("PreToolUse", b"{}", first=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+    assert (done.returncode, done.stderr) == (2, b"ally-plugins: the host cannot be started: it is broken")
+
+
 def test_an_agent_that_does_not_take_the_answer_gets_no_half_of_one(hurried: Machine) -> None:
     big = b"x" * 1_000_000
     with standing_in(hurried, b"ally1 0 %d 0\n" % len(big) + big):

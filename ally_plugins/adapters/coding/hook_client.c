@@ -184,6 +184,7 @@ static void watch(void)
         || sigprocmask(SIG_UNBLOCK, &late, NULL) != 0) /* an agent may have it blocked, which its hooks inherit */
         close_with("the hook failed: ", strerror(errno), "");
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL); /* ignored by the agent, it would hide how a host ended that was started */
 }
 
 /* --- the host --- */

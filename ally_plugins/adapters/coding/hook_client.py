@@ -207,6 +207,8 @@ def _watch(close: Callable[[str], None]) -> None:
         close(LATE)
 
     _signal.signal(_signal.SIGALRM, too_late)
+    # Ignored by the agent, it would hide how a host ended that was started.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.setitimer(_signal.ITIMER_REAL, SECONDS)
     # An agent may have it blocked, which its hooks inherit.
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
