@@ -199,7 +199,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hom
     site.plugin("shouter", MANIFEST, code=PLUGIN)
     monkeypatch.setenv("ALLY_HOME", str(home.path))
     monkeypatch.syspath_prepend(str(site.path))
-    run_command("enable", "shouter", "--yes")
+    run_command("enable", "shouter", "--place", "inline", "--yes")
     serve = (sys.executable, "-m", "ally_plugins", "serve", "--home", str(home.path))
     # As an environment has it that the plugin is installed in: of the agent's, little reaches the host.
     lay_client(home, sys.executable, ("/usr/bin/env", f"PYTHONPATH={site.path}", *serve))

@@ -78,7 +78,7 @@ def test_each_has_its_own_version_in_an_environment_that_a_command_builds(
     with ThreadPoolExecutor() as pool:  # two terminals
         built = pool.map(lambda name: operator.ally("env", name, "--yes", home=home, **offline), made)
     for name, text in zip(made, built, strict=True):
-        assert f"ally-plugins place {name} process --env {name}" in text
+        assert f"ally-plugins place {name} sandbox --env {name}" in text
         # A sandbox reads the environment that it was given, too.
         placement = "sandbox" if name == "new-one" else "process"
         operator.ally("place", name, placement, "--env", name, home=home)

@@ -76,7 +76,7 @@ def test_a_replay_gives_the_same_from_a_process_as_inline(
 ) -> None:
     file: Path = request.getfixturevalue(session)
     for name in (talker, *CONTRIB):
-        operator.ally("enable", name, "--yes", home=home)
+        operator.ally("enable", name, "--place", "inline", "--yes", home=home)
     inline, talk = _replay(operator, home, file, tmp_path)
     for name in (talker, *CONTRIB):
         operator.ally("place", name, "process", home=home)

@@ -85,8 +85,8 @@ def _warnings(record: PluginRecord) -> list[str]:
     # The Python that runs this has found the plugin already, and a program that it ships is no module.
     if daemon is None or not (record.config.interpreter or record.config.environment) or not record.entry_point:
         return [*record.warnings]
-    # An environment of the plugin's own runs what the plugin has put there (`.pth`) as soon as its Python starts.
-    if record.placement == "sandbox" and record.config.environment:
+    # A Python runs what packages have put into its environment (`.pth`) as soon as it starts: here, in no sandbox.
+    if record.placement == "sandbox":
         return [*record.warnings]
     modules = ("ally_plugins", record.entry_point.partition(":")[0].partition(".")[0].strip())
     missing = missing_modules(daemon.command[0], modules)
