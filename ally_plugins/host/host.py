@@ -443,12 +443,16 @@ class Host:
         focus: str | None = None,
         serves: Serves | None = None,
         project: Path | str | None = None,
+        plugins: Iterable[str] | None = None,
     ) -> Session:
         """Return the session with this id, opened or found again; without an id, a new one.
 
         `project` is the folder that the conversation is about, of which sandboxed plugins see what they were granted;
         without it that is the `focus`, where this is a folder. It stays the same while the session is open.
         `serves` is what plugins are served in it, where that is not all that this host serves elsewhere.
+        `plugins` are the names of those that take part in it, where these are not all: no other one gets events of it,
+        is asked about what happens in it, offers tools to its agent, reads or says anything there. Which these were is
+        recorded, and they stay the same while the session is open.
 
         A session found again in the journal goes on counting where it was, its pending messages wait again, and its
         agent's todos are what they last were. It belongs to this host until it is closed: another one can open it then,
@@ -457,18 +461,25 @@ class Host:
 
         Raises SessionError when another host has it, HostError when this host does not run, or runs in another process,
         or a mandatory plugin was granted a gate or transform that is not served in it, or the project is no folder, or
-        the open session is about another one, and JournalError when the journal cannot be read or written.
+        the open session is about another one, or has other plugins, or `plugins` names one that there is not, or leaves
+        out a mandatory one or one with durable events, and JournalError when the journal cannot be read or written.
         """
         self.services.check_process("session", self)
         self.check_served(serves if serves is not None else self.services.serves)
-        session = self._open_session(session_id, focus, project_root(project, focus))
+        chosen = None if plugins is None else frozenset(plugins)
+        session = self._open_session(session_id, focus, project_root(project, focus), chosen)
+        if chosen is not None and chosen != session.plugins:
+            have = "all of them" if session.plugins is None else ", ".join(sorted(session.plugins)) or "none"
+            raise HostError(f"session {session.id!r} is open with other plugins: {have}")
         if project is not None and session.project != (root := project_root(project, None)):
             raise HostError(f"session {session.id!r} is open for the project {session.project!r}, and not for {root!r}")
         if serves is not None:
             session.serves = self.services.serves & serves
         return session
 
-    def _open_session(self, session_id: str | None, focus: str | None, project: str | None) -> Session:
+    def _open_session(
+        self, session_id: str | None, focus: str | None, project: str | None, chosen: frozenset[str] | None
+    ) -> Session:
         if session_id is not None and (open_session := self.sessions.get(session_id)) is not None:
             # Another host may have taken it while this one was silent.
             self.journal.check_lease(open_session.lease)
@@ -477,11 +488,13 @@ class Host:
             raise HostError(NOT_RUNNING)
         if session_id is not None and not (isinstance(session_id, str) and session_id and session_id.isprintable()):
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
+        if chosen is not None:
+            self._plugin_set.check_chosen(chosen)
         name = session_id if session_id is not None else new_id("s")
         lease = self._claim(name, is_new=session_id is None)
         try:
             last = self.journal.last_seq(name) if session_id is not None else 0
-            session = Session(name, self.services, lease, first_seq=last, project=project)
+            session = Session(name, self.services, lease, first_seq=last, project=project, plugins=chosen)
             if session_id is not None:
                 # A session whose id was just made has none.
                 session.load_pending()
@@ -490,9 +503,7 @@ class Host:
         except BaseException:
             self.journal.release_soon(lease)
             raise
-        self.services.sessions[name] = session
-        for lane in self.services.lanes():  # before the first event, which every plugin is to get
-            lane.attach(name, session.ring)
+        self.services.take_session(session)
         session.emit(SessionStart(focus=focus, resumed=True if last else None))
         return session
 

@@ -225,6 +225,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "install": _packages,
     "uninstall": _packages,
     "ungated_tools": _ungated_tools,
+    "session_plugins": lambda data: f"opened with {', '.join(data['plugins']) or 'no plugin'} only",
     "prompt_prefix": _prompt_prefix,
     "usage": _usage,
     "pruned": _pruned,

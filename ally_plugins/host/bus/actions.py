@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
@@ -43,6 +44,8 @@ class ActionRunner:
     own: set[str]
     capabilities: Capabilities
     records: Records
+    is_in: Callable[[str, str | None], bool]
+    """Whether a plugin takes part in a session, by their names."""
 
     async def run(
         self,
@@ -60,6 +63,9 @@ class ActionRunner:
         recorded as such.
         """
         owner, plugin, arguments = self._owner(request.action), None, request.arguments
+        if owner is not None and not self.is_in(owner.plugin.name, session.id):
+            name = owner.plugin.name
+            raise NotFoundRefused(f"{request.action!r} is of {name!r}, without which session {session.id!r} was opened")
         if requested_by is not None:
             plugin, arguments = requested_by.name, requested_by.secrets.masked_value(arguments)
         request_id, scope = new_id("a"), SCOPE.get()

@@ -49,8 +49,10 @@ class ToolRunner:
 
     tools: Contributions
     actions: Contributions
+    is_in: Callable[[str, str | None], bool]
+    """Whether a plugin takes part in a session, by their names."""
     is_active: Callable[[str, str | None], bool]
-    """Whether a plugin is active in a session, by their names."""
+    """Whether a plugin is active in a session, by their names: the person may turn some on and off."""
     sessions: Mapping[str, Session]
     action_runner: ActionRunner
 
@@ -63,6 +65,9 @@ class ToolRunner:
         handler; a synchronous one runs on in its thread.
         """
         name, owner = tool.spec.name, tool.plugin.name
+        if not self.is_in(owner, session_id):
+            text = f"{name!r} cannot run: session {session_id!r} was opened without {owner!r}"
+            raise ToolCallError(text, tool=name, plugin=owner)
         if not self.is_active(owner, session_id):
             text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
             raise ToolCallError(text, tool=name, plugin=owner)
@@ -80,7 +85,7 @@ class ToolRunner:
             self.actions,
             agent=agent,
             taken=taken,
-            is_active=lambda plugin: self.is_active(plugin, session_id),
+            is_active=lambda plugin: self.is_in(plugin, session_id) and self.is_active(plugin, session_id),
         )
 
     async def call_offered(

@@ -107,10 +107,17 @@ class HostServices:
         self.overrides = Overrides(self.clock.steady)
         # By a function: there is no journal before the host's start.
         self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
-        self.action_runner = ActionRunner(self.actions, self.host_actions, self.capabilities, self.records)
+        self.action_runner = ActionRunner(
+            self.actions, self.host_actions, self.capabilities, self.records, self.dispatcher.is_in
+        )
         self.questions = Questions(self.records)
         self.tool_runner = ToolRunner(
-            self.tools, self.actions, self.activations.is_active, self.sessions, self.action_runner
+            self.tools,
+            self.actions,
+            self.dispatcher.is_in,
+            self.activations.is_active,
+            self.sessions,
+            self.action_runner,
         )
 
     @property
@@ -165,19 +172,24 @@ class HostServices:
     def session_for(self, plugin: str, session_id: str | None) -> Session:
         """Return the session of a plugin's call: the named one, that of its running hook, or the only one.
 
-        Raises ValidationRefused when none is named and several are open, NotFoundRefused when it is not open.
+        Raises ValidationRefused when none is named and several are open, or the plugin takes no part in it, and
+        NotFoundRefused when it is not open.
         """
         if session_id is None:
             scope = current_scope(plugin)
             session_id = scope.session_id if scope is not None else None
         if session_id is None:
-            if len(self.sessions) == 1:
-                return next(iter(self.sessions.values()))
-            text = f"{len(self.sessions)} sessions are open; outside an event, session_id is required"
+            own = [each for each in self.sessions.values() if self.dispatcher.is_in(plugin, each.id)]
+            if len(own) == 1:
+                return own[0]
+            text = f"{len(own)} sessions are open; outside an event, session_id is required"
             raise ValidationRefused(text, plugin=plugin, field="session_id")
         session = self.sessions.get(session_id) if isinstance(session_id, str) else None
         if session is None:
             raise NotFoundRefused(f"no session {session_id!r:.80} is open", plugin=plugin)
+        if not self.dispatcher.is_in(plugin, session.id):
+            text = f"session {session_id!r:.80} was opened without {plugin!r}"
+            raise ValidationRefused(text, plugin=plugin, field="session_id")
         return session
 
     @contextmanager
@@ -254,6 +266,18 @@ class HostServices:
         """Apply a message of the person, event `seq`, which may turn plugins on or off in the session. Any thread."""
         self.activations.receive_message(session_id, text, seq)
 
+    def take_session(self, session: Session) -> None:
+        """Take a session that is opened, before its first event, which every plugin that takes part in it is to get."""
+        if session.plugins is not None:
+            # Before anything is asked or carried: a gate that is not asked is to be explained by it.
+            self.dispatcher.sets[session.id] = session.plugins
+            data = {"plugins": sorted(session.plugins)}
+            self.records.write_soon("session_plugins", None, session.id, None, data)
+        self.sessions[session.id] = session
+        for lane in self.lanes():
+            if session.has(lane.plugin):
+                lane.attach(session.id, session.ring)
+
     def release_session(self, session: Session) -> None:
         """Forget a session that has been drained and is closed."""
         # The journal gets its last events before the lanes forget it.
@@ -263,6 +287,7 @@ class HostServices:
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
         self.starting.pop(session.id, None)
+        self.dispatcher.sets.pop(session.id, None)
         self.activations.forget(session.id)
 
     def find_session(self, session_id: str) -> Session | None:

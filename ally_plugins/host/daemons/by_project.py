@@ -358,7 +358,8 @@ class _ProjectCalls(DaemonCalls):
     def _within_project(self, call: PluginCall[Any]) -> PluginCall[Any]:
         """Hold a call to the sessions of the project. Raises NotFoundRefused for another project's."""
         own, named = self.process.sessions, call.session_id
-        if named is not None and named not in own and named in self._plugin_by_project.services.session_ids():
+        every = self._plugin_by_project.services.session_ids
+        if named is not None and named not in own and named in every(self._plugin.name):
             raise NotFoundRefused(f"session {named!r:.80} is of another project", plugin=self._plugin.name)
         scope = SCOPE.get()
         if named is None and len(own) == 1 and (scope is None or scope.session_id is None):

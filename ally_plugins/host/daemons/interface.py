@@ -48,8 +48,8 @@ class DaemonServices(Protocol):
         """Return the working directory of a daemon that names none."""
         ...
 
-    def session_ids(self) -> tuple[str, ...]:
-        """Return the ids of the open sessions."""
+    def session_ids(self, plugin: str) -> tuple[str, ...]:
+        """Return the ids of the open sessions that a plugin takes part in."""
         ...
 
     def project_of(self, session_id: str | None) -> str | None:

@@ -99,7 +99,7 @@ class RemotePlugin:
                 grants=plugin.grants.texts(),
                 settings=dict(self.record.settings),
                 secrets=tuple(name for name, value in self.record.settings.items() if isinstance(value, Secret)),
-                sessions=(self.session_ids or self.services.session_ids)(),
+                sessions=self.session_ids() if self.session_ids else self.services.session_ids(plugin.name),
                 data_dir=self.services.data_dir_of(plugin.name),
                 deadlines={**DEADLINES, **plugin.options.deadlines},
                 # What this end reads: a longer line ends the connection.

@@ -92,9 +92,9 @@ class HostDaemonServices:
         if self._talk_back is not None:
             self._talk_back.forget(plugin)
 
-    def session_ids(self) -> tuple[str, ...]:
-        """Return the ids of the open sessions."""
-        return tuple(self._services.sessions)
+    def session_ids(self, plugin: str) -> tuple[str, ...]:
+        """Return the ids of the open sessions that a plugin takes part in."""
+        return tuple(each.id for each in self._services.sessions.copy().values() if each.has(plugin))
 
     def note_start(self, session_id: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have the next turn of a session wait for a process that starts for it."""

@@ -32,6 +32,7 @@ from ally_plugins.contract.values.errors import (
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.masking import Secrets, keys_of
 from ally_plugins.contract.values.raised import describe_raised
+from ally_plugins.contract.wording import suggest
 from ally_plugins.host.bus.bus import PluginMessageBus
 from ally_plugins.host.bus.outbound import BusOutbound
 from ally_plugins.host.bus.services import HostServices
@@ -218,6 +219,17 @@ class PluginSet:
             if found:
                 yield plugin, tuple(sorted(found))
 
+    def check_chosen(self, chosen: frozenset[str]) -> None:
+        """Refuse a session's plugins that cannot be so. Raises HostError, with the way out."""
+        for name in sorted(chosen - self.members.keys()):
+            raise HostError(f"plugins names {name!r}, {suggest(name, tuple(self.members))}")
+        for name, member in self.members.items():
+            if name not in chosen and member.plugin.options.mandatory:
+                raise HostError(f"plugins leaves out {name!r}, which is mandatory; name it too")
+            # They come from the journal, of all sessions of the home, in whichever host.
+            if name not in chosen and member.record.durable and not member.plugin.is_disabled:
+                raise HostError(f"plugins leaves out {name!r}, which has durable events of every session; name it too")
+
     def check_served(self, serves: Serves) -> None:
         """Refuse to run agents past a mandatory plugin's gate or transform. Raises HostError, with the ways out."""
         for plugin, names in self.unserved(serves):
@@ -393,7 +405,8 @@ class PluginSet:
         self._lanes = (*self._lanes, lane)
         lane.start()
         for session in sessions:
-            lane.attach(session.id, session.ring, (handled or {}).get(session.id))
+            if session.has(plugin.name):
+                lane.attach(session.id, session.ring, (handled or {}).get(session.id))
 
     async def _start_remote(self, plugin: Plugin, remote: RemotePlugin | PluginByProject) -> None:
         """Start a process and wait until it runs, or its first try has failed."""

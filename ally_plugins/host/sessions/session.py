@@ -175,12 +175,21 @@ class Session:
     `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
     """
 
-    def __init__(
-        self, session_id: str, host: SessionServices, lease: Lease, *, first_seq: int = 0, project: str | None = None
+    def __init__(  # noqa: PLR0915 - one line for each of what it owns
+        self,
+        session_id: str,
+        host: SessionServices,
+        lease: Lease,
+        *,
+        first_seq: int = 0,
+        project: str | None = None,
+        plugins: frozenset[str] | None = None,
     ) -> None:
         self.id: Final = session_id
         self.project: Final = project
         """The real path of the folder that it is about, None for a session without one."""
+        self.plugins: Final = plugins
+        """The names of the plugins that take part in it, None for all."""
         self.lease: Final = lease
         self.conversation = Conversation()
         self.inbox = Inbox()
@@ -890,11 +899,19 @@ class Session:
 
         Returns before that is done.
         """
-        self._deliveries.reload_pending(self.enqueue)
+        self._deliveries.reload_pending(self._enqueue_stored)
+
+    def has(self, plugin: str) -> bool:
+        """Say whether a plugin takes part in it."""
+        return self.plugins is None or plugin in self.plugins
 
     def load_pending(self) -> None:
         """Queue what the journal holds as pending for this session. Raises JournalError."""
-        self._deliveries.load_pending(self.enqueue)
+        self._deliveries.load_pending(self._enqueue_stored)
+
+    def _enqueue_stored(self, waiting: Waiting) -> None:
+        if self.has(waiting.plugin):  # of another one it waits on disk for a time when that takes part
+            self.enqueue(waiting)
 
     def restore_todos(self) -> None:
         """Give the conversation the todos that the agent last had, from the journal.

@@ -148,6 +148,8 @@ class Dispatcher:
         self.plugins: dict[str, Plugin] = {}
         self._orders: dict[str, tuple[Plugin, ...]] = {}
         self._waits = Waits()
+        self.sets: dict[str, frozenset[str]] = {}
+        """By session the plugins that take part in it, for those sessions in which not all do."""
         self.has_message_hooks = False
         self.listener: HookListener | None = None
 
@@ -174,6 +176,11 @@ class Dispatcher:
         if listener is not None:
             listener.close()
 
+    def is_in(self, plugin: str, session_id: str | None) -> bool:
+        """Say whether a plugin takes part in a session; outside of one every plugin does."""
+        chosen = self.sets.get(session_id) if session_id is not None else None
+        return chosen is None or plugin in chosen
+
     def has_any(self, hook: str) -> bool:
         """Return whether any plugin implements a gate or transform; costs one look-up in a dictionary."""
         return bool(self._orders.get(hook))
@@ -191,10 +198,12 @@ class Dispatcher:
         """
         is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
         tools = (call.tool,) if call.common_tool is None else (call.tool, call.common_tool)
+        chosen = self.sets.get(call.session_id)
         return [
             plugin
             for plugin in self._orders.get(call.hook, ())
             if plugin.name != call.caused_by
+            and (chosen is None or plugin.name in chosen)
             and not plugin.is_disabled
             and any(
                 (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, tool)
