@@ -275,7 +275,7 @@ class HostServices:
             self.records.write_soon("session_plugins", None, session.id, None, data)
         self.sessions[session.id] = session
         for lane in self.lanes():
-            if session.has(lane.plugin):
+            if session.has_plugin(lane.plugin):
                 lane.attach(session.id, session.ring)
 
     def release_session(self, session: Session) -> None:

@@ -94,7 +94,7 @@ class HostDaemonServices:
 
     def session_ids(self, plugin: str) -> tuple[str, ...]:
         """Return the ids of the open sessions that a plugin takes part in."""
-        return tuple(each.id for each in self._services.sessions.copy().values() if each.has(plugin))
+        return tuple(each.id for each in self._services.sessions.copy().values() if each.has_plugin(plugin))
 
     def note_start(self, session_id: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Have the next turn of a session wait for a process that starts for it."""

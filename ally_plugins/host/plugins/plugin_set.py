@@ -405,7 +405,7 @@ class PluginSet:
         self._lanes = (*self._lanes, lane)
         lane.start()
         for session in sessions:
-            if session.has(plugin.name):
+            if session.has_plugin(plugin.name):
                 lane.attach(session.id, session.ring, (handled or {}).get(session.id))
 
     async def _start_remote(self, plugin: Plugin, remote: RemotePlugin | PluginByProject) -> None:

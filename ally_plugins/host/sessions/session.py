@@ -901,7 +901,7 @@ class Session:
         """
         self._deliveries.reload_pending(self._enqueue_stored)
 
-    def has(self, plugin: str) -> bool:
+    def has_plugin(self, plugin: str) -> bool:
         """Say whether a plugin takes part in it."""
         return self.plugins is None or plugin in self.plugins
 
@@ -910,7 +910,7 @@ class Session:
         self._deliveries.load_pending(self._enqueue_stored)
 
     def _enqueue_stored(self, waiting: Waiting) -> None:
-        if self.has(waiting.plugin):  # of another one it waits on disk for a time when that takes part
+        if self.has_plugin(waiting.plugin):  # of another one it waits on disk for a time when that takes part
             self.enqueue(waiting)
 
     def restore_todos(self) -> None:
