@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from ally_plugins import Message, ModelInput, PermissionRequest, Serves, Stop, ToolCall, ToolResult, UserMessage
+from ally_plugins import (
+    Message,
+    ModelInput,
+    PermissionRequest,
+    PluginRecord,
+    Serves,
+    Stop,
+    ToolCall,
+    ToolResult,
+    UserMessage,
+)
 
 __all__ = ["ARGUMENTS", "CALL", "INTERNAL"]
 
@@ -23,6 +33,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "call_tool": ("add",),
     "capability": ("ally_request_action",),
     "check_served": (Serves(),),
+    "confirm": ((),),
     "context": (("messages",),),
     "declare_served": (Serves(),),
     "emit": (UserMessage(content="hi"),),
@@ -39,12 +50,14 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "offer_action": ("compact", lambda *_: None),
     "passes": ("tool_call",),
     "refuse_call": ("fetch", "it is too deep"),
+    "replace": (PluginRecord.by_code("add"),),
     "request_action": ("compact",),
     "run_tool_call": (CALL, _run),
     "safe_point": ("turn_start",),
     "scoped": ("c9",),
     "session": ("another",),
     "supports": ("USER_MESSAGE",),
+    "take_back": ((),),
     "transform_answer": (Message(role="assistant", content="hi"),),
     "transform_model_request": (ModelInput(),),
     "transform_system_prompt": ((),),
