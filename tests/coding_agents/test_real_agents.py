@@ -189,3 +189,12 @@ def test_the_job_of_the_how_to_fails_where_codex_ran_no_hook(tmp_path: Path) -> 
     assert seen.runs[0].code == 1, seen
     assert "no gate was asked" in seen.runs[0].said
     assert "before" in seen.files, seen
+
+
+def test_copilot_beside_a_claude_code_that_is_connected_is_asked_about_each_call_once(tmp_path: Path) -> None:
+    skip_without("copilot")
+    steps = [command("touch before"), command("touch after")]
+    seen = run_in_box("copilot", tmp_path, Run(steps), before=[["connect", "claude"]])
+    assert {"before", "after"} <= {*seen.files}, seen
+    assert [name.partition("-")[0] for name in seen.sessions] == ["copilot"]
+    assert seen.audit.count('"kind": "tool_call"') == len(steps), seen

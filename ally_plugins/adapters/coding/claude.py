@@ -264,6 +264,7 @@ CLAUDE: Final = Dialect(
     shown_events=frozenset({_FAILED}),
     read_record=read_claude_record,
     limits={
+        "transform:tool_input": "the model goes on reading its own call as it was",
         "transform:tool_output": (
             "the output of a call that failed cannot be changed: where a plugin changes it, the turn ends before the "
             "model sees it"

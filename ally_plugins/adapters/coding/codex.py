@@ -162,7 +162,10 @@ CODEX: Final = Dialect(
             "typing into a running command (`write_stdin`) fires no hook; a question to the person is a deny; that a "
             "command failed is known at the next hook, from its event file"
         ),
-        "transform:tool_input": "changed arguments run only where Codex asks for no approval; else the call is denied",
+        "transform:tool_input": (
+            "changed arguments run only where Codex asks for no approval; else the call is denied, with its command in "
+            "Codex's own words; the model goes on reading its own call as it was"
+        ),
         "transform:tool_output": "a patch that is applied from the shell has no output hook",
         "transform:user_message": "a message that a plugin changes is blocked, with the changed one as the reason",
     },

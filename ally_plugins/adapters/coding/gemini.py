@@ -141,6 +141,7 @@ GEMINI: Final = Dialect(
     asks_person=False,
     limits={
         "gate:tool_call": "a question to the person is a deny; calls of sub-agents look like the main agent's",
+        "transform:tool_input": "the model goes on reading its own call as it was",
         "transform:tool_output": "a changed output is shown to the model as an error",
         "transform:user_message": "a message that a plugin changes is blocked, with the changed one as the reason",
     },

@@ -119,5 +119,8 @@ PI: Final = Dialect(
     writers=_WRITERS,
     asks_person=False,
     takes_prompts=True,
-    limits={"gate:tool_call": "a question to the person is a deny"},
+    limits={
+        "gate:tool_call": "a question to the person is a deny",
+        "transform:tool_input": "the model goes on reading its own call as it was",
+    },
 )

@@ -117,7 +117,6 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
 
     @override
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as it is called above
@@ -137,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
         if interface is None:  # how long a prompt is, or telemetry
             self._answer(json.dumps({"input_tokens": 10, "totalTokens": 10}))
             return
+        assert isinstance(self.server, _Server)  # noqa: S101 - which has made it
         said = self.server.model.say(interface, body)
         if body.get("stream") or "streamGenerate" in path:
             self._answer("".join(map(_event, interface.events(body, said))), "text/event-stream")
