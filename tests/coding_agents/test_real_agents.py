@@ -66,11 +66,13 @@ def test_a_key_in_an_output_reaches_no_request_not_even_of_a_command_that_failed
 
 @of(*ALL)
 def test_removing_the_home_and_reading_its_keys_is_stopped_and_other_work_is_not(agent: str, tmp_path: Path) -> None:
-    steps = ["touch before", "rm -rf ~", "cat ~/.ssh/id_ed25519", "sh -c 'git push --force'", "touch after"]
+    steps = ["touch before", "rm -rf ~", "cd / && rm -rf usr", "cat ~/.ssh/id_ed25519", "sh -c 'git push --force'"]
     plugins = ["secret-guard", "rule-guard"]
-    seen = run_in_box(agent, tmp_path, Run([command(each) for each in steps]), plugins=plugins)
+    seen = run_in_box(agent, tmp_path, Run([command(each) for each in (*steps, "touch after")]), plugins=plugins)
     assert {"before", "after"} <= {*seen.files}, seen
-    for result, rule in zip(seen.results[1:4], ("whole-folders", "keys", "force-push"), strict=True):
+    # The home holds what says how the agent is guarded, which is denied before any plugin is asked.
+    assert "which says how this agent is guarded" in seen.results[1], seen
+    for result, rule in zip(seen.results[2:5], ("whole-folders", "keys", "force-push"), strict=True):
         # Where the agent asks by itself, nobody is there to agree.
         assert f"rule '{rule}'" in result or (rule == "force-push" and agent in {"claude", "copilot"}), seen
 
