@@ -17,7 +17,7 @@ from ally_plugins.contract.shapes import ANY, OBJECT, WRONG, named
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import FrozenDict
 
-from .decide.lock import LockedPlugin, config_changes, locked_plugin
+from .decide.lock import OF_THE_MACHINE, LockedPlugin, config_changes, locked_plugin
 from .home.config import check_config
 from .home.config_edits import edit_config
 from .plugin_facts import read_settled
@@ -116,7 +116,8 @@ def read_lock(text: str, file: str) -> tuple[dict[str, LockedPlugin], Pylock]:
     for name, entry in () if entries is WRONG else entries.items():
         given = _PLUGIN.read(entry, f"tool.{_TOOL}.plugins.{name}", document)
         if given is not WRONG:
-            plugins[name] = LockedPlugin(name=name, **given)
+            config = {key: value for key, value in given.get("config", {}).items() if key not in OF_THE_MACHINE}
+            plugins[name] = LockedPlugin(name=name, **{**given, "config": config})
     if document.problems:
         raise ConfigError(f"{file} is wrong: {'; '.join(document.problems)}", file=file)
     # As if it stood in config.toml already: what that file would not take is refused before anything is changed.

@@ -24,6 +24,7 @@ from ally_plugins.host.sockets.leftovers import temporary_folder
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.statistics import CHARACTERS_PER_TOKEN
 from ally_plugins.journal.values import DECISION
+from ally_plugins.runtime.sandbox.support import support
 
 from .pacing import ReplayClock
 from .player import Player
@@ -34,6 +35,7 @@ from .scratch_home import ScratchHome
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -76,17 +78,21 @@ def _trial_home(home: Home) -> Generator[TrialHome]:
         yield TrialHome(home.app, home.path, scratch=folder)
 
 
-async def try_version(home: Home, name: str, files: Sequence[str]) -> dict[str, Any]:
+async def try_version(home: Home, name: str, files: Sequence[str], *, is_trusted: bool = False) -> dict[str, Any]:
     """Play recordings through the version of a plugin that this process finds, and return what it did, as JSON values.
 
-    It is granted what it would get now. It runs in a sandbox where it can, wherever it runs else: nobody has agreed to
-    it. Raises RecordingError and ConfigError. Cancelling ends the replay, and the scratch home.
+    It is granted what it would get now, and runs in a sandbox where it can, wherever it runs else. Raises
+    RecordingError and ConfigError, and ConsentError for code that nobody has agreed to and no sandbox holds, unless it
+    `is_trusted`. Cancelling ends the replay, and the scratch home.
     """
     with _trial_home(home) as trial:
         registry = ReplayRegistry(trial, only=[name])
         plan = registry.plan(name)
         with suppress(ConsentError):  # it cannot run in one
             plan = registry.plan(name, placement="sandbox")
+        if not (is_trusted or _is_agreed(plan.record) or _is_held(plan.record)):
+            version = f"{name} {plan.record.version}"
+            raise ConsentError(f"nobody has agreed to {version}, and no sandbox holds it here: add --without-sandbox")
         registry.enable(plan, "trial")
         journal = Journal.in_memory()
         try:
@@ -118,6 +124,14 @@ async def try_version(home: Home, name: str, files: Sequence[str]) -> dict[str, 
             }
         finally:
             journal.close_blocking()
+
+
+def _is_agreed(record: PluginRecord) -> bool:
+    return record.agreement is not None and not record.has_changed_code and not record.pending
+
+
+def _is_held(record: PluginRecord) -> bool:
+    return record.placement == "sandbox" and support().has_filter
 
 
 async def _keep(plugins: dict[str, Plugin], host: Host) -> None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins import Host, ToolCall, ToolResult
+from ally_plugins import ConsentError, Host, ToolCall, ToolResult
+from ally_plugins.replay import trial
+from ally_plugins.runtime.sandbox.support import Support
 from tests.kit.sites import Site
 
 if TYPE_CHECKING:
@@ -123,6 +125,24 @@ def test_upgrade_asks_after_it_has_shown_the_difference_and_installs_nothing_wit
     assert "'loop-warner' stays as it is" in refused.stderr
     assert recorded.ask("info", NAME)["version"] == "1.0"
     assert recorded.records("install") == []
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_code_that_nobody_has_agreed_to_and_no_sandbox_holds_is_tried_only_when_that_is_wanted(
+    recorded: Operator,
+    monkeypatch: pytest.MonkeyPatch,
+    is_open: bool,  # noqa: FBT001
+) -> None:
+    file = recorded.write("session.jsonl", recorded.run("export", "work").stdout)
+    recorded.install(manifest=MANIFEST, version="2.0", code=CODE.replace("no rm", "not that"))
+    nothing = Support(has_filter=False, landlock=0, system="elsewhere")
+    monkeypatch.setattr(trial, "support", lambda: nothing)
+    tried = trial.try_version(recorded.home, NAME, [str(file)], is_trusted=is_open)
+    if is_open:
+        assert {vote["reason"] for vote in asyncio.run(tried)["votes"]} == {"", "not that"}
+        return
+    with pytest.raises(ConsentError, match=r"nobody has agreed to loop-warner 2\.0"):
+        asyncio.run(tried)
 
 
 def test_without_a_recorded_session_diff_says_what_to_name(warner: Operator) -> None:

@@ -13,9 +13,9 @@ from ally_plugins.policy.permissions import Grant, GrantSet
 if TYPE_CHECKING:
     from .record import PluginRecord
 
-__all__ = ["Difference", "LockedPlugin", "config_changes", "differences", "locked_plugin"]
+__all__ = ["OF_THE_MACHINE", "Difference", "LockedPlugin", "config_changes", "differences", "locked_plugin"]
 
-_OF_THE_MACHINE: Final = ("interpreter", "environment")
+OF_THE_MACHINE: Final = ("interpreter", "environment")
 """Keys of `[plugins.NAME]` that name places of one machine: they are neither locked nor changed."""
 
 _STRICTER: Final = {
@@ -66,7 +66,7 @@ class Difference:
 def locked_plugin(record: PluginRecord, table: Mapping[str, Any], code: str) -> LockedPlugin:
     """Return a plugin of this machine; `table` is its table of `config.toml` as written, `code` its files' digest."""
     secret = {name for name, setting in record.manifest.settings.items() if setting.secret}
-    config = {key: value for key, value in table.items() if key not in _OF_THE_MACHINE}
+    config = {key: value for key, value in table.items() if key not in OF_THE_MACHINE}
     if "settings" in config:
         config["settings"] = {key: value for key, value in config["settings"].items() if key not in secret}
     return LockedPlugin(

@@ -81,7 +81,8 @@ def audit(
     if click.get_current_context().invoked_subcommand is not None:
         return
     plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
-    filters = {"plugin": plugin and bare_name(plugin), "session_id": only["session"], "kind": kinds or None}
+    session, kind = only["session"], kinds or None
+    filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
     if fleet_file is not None:
         _show_fleet(state, fleet_file, filters, after, limit, follow=follow)

@@ -45,6 +45,8 @@ _LAST_OPTION = click.option("--last", type=click.IntRange(min=1), default=_LAST,
                             help="Play the last N sessions of the journal.")  # fmt: skip
 _ON_OPTION = click.option("--on", "files", multiple=True, metavar="FILE",
                           help="Play this recording instead; repeatable.")  # fmt: skip
+_OPEN_OPTION = click.option("--without-sandbox", "is_open", is_flag=True,
+                            help="Try code that nobody has agreed to even where no sandbox holds it.")  # fmt: skip
 
 
 @command("diff")
@@ -53,7 +55,16 @@ _ON_OPTION = click.option("--on", "files", multiple=True, metavar="FILE",
 @click.argument("new", metavar="NEW")
 @_LAST_OPTION
 @_ON_OPTION
-def diff(state: State, name: str, old: str, new: str, last: int, files: tuple[str, ...]) -> None:
+@_OPEN_OPTION
+def diff(
+    state: State,
+    name: str,
+    old: str,
+    new: str,
+    last: int,
+    files: tuple[str, ...],
+    is_open: bool,  # noqa: FBT001 - click's way
+) -> None:
     """Play recorded sessions through two versions of the plugin NAME, and show what they would have done differently.
 
     A version is `installed`, a number of its distribution, what pip takes (a wheel, a folder, a URL), or a folder that
@@ -67,7 +78,7 @@ def diff(state: State, name: str, old: str, new: str, last: int, files: tuple[st
     """
     record = state.registry.get(name)
     with _recordings(state.home, files, last) as played:
-        trials = [_try(state, record, version, played) for version in (old, new)]
+        trials = [_try(state, record, version, played, is_open=is_open) for version in (old, new)]
     _report(state, record, *trials)
     raise click.exceptions.Exit(0 if _compared(*trials).is_nothing else REFUSED)
 
@@ -77,8 +88,17 @@ def diff(state: State, name: str, old: str, new: str, last: int, files: tuple[st
 @click.argument("new", metavar="[NEW]", required=False)
 @_LAST_OPTION
 @_ON_OPTION
+@_OPEN_OPTION
 @click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
-def upgrade(state: State, name: str, new: str | None, last: int, files: tuple[str, ...], yes: bool) -> None:  # noqa: FBT001 - click's way
+def upgrade(
+    state: State,
+    name: str,
+    new: str | None,
+    last: int,
+    files: tuple[str, ...],
+    is_open: bool,  # noqa: FBT001 - click's way
+    yes: bool,  # noqa: FBT001 - click's way
+) -> None:
     """Show what the version NEW of the plugin NAME would have done in recorded sessions, then install it, if you agree.
 
     NEW is as for `diff`; without it, the newest that the installer finds. Shown are which denials became allowances,
@@ -99,7 +119,7 @@ def upgrade(state: State, name: str, new: str | None, last: int, files: tuple[st
     back = shlex.join(["ally-plugins", "install", *installing.requirement_of(record.distribution)])
     wanted = _requirement(record, new) if new is not None else record.distribution
     with _recordings(state.home, files, last) as played, _installed(record, wanted) as site:
-        old, fresh = (_try_in(state, record, folder, played) for folder in (None, site))
+        old, fresh = (_try_in(state, record, folder, played, is_open=is_open) for folder in (None, site))
     difference = _compared(old, fresh)
     _show(state, record, old, fresh, difference)
     question = f"Install {record.distribution} {fresh['version']}, and let it have what it is shown to ask for?"
@@ -165,13 +185,13 @@ def _is_site(version: str) -> bool:
     return any(Path(version).glob("*.dist-info"))
 
 
-def _try(state: State, record: PluginRecord, version: str, files: Sequence[str]) -> dict[str, Any]:
+def _try(state: State, record: PluginRecord, version: str, files: Sequence[str], *, is_open: bool) -> dict[str, Any]:
     if version == INSTALLED:
-        return _try_in(state, record, None, files)
+        return _try_in(state, record, None, files, is_open=is_open)
     if _is_site(version):
-        return _try_in(state, record, os.path.realpath(version), files)
+        return _try_in(state, record, os.path.realpath(version), files, is_open=is_open)
     with _installed(record, _requirement(record, version)) as folder:
-        return _try_in(state, record, folder, files)
+        return _try_in(state, record, folder, files, is_open=is_open)
 
 
 @contextmanager
@@ -195,11 +215,13 @@ def _installed(record: PluginRecord, requirement: str) -> Generator[str]:
         yield folder
 
 
-def _try_in(state: State, record: PluginRecord, folder: str | None, files: Sequence[str]) -> dict[str, Any]:
+def _try_in(
+    state: State, record: PluginRecord, folder: str | None, files: Sequence[str], *, is_open: bool
+) -> dict[str, Any]:
     """Try the version in a folder, or the installed one, in a process that finds it first."""
     path = [*([folder] if folder is not None else []), *filter(None, [os.environ.get("PYTHONPATH")])]
     order = {"app": state.home.app, "home": str(state.home.path), "name": record.name,
-             "files": [os.path.realpath(file) for file in files]}  # fmt: skip
+             "files": [os.path.realpath(file) for file in files], "is_trusted": is_open}  # fmt: skip
     # `-P`: what lies in the working directory is not installed.
     done = subprocess.run(
         [sys.executable, "-P", "-m", "ally_plugins.cli.play.trial_process"],

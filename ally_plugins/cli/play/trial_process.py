@@ -27,7 +27,8 @@ def main() -> None:
     from ally_plugins.replay.trial import try_version
 
     try:
-        result = run(try_version(Home(order["app"], order["home"]), order["name"], order["files"]))
+        home, is_trusted = Home(order["app"], order["home"]), order["is_trusted"] is True
+        result = run(try_version(home, order["name"], order["files"], is_trusted=is_trusted))
     except AllyError as error:
         result = {"error": str(error)}
     answer.write(json.dumps(result) + "\n")
