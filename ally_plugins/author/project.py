@@ -81,12 +81,18 @@ class Project:
             raise ManifestError(text, plugin=self.name) from error
 
     def sources(self) -> Iterator[Path]:
-        """Yield the Python files of the plugin, in the order of their names."""
+        """Yield the Python files of the plugin, in the order of their names.
+
+        Of a package with several plugins these are the files below its own manifest.
+        """
         if self.code is None or self.code.is_file():
             yield from () if self.code is None else (self.code,)
             return
+        if self.manifest_path.name != MANIFEST_NAME:  # that of a single module
+            yield self.base.joinpath(*self.module.split(".")).with_suffix(".py")
+            return
         found = 0
-        for folder, folders, files in os.walk(self.code):
+        for folder, folders, files in os.walk(self.manifest_path.parent):
             folders[:] = sorted(each for each in folders if each not in _SKIPPED and not each.startswith("."))
             for name in sorted(files):
                 if name.endswith(".py") and found < _MAX_SOURCES:

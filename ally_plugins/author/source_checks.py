@@ -17,6 +17,7 @@ from ally_plugins.contract.values.errors import AllyError, UndeclaredError
 from ally_plugins.contract.wording import nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
 from ally_plugins.runtime.lanes.loading import check_declared
+from ally_plugins.runtime.processes.environment import ALLOWED
 
 from .findings import Level, SourceFinding
 from .manifest_checks import line_of
@@ -230,7 +231,9 @@ def _undeclared(manifest: Manifest, sources: Sources) -> Iterator[SourceFinding]
         is_beside = grant.kind in ("network", "run", "env")
         text = f"{call.name} needs {grant.text!r}, which the manifest does not ask for"
         text += "; in the sandbox it fails" if is_beside else "; it is refused"
-        fix, level = f"add: {manifest_line(grant)}", _level(is_beside)
+        # Of a program that is computed only its author knows the name.
+        line = manifest_line(grant if grant.topic or grant.kind != "run" else Grant("run", "PROGRAM"))
+        fix, level = f"add: {line}", _level(is_beside)
         yield SourceFinding(str(call.file), call.node.lineno, "undeclared-permission", text, fix, level)
     for function in sources.methods.values():
         for kind in ("tool", "action"):
@@ -254,7 +257,11 @@ def _used(sources: Sources) -> Iterator[tuple[Call, Grant | None]]:
             yield call, Grant("network")
         elif call.name.startswith(_RUN) or call.name in _RUN_CALLS:
             yield call, Grant("run", _program(call))
-        elif call.name in ("os.getenv", "os.environ.get") and isinstance(name := _first(call), str):
+        elif (
+            call.name in ("os.getenv", "os.environ.get")
+            and isinstance(name := _first(call), str)
+            and not (name in ALLOWED or name.startswith(("ALLY_", "LC_")))
+        ):  # what each process is given, or the host sets
             yield call, Grant("env", name)
 
 
@@ -274,7 +281,7 @@ def _program(call: Call) -> str:
     if isinstance(first, (list, tuple)):
         first = first[0] if first else ""
     words = first.split() if isinstance(first, str) else []
-    return words[0] if words else "PROGRAM"
+    return words[0] if words else ""  # computed: any
 
 
 def _first(call: Call) -> Any:
@@ -295,11 +302,21 @@ def _unused(project: Project, manifest: Manifest, sources: Sources, text: str) -
     marks = {mark for function in sources.methods.values() for mark in function.marks}
     used = {_OUTBOUND[name] for name in names if name in _OUTBOUND} | {f"{mark}s" for mark in marks}
     used |= {grant.kind for _, grant in _used(sources) if grant is not None}
+    # What a gate is shown of the context are the parts that it was granted.
+    if any(_takes_context(function) for function in sources.methods.values()):
+        used.add("get_context")
+    # An action that the agent may call is one of its tools, too.
+    if any(function.marks.get("action", {}).get("agent") for function in sources.methods.values()):
+        used.add("tools")
     for kind in sorted({grant.kind for grant in manifest.grants}.intersection(_OUTBOUND.values()) - used):
         said = f"it asks for {kind!r}, and nothing in its code uses that"
         yield SourceFinding(str(project.manifest_path), line_of(text, f"permissions.{kind}"), "unused-permission", said,
                             "ask for less: an operator has to agree to each", "warning")  # fmt: skip
     yield from _unused_roles(project, manifest, sources, text)
+
+
+def _takes_context(function: Function) -> bool:
+    return "hookimpl" in function.marks and "context" in {each.arg for each in function.node.args.args}
 
 
 def _unused_roles(project: Project, manifest: Manifest, sources: Sources, text: str) -> Iterator[SourceFinding]:

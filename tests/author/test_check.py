@@ -145,6 +145,14 @@ def test_what_blocks_a_thread_of_its_own_is_no_mistake(
     assert not [each for each in check(folder) if each[2] == "blocking-call"]
 
 
+def test_of_several_plugins_in_one_package_each_is_held_to_its_own_manifest(check: Callable[..., Any]) -> None:
+    # Ours, which are real and whole: what is found here are warnings of what runs programs inline.
+    contrib = Path(__file__).parents[2] / "ally_plugins_contrib"
+    assert {(file, rule) for file, _, rule, _ in check(contrib)} <= {
+        (f"{name}.py", "undeclared-permission") for name in ("keeper", "running", "watching")
+    }
+
+
 def test_hooks_of_a_base_in_another_module_count(new: Callable[..., Path], check: Callable[..., Any]) -> None:
     folder = new()
     (folder / "src/loop_warner/_base.py").write_text((folder / CODE).read_text().replace("LoopWarner", "Base"))

@@ -84,7 +84,7 @@ def check(
             # Code that cannot be loaded has nothing more to say; what is wrong stands there with its line.
             if runs and not any(each.level == "error" for each in found):
                 findings += _run(project, manifest, is_quiet=format_ != "text")
-    findings.sort()
+    findings = sorted(set(findings))  # what several plugins of one project share is said once
     errors = sum(each.level == "error" for each in findings)
     names = ", ".join(project.name for project in projects)
     summary = _summary(names, findings, errors, runs=runs)
