@@ -413,3 +413,16 @@ def test_opencodes_folder_is_known_from_whichever_hook_comes_first() -> None:
             assert "/of/the/project" in str(begun)
 
     go(main())
+
+
+def test_a_call_that_no_hook_saw_passes_the_hosts_own_gate_too() -> None:
+    async def main() -> None:
+        async with talk_of("claude") as (talk, plugin):
+            await talk.before("shout", "hello")
+            text, is_error = await talk.call("shout", word=str(Path.home() / ".claude" / "settings.json"))
+            assert is_error
+            assert "which says how this agent is guarded" in text
+            assert plugin.ran == []
+            assert len(plugin.seen) == 1  # no plugin is asked then
+
+    go(main())

@@ -145,7 +145,12 @@ class Conversation:
     ) -> Conversation:
         """Return one on a session; `tools` returns what plugins offer now, by the name that the agent calls each."""
         calls: dict[str | None, OpenCalls] = {}
-        return cls(dialect, session, own_gate, now, names_allow, PluginToolCalls(dialect, session, tools, calls), calls)
+
+        def forbids(call: ToolCall) -> str | None:
+            return own_gate.why_denied(call, None)
+
+        plugin_tools = PluginToolCalls(dialect, session, tools, calls, forbids)
+        return cls(dialect, session, own_gate, now, names_allow, plugin_tools, calls)
 
     def is_run_by(self, process: AgentProcess | None) -> bool:
         """Say whether an agent runs it; where the system tells nothing, it may."""

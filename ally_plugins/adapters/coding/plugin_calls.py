@@ -16,6 +16,7 @@ from ally_plugins.contract.values.errors import AllyError, EventError, GateRefus
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls
 from ally_plugins.host.sessions.session import Session
+from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
 from .dialect import Dialect
 
@@ -35,6 +36,8 @@ class PluginToolCalls:
     """What plugins offer to the agent now, by the name that its server of tools gives each."""
     open_calls: Mapping[str | None, OpenCalls]
     """All calls that the agent's hooks have told of, by the sub-agent that makes them."""
+    forbids: Callable[[ToolCall], str | None]
+    """The host's own gate, which is asked before plugins' ones."""
     _claimed: WeakSet[OpenCall] = field(init=False, factory=WeakSet)
     """Those that have been run here; each runs once."""
 
@@ -102,7 +105,11 @@ class PluginToolCalls:
             return await self.session.refuse_call(tool_name, str(error), call_id=call_id)
         if (question := self.confirmation(call)) is not None:
             return await self.session.refuse_call(tool_name, f"{question}, and no hook has asked", call_id=call_id)
-        return await self.session.run_tool_call(call, partial(self._call, tool))
+        opened, session = OpenCall(self.session.emit, call), self.session
+        refusal = await begin_tool_call(session.gates, opened, session.origin, forbids=self.forbids)
+        if refusal is not None:
+            return refusal
+        return await opened.carry_out(partial(self._call, tool), session.transform_tool_output)
 
     async def _call(self, tool: AgentTool, call: ToolCall) -> ToolResult:
         try:
