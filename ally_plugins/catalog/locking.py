@@ -116,8 +116,8 @@ def read_lock(text: str, file: str) -> tuple[dict[str, LockedPlugin], Pylock]:
     for name, entry in () if entries is WRONG else entries.items():
         given = _PLUGIN.read(entry, f"tool.{_TOOL}.plugins.{name}", document)
         if given is not WRONG:
-            config = {key: value for key, value in given.get("config", {}).items() if key not in OF_THE_MACHINE}
-            plugins[name] = LockedPlugin(name=name, **{**given, "config": config})
+            given["config"] = {key: each for key, each in given.get("config", {}).items() if key not in OF_THE_MACHINE}
+            plugins[name] = LockedPlugin(name=name, **given)
     if document.problems:
         raise ConfigError(f"{file} is wrong: {'; '.join(document.problems)}", file=file)
     # As if it stood in config.toml already: what that file would not take is refused before anything is changed.

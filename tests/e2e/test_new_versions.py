@@ -85,7 +85,8 @@ def test_a_looser_guard_is_shown_before_it_is_installed_and_the_lock_of_the_old_
     operator.ally("enable", "rm-guard", "--yes", home=home)
     operator.run(WORK, home=home)
     locked = operator.ask("lock", "-o", lock, "--no-index", "--find-links", str(operator.links), home=home)
-    assert (locked["packages"], locked["without_hash"]) == (["rm-guard"], [])
+    assert "rm-guard" in locked["packages"]
+    assert locked["without_hash"] == []
 
     refused = operator.ally("upgrade", "rm-guard", new, home=home, code=1)
     assert "1 x deny -> allow" in refused
