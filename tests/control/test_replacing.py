@@ -13,8 +13,9 @@ from ally_plugins import Host, ToolCall, ToolCallEnd
 from ally_plugins.catalog.decide.record import PluginRecord
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.errors import HostError, UnavailableRefused
+from ally_plugins.host.daemons.lane import RemoteLane
 from tests.kit.daemons import notes_in, write_daemon
-from tests.kit.waiting import go
+from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
     from ally_plugins.contract.process_spec import Daemon
@@ -110,6 +111,28 @@ def test_the_old_one_goes_on_when_the_new_one_is_not_fit(tmp_path: Path, how: st
             await session.drained()
             assert [version for version, _ in notes_in(tmp_path)] == ["old", "old"]
             assert (await session.gate_tool_call(ToolCall("bash"))).reason == "p: old"
+
+    go(main())
+
+
+@pytest.mark.slow
+def test_a_handover_that_has_begun_ends_though_the_old_one_hangs_and_nobody_waits(tmp_path: Path) -> None:
+    silent = NOTING.replace("gate=", "drain=lambda _: SILENCE, gate=")
+
+    async def main() -> None:
+        async with _host(_version(tmp_path, "old", silent)) as host:
+            session = host.session()
+            replacing = asyncio.ensure_future(host.replace(_version(tmp_path, "new")))
+            lane = host.plugins["p"].lane
+            assert isinstance(lane, RemoteLane)
+            await until(lambda: not lane.is_ready, "it hands over")
+            session.emit(ToolCallEnd(tool_name="bash"))
+            assert notes_in(tmp_path) == []
+            replacing.cancel()
+            await asyncio.wait([replacing])
+            await until(lambda: notes_in(tmp_path) != [], "the new one has it")
+            assert [version for version, _ in notes_in(tmp_path)] == ["new"]
+            assert host.plugins["p"].is_running
 
     go(main())
 
