@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from .commands import Shell
 from .places import Places, host_matches, is_name, located, path_matches
-from .programs import Action, actions_of, name_of
+from .programs import URL, Action, actions_of, name_of
 from .rules import EFFECTS, Rule, RulesFile, built_in
 from .words import MANY, ONE, UNSEEN, is_known, is_unseen, overlaps
 
@@ -34,9 +34,6 @@ _PATH_ARGUMENT: Final = re.compile(
     r"(?:.*_)?(?:path|paths|file|files|filename|dir|directory|folder|glob|include|cwd|workdir)\Z"
 )
 _PATCHED: Final = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+)$", re.MULTILINE)
-_URL: Final = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@'\"]{0,256}@)?(\[[0-9a-f:.]+\]|[^\s/:?#'\"<>|\\)]+)", re.IGNORECASE
-)
 
 _GIT_VALUED: Final = frozenset({"-C", "-c", "--git-dir", "--work-tree", "--namespace", "--exec-path", "--config-env"})
 
@@ -286,7 +283,7 @@ def call_of(
     actions: list[Action] = []
     # What is written or searched for may name any host.
     has_hosts = common is None or common == "web"
-    hosts = [host for text in _texts(arguments) for host in _URL.findall(text)] if has_hosts else []
+    hosts = [host for text in _texts(arguments) for host in URL.findall(text)] if has_hosts else []
     is_no_shell = (common or tool_name).casefold() in _NO_SHELLS
     for name, value in () if is_no_shell else arguments.items():
         if name in _COMMAND_ARGUMENTS or (common == "bash" and name == "code"):

@@ -11,7 +11,7 @@ from .commands import Command, Shell, UnreadableError
 from .script import RUNNING_VARIABLES, read_script
 from .words import MANY, ONE, UNSEEN, is_known
 
-__all__ = ["Action", "actions_of", "name_of"]
+__all__ = ["URL", "Action", "actions_of", "name_of"]
 
 SHELLS: Final = frozenset({"sh", "bash", "zsh", "dash", "ksh", "mksh", "ash", "fish", "rbash", "busybox-sh"})
 INTERPRETERS: Final = {
@@ -79,7 +79,7 @@ _RUNNING_OPTION: Final = re.compile(
     r"(?:-o)?(?:Proxy|Local|Remote)Command[= ]|--(?:checkpoint-action=exec|to-command|use-compress-program|rsh)=",
     re.IGNORECASE,
 )
-_URL: Final = re.compile(
+URL: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@'\"]{0,256}@)?(\[[0-9a-f:.]+\]|[^\s/:?#'\"<>|\\)]+)", re.IGNORECASE
 )
 _DEVICE: Final = re.compile(r"/dev/(?:tcp|udp)/([^/\s]+)/")
@@ -114,8 +114,8 @@ def actions_of(text: str, shell: Shell) -> list[Action]:
         for command in read_script(text, shell):
             found += _of_command(command)
     except UnreadableError:
-        # Its files and hosts are looked for all the same, so that a deny is a deny.
-        return [Action(code="unparsed", hosts=_URL.findall(text), folders=shell.folders)]
+        # Its hosts are looked for all the same, so that a deny of one is a deny.
+        return [Action(code="unparsed", hosts=URL.findall(text), folders=shell.folders)]
     return found
 
 
@@ -385,7 +385,7 @@ def _of_interpreter(command: Command, words: list[str], letters: str) -> Iterato
 def _of_code(command: Command, text: str) -> Iterator[Action]:
     literals = [one or other for one, other in _LITERAL.findall(text)]
     words = [each for each in literals if each and len(each) < 4096]  # noqa: PLR2004 - the longest path
-    yield Action(reads=words, writes=words, hosts=_URL.findall(text), folders=command.folders)
+    yield Action(reads=words, writes=words, hosts=URL.findall(text), folders=command.folders)
     if _REMOVES.search(text):
         yield Action(words=["rm", "-r", *words], reads=words, writes=words, folders=command.folders)
     if _STARTS.search(text) and command.shell is not None:
@@ -416,7 +416,7 @@ def _action(command: Command, words: list[str], *, is_outer: bool = False) -> Ac
 
 
 def _hosts_of(word: str) -> list[str]:
-    return _URL.findall(word) + _DEVICE.findall(word)
+    return URL.findall(word) + _DEVICE.findall(word)
 
 
 def _host(word: str) -> str:
@@ -449,7 +449,7 @@ def _named_files(program: str, words: list[str]) -> Iterator[str]:
 
 
 def _names_in(word: str) -> Iterator[str]:
-    if "\n" in word or _URL.match(word):
+    if "\n" in word or URL.match(word):
         if word.lower().startswith("file://"):
             yield "/" + word[7:].partition("/")[2]
         return
