@@ -19,9 +19,9 @@ from ally_plugins.contract.values.frozen import FrozenDict
 
 from .decide.lock import OF_THE_MACHINE, LockedPlugin, config_changes, locked_plugin
 from .home.config import check_config
-from .home.config_edits import edit_config
 from .plugin_facts import read_settled
 from .registry import OperatorChange
+from .settling import settle
 
 if TYPE_CHECKING:
     from packaging.pylock import Package, Pylock
@@ -74,7 +74,7 @@ def configure(registry: Registry, there: LockedPlugin) -> OperatorChange | None:
     if not changes:
         return None
     with registry.home.locked():
-        edit_config(registry.home, there.name, lambda _: changes, read_settled(registry.home).config)
+        settle(registry.home, read_settled(registry.home), there.name, lambda _: changes)
     return OperatorChange(kind="configure", plugin=there.name, data=FrozenDict({"keys": sorted(changes)}))
 
 

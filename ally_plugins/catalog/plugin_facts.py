@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import orjson
@@ -19,6 +20,7 @@ from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 from ally_plugins.policy.permissions import GrantSet
 
+from .decide.loosening import keep_stricter
 from .decide.policy_rules import tightened
 from .decide.state import Facts
 from .environments.build import chosen_interpreter
@@ -48,6 +50,10 @@ class Settled:
     damage: tuple[str, ...]
     policy: MachinePolicy
     """What the machine's administrator settled, which is stricter."""
+    written: Config
+    """What stands in `config.toml`; `config` is as strict as what was agreed to."""
+    loosened: Mapping[str, tuple[str, ...]]
+    """The keys, by plugin, that the file loosens and nobody has agreed to."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -60,7 +66,18 @@ def read_settled(home: Home) -> Settled:
 
     Raises ConfigError and ConsentError for those that cannot be read.
     """
-    return Settled(read_config(home), *read_consent(home), read_policy())
+    written = read_config(home)
+    agreements, damage = read_consent(home)
+    held: dict[str, PluginConfig] = {}
+    loosened: dict[str, tuple[str, ...]] = {}
+    for name, agreement in agreements.items():
+        # A file that does not decide about a plugin any more was emptied, which is an error of its own.
+        if agreement.settled is not None and (config := written.of(name)).is_decided:
+            held[name], keys = keep_stricter(agreement.settled, config)
+            if keys:
+                loosened[name] = keys
+    holds = evolve(written, plugins=MappingProxyType({**written.plugins, **held}))
+    return Settled(holds, agreements, damage, read_policy(), written, loosened)
 
 
 @frozen
@@ -106,6 +123,8 @@ def gather(
             of_name[0],
             config=tightened(settled.policy, name, of_name[0].config),
             policy=settled.policy,
+            loosened=settled.loosened.get(name, ()),
+            written=settled.written.of(name),
             agreement=agreements.get(name),
             quarantine=stopped.of(name),
             is_excluded=only is not None and only.isdisjoint(names_of(of_name[0])),

@@ -43,6 +43,7 @@ from .home.secret_store import SecretStore
 from .plugin_class import load_class
 from .plugin_facts import Gathered, Settled, emptied_config_error, gather, names_of, read_settled
 from .protected_places import protected_places, refused_files
+from .settling import agree_to_file, settle, settled_now
 
 if TYPE_CHECKING:
     from ally_plugins.contract.settings import Setting
@@ -60,7 +61,7 @@ __all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Regist
 class OperatorChange:
     """What an operator has changed, ready for the audit: never with a secret in it.
 
-    `kind` is enable, disable, grant, revoke, shadow, setting, place, quarantine, release or forget.
+    `kind` is enable, disable, grant, revoke, shadow, setting, place, quarantine, release, loosen or forget.
     """
 
     kind: str
@@ -272,7 +273,14 @@ class Registry:
             placed = {} if placement is None else {"placement": placement}
             keys = {"enabled": True, **placed, "grants": list(plan.grants.texts())}
             # Before the consent: an agreement that config.toml does not mention looks as if that file had been emptied.
-            edit_config(self.home, name, lambda before: source_keys(record, before) | keys, settled.config)
+            changed: dict[str, Any] = {}
+
+            def change(before: dict[str, Any]) -> dict[str, Any]:
+                changed.update(source_keys(record, before) | keys)
+                return changed
+
+            edit_config(self.home, name, change, settled.config)
+            agreement = evolve(agreement, settled=settled_now(self.home, settled, name, changed))
             write_consent(self.home, {**settled.agreements, name: agreement})
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "durable": agreement.durable or (),
                 "by": by, "code": agreement.code, "placement": plan.record.placement}  # fmt: skip
@@ -303,8 +311,16 @@ class Registry:
             settled = read_settled(self.home)
             name = self._own_name(settled, name)
             self._check_not_mandatory(settled, name, "disabled")
-            edit_config(self.home, name, lambda _: {"enabled": False}, settled.config)
+            settle(self.home, settled, name, lambda _: {"enabled": False})
         return _change("disable", name)
+
+    def agree_to_file(self, shown: Mapping[str, tuple[str, ...]]) -> OperatorChange:
+        """Agree to what `config.toml` loosens, as it was shown by plugin.
+
+        Raises ConsentError where that has changed since.
+        """
+        agree_to_file(self.home, shown)
+        return _change("loosen", ", ".join(shown), keys=FrozenDict(shown))
 
     def forget(self, name: str) -> OperatorChange | None:
         """Remove what a package was granted and agreed to for, so that one installed again under this name is new.
@@ -362,7 +378,7 @@ class Registry:
 
     def _write_grants(self, settled: Settled, name: str, grants: Iterable[Grant]) -> None:
         texts = sorted(grant.text for grant in grants)
-        edit_config(self.home, name, lambda _: {"grants": texts}, settled.config)
+        settle(self.home, settled, name, lambda _: {"grants": texts})
 
     def shadow(self, name: str, hooks: bool | Iterable[str]) -> OperatorChange:  # noqa: FBT001  # True and False are values here
         """Record the gates and transforms of a plugin without enforcing them: all of them, none, or those named.
@@ -379,7 +395,7 @@ class Registry:
             name = self._own_name(settled, name)
             if value:
                 self._check_not_mandatory(settled, name, "shadowed")
-            edit_config(self.home, name, lambda _: {"shadow": value}, settled.config)
+            settle(self.home, settled, name, lambda _: {"shadow": value})
         return _change("shadow", name, shadow=value if isinstance(value, bool) else tuple(value))
 
     # Settings
@@ -398,7 +414,7 @@ class Registry:
                 self._set_secret(name, key, text)
             else:
                 value = None if text is None else _parsed(name, setting, text)
-                edit_config(self.home, name, lambda _: {"settings": {key: value}}, settled.config)
+                settle(self.home, settled, name, lambda _: {"settings": {key: value}})
         is_set = {"secret": True} if setting.secret else {"value": text}
         return _change("setting", name, key=key, is_removed=text is None, **is_set)
 
@@ -432,10 +448,7 @@ class Registry:
             if chosen.problem or placed.problem:
                 raise ConsentError(f"{name!r} cannot run so: {chosen.problem or placed.problem}")
             keys = {"placement": placement, "interpreter": interpreter, "environment": environment}
-            edit_config(self.home, name, lambda _: keys, settled.config)
-            if (agreement := settled.agreements.get(name)) is not None and agreement.placement != placement:
-                agreed = {**settled.agreements, name: evolve(agreement, placement=placement)}
-                write_consent(self.home, agreed)
+            settle(self.home, settled, name, lambda _: keys, placement=placement)
         return _change("place", name, **{key: value for key, value in keys.items() if value is not None})
 
     # Quarantine

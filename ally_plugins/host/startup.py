@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.catalog.home.folder import MAX_STATE_BYTES
+from ally_plugins.catalog.settling import keep_tightened
 from ally_plugins.contract.values.codec import encode
-from ally_plugins.contract.values.errors import ConsentError, HostError
+from ally_plugins.contract.values.errors import ConfigError, ConsentError, HostError
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.host.sockets.leftovers import is_gone
 from ally_plugins.journal.values import Record
@@ -115,6 +116,11 @@ def wanted_records(registry: Registry, given: Collection[str], *, is_replay: boo
     where nothing real is decided, it misses none.
     """
     wanted: list[PluginRecord] = []
+    if not is_replay:
+        try:
+            keep_tightened(registry.home)
+        except (ConfigError, ConsentError) as error:  # where it cannot be read, `load` says so
+            _log.warning("what was settled is not kept: %s", error)
     records = registry.load()
     for record in records:
         if record.config.mandatory and record.state == "left out":

@@ -81,6 +81,6 @@ def source_keys(record: PluginRecord, before: Mapping[str, Any]) -> dict[str, An
 
 def is_for_review(record: PluginRecord) -> bool:
     """Say whether the operator should look at a plugin."""
-    if record.state in ("waiting for consent", "quarantined", "not configured"):
+    if record.loosened or record.state in ("waiting for consent", "quarantined", "not configured"):
         return True
     return record.config.enabled and (record.has_changed_code or record.state in ("broken", "not installed"))

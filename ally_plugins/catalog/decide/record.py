@@ -75,6 +75,8 @@ class PluginRecord:
     agreement: Agreement | None = None
     has_changed_code: bool = False
     warnings: tuple[str, ...] = ()
+    loosened: tuple[str, ...] = ()
+    """Keys that `config.toml` loosens and nobody has agreed to; what was agreed to holds."""
     failure: str = ""
     """Why the host that last tried could not start it, a broken import for one; empty when it could."""
     found: Found | None = None

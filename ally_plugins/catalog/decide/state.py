@@ -65,6 +65,10 @@ class Facts:
     """Why it could not be found, where its source failed."""
     policy: MachinePolicy = _NO_POLICY
     """What the machine's administrator settled; `config` is as strict as that already."""
+    loosened: tuple[str, ...] = ()
+    """Keys that `config.toml` loosens and nobody has agreed to; `config` is as strict as what was agreed to."""
+    written: PluginConfig | None = None
+    """What stands in `config.toml`, where that was read."""
 
 
 def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecord:
@@ -87,6 +91,9 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
     settings: Mapping[str, Any] = FrozenDict()
     if state == "enabled" and manifest is not None:
         settings, problems = resolve_settings(facts.name, manifest, config.settings, secret)
+        # A wrong value is said, though the one that was agreed to holds.
+        if not problems and facts.written is not None and "settings" in facts.loosened:
+            _, problems = resolve_settings(facts.name, manifest, facts.written.settings, secret)
         if problems:
             state, reason = "not configured", "; ".join(problems)
     requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
@@ -97,7 +104,10 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
     return PluginRecord(
         name=facts.name,
         state=state,
-        reason=reason or _failed_start_note(failure) or _changed_code_note(facts, has_changed=has_changed),
+        reason=reason
+        or _loosened_note(facts)
+        or _failed_start_note(failure)
+        or _changed_code_note(facts, has_changed=has_changed),
         distribution=found.distribution if found is not None else "",
         version=found.version if found is not None else "",
         entry_point=found.entry_point if found is not None else "",
@@ -108,7 +118,12 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         settings=settings if state == "enabled" else FrozenDict(),
         agreement=facts.agreement,
         has_changed_code=has_changed,
-        warnings=(*_warnings(facts, manifest, granted, requested), *placed.warnings),
+        warnings=(
+            *filter(None, [_loosened_note(facts)]),
+            *_warnings(facts, manifest, granted, requested),
+            *placed.warnings,
+        ),
+        loosened=facts.loosened,
         failure=failure,
         found=found,
         daemon=placed.daemon,
@@ -199,6 +214,8 @@ def _missing_consent(facts: Facts, found: Found, manifest: Manifest) -> str | No
     agreement = facts.agreement
     if agreement is None:
         return "nobody has agreed to what it asks for"
+    if "enabled" in facts.loosened and agreement.settled is not None and not agreement.settled.enabled:
+        return "config.toml enables it, and a person has disabled it"
     if agreement.distribution != found.distribution:
         return f"it was agreed to from {agreement.distribution!r} and now comes from {found.distribution!r}"
     more = GrantSet(manifest.grants).difference(agreement.grants)
@@ -223,6 +240,13 @@ def _files_problem(facts: Facts, agreement: Agreement, found: Found) -> str | No
 def _has_changed(facts: Facts) -> bool:
     agreement, found = facts.agreement, facts.found
     return agreement is not None and found is not None and bool(found.digest) and agreement.code != found.digest
+
+
+def _loosened_note(facts: Facts) -> str:
+    if not facts.loosened:
+        return ""
+    what = ", ".join(facts.loosened)
+    return f"config.toml loosens {what}, and what was agreed to holds; to agree: ally-plugins review --agree"
 
 
 def _failed_start_note(failure: str) -> str:

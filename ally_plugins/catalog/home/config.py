@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import asdict, evolve, field, fields_dict, frozen
 
 from ally_plugins.contract.documents import (
     LINE,
@@ -30,7 +30,7 @@ from ally_plugins.contract.documents import (
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS, HOOKS_OF_TOPICS
 from ally_plugins.contract.process_spec import PROCESS
-from ally_plugins.contract.shapes import FLAG, SECONDS, Mistakes, Shape, inside, one_of
+from ally_plugins.contract.shapes import FLAG, SECONDS, WRONG, Mistakes, Shape, inside, one_of
 from ally_plugins.contract.tables import keys, object_of
 from ally_plugins.contract.values.errors import ConfigError, EventError
 from ally_plugins.contract.values.frozen import FrozenDict, freeze
@@ -51,7 +51,9 @@ __all__ = [
     "Placement",
     "PluginConfig",
     "check_config",
+    "config_table",
     "parse_config",
+    "plugin_config",
     "read_config",
 ]
 
@@ -233,6 +235,44 @@ _AS_WRITTEN: Final = (
     "consent",
     "settings",
 )
+
+
+def config_table(config: PluginConfig) -> dict[str, Any]:
+    """Return what is settled for a plugin as `plugin_config` reads it: all that counts, whatever holds for others."""
+    limits = {key: value for key, value in asdict(config.limits).items() if value != getattr(_DEFAULT_LIMITS, key)}
+    several = {name: value if isinstance(value, bool) else sorted(value) for name, value in
+               (("shadow", config.shadow), ("ungated_tools", config.ungated_tools))}  # fmt: skip
+    table = {
+        "enabled": config.enabled,
+        "placement": config.placement,
+        "interpreter": config.interpreter or None,
+        "environment": config.environment or None,
+        "process": {key: "none" if value is None else value for key, value in config.process.items()},
+        "source": config.origin,
+        "grants": list(config.grants.texts()),
+        **several,
+        "mandatory": config.mandatory,
+        "consent": config.consent,
+        "on_error": {"gate": config.gate_on_error, "transform": config.transform_on_error},
+        "deadlines": dict(config.deadlines),
+        "limits": limits,
+        "sandbox": config.sandbox,
+        "settings": thawed(config.settings),
+    }
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def plugin_config(table: Mapping[str, Any], path: str, mistakes: Document) -> PluginConfig:
+    """Read what `config_table` has returned; what is wrong is noted in the document."""
+    given = _PLUGIN.read(table, path, mistakes)
+    return PluginConfig() if given is WRONG else _plugin(given, PluginConfig())
+
+
+def thawed(value: Any) -> Any:
+    """Return a value of frozen tables and lists as plain ones, which TOML is written from."""
+    if isinstance(value, Mapping):
+        return {key: thawed(each) for key, each in value.items()}
+    return [thawed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _read_settings(value: Mapping[str, Any], path: str, mistakes: Mistakes) -> FrozenDict:

@@ -9,15 +9,15 @@ import tomllib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table, text_of
-from ally_plugins.contract.shapes import ANY, WRONG, named, one_of
+from ally_plugins.contract.shapes import ANY, OBJECT, WRONG, named, one_of
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import Grant, GrantSet
 
-from .config import Placement
+from .config import Placement, PluginConfig, config_table, plugin_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,6 +55,8 @@ class Agreement:
     """The event types that it gets from the journal; None for an agreement from before these were shown."""
     placement: Placement | None = None
     """Where it was placed then or later: it stays there when `config.toml` has lost the line that says so."""
+    settled: PluginConfig | None = field(default=None, repr=False)
+    """What was settled for it in `config.toml` when somebody last agreed; None for an agreement from before."""
 
     @property
     def grants(self) -> GrantSet:
@@ -120,6 +122,8 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
     for name, entry in () if entries is WRONG else entries.items():
         before = len(document.problems)
         given = _AGREEMENT.read(entry, f"plugins.{name}", document)
+        if isinstance(given, dict) and "settled" in given:
+            given["settled"] = plugin_config(given["settled"], f"plugins.{name}.settled", document)
         # One by one: an entry that is damaged costs its plugin the consent, and not the others theirs.
         if len(document.problems) == before:
             # An entry without them was agreed to with no requests, from no distribution: it agrees to nothing.
@@ -151,6 +155,7 @@ _AGREEMENT: Final = table(
     listing=LINES,
     durable=LINES,
     placement=one_of("inline", "process", "sandbox"),
+    settled=OBJECT,
 )
 
 
@@ -158,8 +163,11 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
     """Replace the file. The caller holds `home.locked()`. Raises ConfigError when it cannot be written."""
     import tomlkit  # 40 ms, and only when something is agreed to
 
-    plugins: dict[str, Any] = {name: asdict(agreements[name]) for name in sorted(agreements)}
+    plugins: dict[str, Any] = {name: asdict(agreements[name], recurse=False) for name in sorted(agreements)}
     for entry in plugins.values():
+        settled = entry.pop("settled")
+        if settled is not None:
+            entry["settled"] = config_table(settled)
         entry["requests"] = list(entry["requests"])
         entry["listing"] = list(entry["listing"])
         entry["durable"] = None if entry["durable"] is None else list(entry["durable"])

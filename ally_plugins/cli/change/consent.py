@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.completion import grants_requested, plugin_names
+from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.processes import outside_sandbox, placed, way_out
 from ally_plugins.cli.shell.questions import can_ask, choose, require_consent
 from ally_plugins.cli.shell.recorder import recorder
@@ -116,21 +117,30 @@ def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | Non
 
 @command("review")
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=plugin_names)
-def review(state: State, names: tuple[str, ...]) -> None:
+@click.option("--agree", is_flag=True, help="Agree to what config.toml loosens, which waits for you until then.")
+@click.option("--yes", is_flag=True, help="With --agree: do not ask first.")
+def review(state: State, names: tuple[str, ...], agree: bool, yes: bool) -> None:  # noqa: FBT001 - click's way
     """Show every plugin that waits for you: new ones, larger requests, changed code, what is missing or quarantined.
 
     At a terminal it asks after each one that you can agree to: `accept` agrees to all that is shown, `narrow` asks for
     each grant by itself, `skip`, and every other answer, leaves it as it is. Elsewhere it changes nothing; below each
     plugin stands the command that does. At its end stand the enabled plugins that could be placed in a sandbox and are
-    not.
+    not. What config.toml loosens since you agreed is agreed to with --agree, of all plugins or of those named.
 
     \b
     Example:
       ally-plugins review
       ally-plugins review loop-warner
+      ally-plugins review --agree
     """
     registry = state.registry
     wanted = {registry.get(name).label for name in names}  # an unknown one is an error with the nearest right name
+    if agree:
+        found = [record for record in registry.load() if record.loosened and (not names or record.label in wanted)]
+        _agree_to_file(state, registry, found, yes=yes)
+        return
+    if yes:
+        raise click.UsageError("--yes is for --agree; without it, nothing is asked")
     records = [record for record in registry.review() if not names or record.label in wanted]
     plans = {record.label: _plan(registry, record) for record in records}
     outside = outside_sandbox(registry.load())
@@ -144,7 +154,9 @@ def review(state: State, names: tuple[str, ...]) -> None:
         plan = plans[record.label]
         for line in _lines(record, plan):
             echo(line)
-        if plan is not None and record.state not in _BY_COMMAND and can_ask(state) and not _walk(state, plan):
+        # What the file loosens is agreed to by --agree.
+        is_asked = record.state not in _BY_COMMAND and not (record.loosened and record.is_enabled)
+        if plan is not None and is_asked and can_ask(state) and not _walk(state, plan):
             break
         echo()
     if outside:
@@ -177,6 +189,32 @@ def _walk(state: State, plan: Plan) -> bool:
     for line in notify_hosts(state.home, "apply", plan.record.name).lines():
         echo(line)
     return True
+
+
+def _agree_to_file(state: State, registry: Registry, found: list[PluginRecord], *, yes: bool) -> None:
+    require_operator(state.home)
+    lines = [f"{record.label}: {', '.join(record.loosened)}" for record in found]
+    if not found:
+        if state.as_json:
+            print_json({"agreed": {}, "hosts": []})
+        else:
+            echo("config.toml loosens nothing that was agreed to")
+        return
+    for line in lines:
+        echo(inert(line), to_stderr=state.as_json)
+    question = "Agree to what config.toml says of these?"
+    how = "to agree to exactly what is shown: ally-plugins review --agree --yes"
+    require_consent(state, question, is_agreed=yes, refused="nothing is agreed to", way_out=how)
+    with recorder(registry) as writing:
+        writing.change(lambda it: it.agree_to_file({record.name: record.loosened for record in found}))
+    effects = [notify_hosts(state.home, "apply", record.name) for record in found]
+    if state.as_json:
+        agreed = {record.name: record.loosened for record in found}
+        print_json({"agreed": agreed, "hosts": [each for effect in effects for each in effect.data()]})
+        return
+    for record, effect in zip(found, effects, strict=True):
+        for line in effect.lines():
+            echo(f"{inert(record.label)}: {line}")
 
 
 def _plan(registry: Registry, record: PluginRecord) -> Plan | None:

@@ -204,6 +204,7 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "configure": lambda data: f"{', '.join(data['keys'])}, by a lock file",
     "quarantine": lambda data: str(data["reason"]),
     "release": lambda _: "out of quarantine",
+    "loosen": lambda data: f"agreed to what config.toml loosens: {data['keys']}",
     "allow": lambda data: f"the person lets {data['tool']} of {data['agent']} run once as it was denied",
     "pause": lambda data: f"{data['agent']}: its gates {_paused_for(data['seconds'])}",
     "refusal": lambda data: f"{data['call']} refused ({data['reason']}): {data['text']}",
