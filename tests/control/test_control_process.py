@@ -12,6 +12,7 @@ import pytest
 from ally_plugins import ToolCall, ToolCallEnd
 from ally_plugins.catalog.home.config_edits import edit_config
 from ally_plugins.host.control.client import HostAnswer, call, hosts_of
+from tests.kit.agreeing import agree
 from tests.kit.processes import below
 from tests.kit.waiting import go, until
 
@@ -138,6 +139,7 @@ def test_a_restart_takes_another_placement(placed: Operated) -> None:
         async with placed.new_host() as host:
             first = await pid(placed)
             edit_config(placed.home, NAME, lambda _: {"placement": "inline"})
+            agree(placed.home)
             assert (await did(placed, "restart"))["state"] == "running"
             [plugin] = (await did(placed, "status"))["plugins"]
             assert (plugin["placement"], "pid" in plugin) == ("inline", False)
@@ -265,6 +267,7 @@ def test_where_a_plugin_cannot_start_it_is_not_moved(guarded: Operated, monkeypa
             assert (shown["placement"], shown["state"]) == ("inline", "running")
             assert (await session.gate_tool_call(REMOVE)).votes[0].cause == "verdict"
             edit_config(guarded.home, NAME, lambda _: {"placement": "process", "interpreter": "/nowhere/python"})
+            agree(guarded.home)
             assert "cannot be started, since it is not configured" in await refused(guarded, "place")
             assert host.plugins[NAME].state == "running"
 

@@ -15,6 +15,7 @@ from ally_plugins.catalog.home.consent import file_changes, listing_of, read_con
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.process_spec import Restarts
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
+from tests.kit.agreeing import agree
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -526,6 +527,7 @@ def test_what_ships_a_daemon_cannot_run_inline(folders: Folders) -> None:
     folders.home.config_file.write_text(
         folders.home.config_file.read_text().replace('placement = "sandbox"', 'placement = "inline"')
     )
+    agree(folders.home)
     record = folders.registry.get("counter")
     assert record.state == "not configured"
     assert record.is_missed
@@ -552,6 +554,7 @@ def test_an_environment_that_went_away_is_said_and_the_gates_are_missed(folders:
     folders.enable("mover", "process")
     text = folders.home.config_file.read_text()
     folders.home.config_file.write_text(text + '\nenvironment = "gone"\n')
+    agree(folders.home)
     record = folders.registry.get("mover")
     assert record.state == "not configured"
     assert record.placement == "process"

@@ -151,7 +151,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("ALLY_HOME", str(tmp_path / "home"))
     found = Home("ally-plugins", tmp_path / "home")
-    run_command("enable", GUARD, "--yes")
+    run_command("enable", GUARD, "--place", "inline", "--yes")
     return found
 
 

@@ -19,6 +19,7 @@ from ally_plugins.contract.values.errors import CannotExecute, ConfigError, Cons
 from ally_plugins.runtime.processes.direct import DirectLauncher
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import make_launcher
+from tests.kit.agreeing import agree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,11 +95,13 @@ def test_a_program_that_a_package_ships_for_this_python_does_not_run_by_another(
     become_another_program()
     assert "is no Python that could run it" in registry.get("helper").reason
     edit_config(home, "helper", lambda _: {"interpreter": PYTHON})
+    agree(home)
     record = registry.get("helper")
     assert record.is_enabled
     assert record.daemon is not None
     assert record.daemon.command[0] == PYTHON
     edit_config(home, "helper", lambda _: {"interpreter": sys.executable})
+    agree(home)
     assert "is this program, which is no Python" in registry.get("helper").reason
 
 

@@ -91,9 +91,9 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
     settings: Mapping[str, Any] = FrozenDict()
     if state == "enabled" and manifest is not None:
         settings, problems = resolve_settings(facts.name, manifest, config.settings, secret)
-        # A wrong value is said, though the one that was agreed to holds.
-        if not problems and facts.written is not None and "settings" in facts.loosened:
-            _, problems = resolve_settings(facts.name, manifest, facts.written.settings, secret)
+        if facts.written is not None and "settings" in facts.loosened:
+            # A wrong value is said, though the one that was agreed to would hold.
+            problems = resolve_settings(facts.name, manifest, facts.written.settings, secret)[1] or problems
         if problems:
             state, reason = "not configured", "; ".join(problems)
     requested = GrantSet(manifest.grants) if manifest is not None else _NO_GRANTS
@@ -118,11 +118,7 @@ def judge(facts: Facts, secret: Callable[[str, str], str | None]) -> PluginRecor
         settings=settings if state == "enabled" else FrozenDict(),
         agreement=facts.agreement,
         has_changed_code=has_changed,
-        warnings=(
-            *filter(None, [_loosened_note(facts)]),
-            *_warnings(facts, manifest, granted, requested),
-            *placed.warnings,
-        ),
+        warnings=(*_warnings(facts, manifest, granted, requested), *placed.warnings),
         loosened=facts.loosened,
         failure=failure,
         found=found,
@@ -292,7 +288,8 @@ def _warnings(facts: Facts, manifest: Manifest | None, granted: GrantSet, reques
 
 def _idle_grants(facts: Facts, manifest: Manifest) -> list[Grant]:
     """Return what is granted and not requested, not even a part of it: a wider grant has an effect."""
-    beyond = facts.config.grants.difference(GrantSet(manifest.grants))
+    written = facts.written.grants.grants if facts.written is not None else frozenset()
+    beyond = GrantSet(facts.config.grants.grants | written).difference(GrantSet(manifest.grants))
     return [grant for grant in beyond if not any(grant.covers(requested) for requested in manifest.grants)]
 
 
