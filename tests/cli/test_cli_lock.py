@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomlkit
+from attrs import evolve
 from packaging.pylock import Pylock
 
 from ally_plugins.catalog.decide.lock import LockedPlugin, differences
+from ally_plugins.catalog.home.consent import read_consent
 from ally_plugins.catalog.locking import read_lock, requirement_lines, write_lock
 from ally_plugins.contract.values.errors import ConfigError
 
@@ -93,10 +95,13 @@ def test_what_makes_a_plugin_stricter_is_done_without_a_question_and_agrees_to_n
     locked.ask("lock", "-o", file_of(tmp_path))
     locked.run("grant", NAME, "add_message:user")
     locked.run("shadow", NAME)
-    agreed = locked.home.consent_file.read_bytes()
+    agreed = read_consent(locked.home)[0][NAME]
     done = locked.ask("apply", file_of(tmp_path))
     assert (done["differences"], done["changed"]) == ([], [NAME])
-    assert locked.home.consent_file.read_bytes() == agreed
+    now = read_consent(locked.home)[0][NAME]
+    assert evolve(now, settled=agreed.settled) == agreed
+    # Held to from here on, as what any command has settled.
+    assert (now.settled and now.settled.shadow, agreed.settled and agreed.settled.shadow) == (False, True)
     assert not state_of(locked)["shadow"]
 
 
