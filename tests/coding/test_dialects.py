@@ -347,3 +347,12 @@ def test_any_bytes_are_closed_for_a_guard_and_pass_for_an_observer(
     reply = DIALECTS[agent].close(event, reason)
     found = react(agent, event, {}, (reply.exit_code, reply.stdout, reply.stderr))
     assert found.stopped == (DIALECTS[agent].is_guard(event) and (agent, event) not in UNCLOSABLE)
+
+
+@pytest.mark.parametrize("blanks", ["", " ", "\n\t", "\u00a0\u2003"])
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_refusal_without_a_word_still_has_one(agent: str, blanks: str) -> None:
+    each = recorded_of(agent, HookKind.BEFORE_TOOL)[0]
+    reply = DIALECTS[agent].answer(hook_of(agent, each), Answer(refusal=blanks))
+    assert reaction(agent, each, reply).stopped
+    assert "gives no reason" in f"{reply.stdout}{reply.stderr}"

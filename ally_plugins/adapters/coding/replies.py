@@ -20,8 +20,8 @@ class UnsayableError(Exception):
 
 
 def _worded(reason: str | None) -> str | None:
-    # An empty one may be none to an agent.
-    return "a plugin gives no reason" if reason == "" else reason
+    # An empty one may be none to an agent, and so may one of blanks.
+    return "a plugin gives no reason" if reason is not None and not reason.strip() else reason
 
 
 @frozen(kw_only=True)
