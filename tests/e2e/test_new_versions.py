@@ -96,6 +96,7 @@ def test_a_looser_guard_is_shown_before_it_is_installed_and_the_lock_of_the_old_
 
     operator.ally("apply", lock, "--check", home=home, code=1)
     assert "nothing differs" in operator.ally("apply", lock, "--yes", home=home)
-    found = operator.ask("info", "rm-guard", home=home)
+    plugins = operator.ask("list", home=home)["plugins"]
+    (found,) = [each for each in plugins if each["name"] == "rm-guard"]
     assert (found["version"], found["state"], found["changed_code"]) == ("1.0", "enabled", False)
     operator.ally("apply", lock, "--check", home=home)
