@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
@@ -67,7 +67,7 @@ class DaemonTrial:
     settings: Mapping[str, Any] = field(factory=dict)
 
     @contextmanager
-    def process(self) -> Iterator[DaemonProcess]:
+    def process(self) -> Generator[DaemonProcess]:
         """Start a process, and end it with everything that it started."""
         with tempfile.TemporaryDirectory(prefix="ally-check-") as folder, DaemonProcess(self, Path(folder)) as process:
             yield process

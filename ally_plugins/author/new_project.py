@@ -117,7 +117,7 @@ class NewProject:
         return written
 
     def _rendered(self, template: str) -> str:
-        text = files(__package__).joinpath("templates", f"{template}.tmpl").read_text(encoding="utf-8")
+        text = files("ally_plugins.author").joinpath("templates", f"{template}.tmpl").read_text(encoding="utf-8")
         words = {
             "daemon": self.kind == "daemon",
             "gate": self.has_gate,
