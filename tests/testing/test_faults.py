@@ -113,10 +113,10 @@ def test_a_call_that_hangs_goes_on_at_the_end() -> None:
 
 def test_in_a_flood_what_was_lost_is_counted() -> None:
     with BlockingHarness(Speaker) as harness:
-        lost = harness.faults.flood(30_000)
+        lost = harness.faults.flood(12_000)
         assert lost > 0
         assert harness.plugin.lane is not None
-        assert harness.plugin.lane.delivered + lost >= 30_000
+        assert harness.plugin.lane.delivered + lost >= 12_000
         assert not harness.crashes
 
 
