@@ -461,8 +461,9 @@ def test_an_agent_gets_a_server_of_plugins_tools_that_starts_with_this_home_and_
     command = server["command"]
     line = command if isinstance(command, list) else [command, *server["args"]]
     assert line[1:] == ["-m", "ally_plugins", "mcp", agent, "--home", str(person / "state"), "--app", "ally-plugins"]
-    done = subprocess.run(line, input=b'{"id": 1, "method": "ping"}\n', capture_output=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == {"jsonrpc": "2.0", "id": 1, "result": {}}
+    if agent == "claude":  # the same program for all
+        done = subprocess.run(line, input=b'{"id": 1, "method": "ping"}\n', capture_output=True, timeout=60, check=True)
+        assert json.loads(done.stdout) == {"jsonrpc": "2.0", "id": 1, "result": {}}
     assert json.loads(run_command("connect", "--status", agent, "--json").stdout)["agents"][0]["tools"]
     run_command("disconnect", agent)
     assert not file.exists()
