@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from ally_plugins.policy.looking_commands import may_loosen
 
@@ -68,15 +68,9 @@ class OwnGate:
     files: tuple[str, ...]
     """Settings of agents that say which hooks they run; absolute."""
     user_home: str
-    _real: tuple[tuple[str, ...], tuple[str, ...]] = field(init=False)
-
-    @_real.default
-    def _resolve(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        # As they are spelled and as they are: either may be linked.
-        return tuple(
-            tuple(dict.fromkeys(name for each in given for name in (os.path.normpath(each), os.path.realpath(each))))
-            for given in (self.folders, self.files)
-        )  # type: ignore[return-value]
+    _real: tuple[tuple[str, ...], tuple[str, ...]] = field(
+        init=False, default=Factory(lambda self: (_spelled(self.folders), _spelled(self.files)), takes_self=True)
+    )
 
     def why_denied(self, call: ToolCall, cwd: str | None) -> str | None:
         """Return why a call must not run, None where nothing speaks against it; `cwd` is where it would."""
@@ -265,6 +259,11 @@ class _Look:
             or (within and any(fnmatchcase(str(above), pattern) for above in PurePosixPath(each).parents))
             for each in guarded
         )
+
+
+def _spelled(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return paths as they are spelled and as they are: either may be linked."""
+    return tuple(dict.fromkeys(name for each in paths for name in (os.path.normpath(each), os.path.realpath(each))))
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

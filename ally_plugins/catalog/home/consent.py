@@ -121,8 +121,8 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
     agreements = {}
     for name, entry in () if entries is WRONG else entries.items():
         before = len(document.problems)
-        given = _AGREEMENT.read(entry, f"plugins.{name}", document)
-        if isinstance(given, dict) and "settled" in given:
+        given: Any = _AGREEMENT.read(entry, f"plugins.{name}", document)
+        if given is not WRONG and "settled" in given:
             given["settled"] = plugin_config(given["settled"], f"plugins.{name}.settled", document)
         # One by one: an entry that is damaged costs its plugin the consent, and not the others theirs.
         if len(document.problems) == before:
