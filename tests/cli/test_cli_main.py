@@ -132,6 +132,7 @@ def _made(kind: type[Exception]) -> Exception:
 def test_an_error_of_the_program_is_one_line_and_shows_its_place_when_asked(operator: Operator) -> None:
     code = "import ally_plugins.cli.look.list as m, ally_plugins.cli.shell.main as p\nm.paint_state = None\np.main()"
     operator.install()
+    operator.enable()
     command = [sys.executable, "-c", code, "list"]
     quiet = subprocess.run(command, env=operator.environment(), capture_output=True, text=True, check=False)
     assert quiet.returncode == 3
@@ -186,6 +187,7 @@ def test_colours_are_for_terminals_that_want_them(
     monkeypatch.setenv("TERM", "xterm")
     for key, value in environment.items():
         monkeypatch.setenv(key, value)
+    warner.enable()
     shown = warner.at_terminal("list", until="loop-warner", answer=b"")
     assert ("\x1b[" in shown) is is_coloured
     assert "\x1b[" not in warner.process("list").stdout

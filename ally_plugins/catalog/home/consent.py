@@ -127,7 +127,8 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         # One by one: an entry that is damaged costs its plugin the consent, and not the others theirs.
         if len(document.problems) == before:
             # An entry without them was agreed to with no requests, from no distribution: it agrees to nothing.
-            agreements[name] = Agreement(**{"requests": (), "distribution": "", "by": ""} | given)
+            nothing: dict[str, Any] = {"requests": (), "distribution": "", "by": ""}
+            agreements[name] = Agreement(**nothing | given)
     return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in document.problems)
 
 
