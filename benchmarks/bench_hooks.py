@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ally_plugins.adapters.coding.client_files import client_file, hook_line, lay_client
-from ally_plugins.adapters.coding.hook_client import SOCKET
+from ally_plugins.adapters.coding.client.client_files import client_file, hook_line, lay_client
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.registry import Registry
 

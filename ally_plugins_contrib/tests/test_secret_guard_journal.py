@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolResult
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.payloads import HookKind
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins_contrib.secret_guard import SecretGuard
 from tests.coding.agents import recorded
 from tests.kit.credentials import CREDENTIALS

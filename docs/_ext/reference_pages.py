@@ -166,9 +166,9 @@ def _agent(name: str) -> str:
 def agent_page(name: str) -> str:
     """Return what one coding agent serves, and what becomes of its events when nobody answers."""
     from ally_plugins import Serves
+    from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES
     from ally_plugins.adapters.coding.dialects import DIALECTS
-    from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
-    from ally_plugins.adapters.coding.mcp_entries import NO_SERVERS
+    from ally_plugins.adapters.coding.settings.mcp_entries import NO_SERVERS
 
     dialect = DIALECTS[name]
     never = _names(Serves().events - dialect.serves.events)

@@ -13,7 +13,7 @@ from attrs import evolve
 from click.testing import CliRunner
 
 from ally_plugins import Host
-from ally_plugins.adapters.coding.client_files import lay_client
+from ally_plugins.adapters.coding.client.client_files import lay_client
 from ally_plugins.catalog.home import agent_processes
 from ally_plugins.catalog.home.agent_processes import HOOK_LOCK, GuardedAgent, GuardedAgents
 from ally_plugins.catalog.home.folder import try_lock, unlock
@@ -218,7 +218,7 @@ def test_an_agent_starts_no_host_that_leaves_plugins_out(enabled: Operator, monk
 
 
 def test_the_hook_client_takes_no_hooks_out_for_an_agent(enabled: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ally_plugins.adapters.coding import hook_client
+    from ally_plugins.adapters.coding.client import hook_client
 
     client = lay_client(enabled.home, sys.executable, ("/bin/false",))
     agents = below_an_agent(enabled.home)

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ally_plugins.adapters.coding.client_files import hook_line, lay_client
-from ally_plugins.adapters.coding.compiled_client import TABLE, compile_client
-from ally_plugins.adapters.coding.hook_client import SOCKET
+from ally_plugins.adapters.coding.client.client_files import hook_line, lay_client
+from ally_plugins.adapters.coding.client.compiled_client import TABLE, compile_client
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
 from tests.kit.processes import wait_for_ends
@@ -26,7 +26,7 @@ from .agents import Reaction, react, recorded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ally_plugins.adapters.coding.client_files import ClientKind
+    from ally_plugins.adapters.coding.client.client_files import ClientKind
 
 NOBODY = ("/bin/sh", "-c", "echo it is broken >&2; exit 3")
 """A host that cannot be started, and says why."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.adapters.coding.client_files import hook_line, lay_client
-from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.hook_socket import HookSocket
-from ally_plugins.adapters.coding.server import HookServer
+from ally_plugins.adapters.coding.client.client_files import hook_line, lay_client
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
+from ally_plugins.adapters.coding.serving.server import HookServer
 from ally_plugins.catalog.home.agent_processes import GuardedAgent
 from ally_plugins.catalog.home.folder import Home
 from tests.kit.commands import PROGRAM

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.hook_socket import HookSocket, newer_fields
 from ally_plugins.adapters.coding.payloads import HookKind
 from ally_plugins.adapters.coding.seen_fields import SEEN_FIELDS
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.hook_socket import HookSocket, newer_fields
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.host import Host
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from ally_plugins import Allow, Ask, Deny, Host, Message, Replace, ToolCall, ToolResult
 from ally_plugins import evolve as changed
-from ally_plugins.adapters.coding.conversation import Conversation
-from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.client.hook_client import CLOSED
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.hook_client import CLOSED
 from ally_plugins.adapters.coding.payloads import HookKind
+from ally_plugins.adapters.coding.serving.conversation import Conversation
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.host.sessions.session import Session
 from tests.kit.hosts import make_plugin, setup

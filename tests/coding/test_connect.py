@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ally_plugins.adapters.coding.client_files import find_change
-from ally_plugins.adapters.coding.connections import Connection, entries_for, is_ours
-from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
-from ally_plugins.adapters.coding.hook_settings import merge_hooks, take_out_hooks
+from ally_plugins.adapters.coding.client.client_files import find_change
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.settings.connections import Connection, entries_for, is_ours
+from ally_plugins.adapters.coding.settings.hook_settings import merge_hooks, take_out_hooks
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.host import Host
 from tests.kit.commands import run_command

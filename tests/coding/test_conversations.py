@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Allow, Ask, Deny, Host, Message, Replace, Stop, ToolCall, ToolResult, evolve
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.contract.values.eventjson import event_data
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.policy.keeping import Keeping
 from tests.kit.commands import run_command
 from tests.kit.hosts import make_plugin, setup

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import ToolResult
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, closed
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.hook_client import CLOSED, closed
 from ally_plugins.adapters.coding.payloads import AgentHook, HookKind, PayloadError
 from ally_plugins.adapters.coding.replies import Answer, Reply
 

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import ContextThreshold, Deny, Host, Message, Replace, evolve
-from ally_plugins.adapters.coding import event_files
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialect import FROM_EVENT_FILE
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.event_files import EventFile
 from ally_plugins.adapters.coding.event_records import (
     read_claude_record,
     read_codex_record,
     read_gemini_record,
     read_pi_record,
 )
+from ally_plugins.adapters.coding.serving import event_files
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.event_files import EventFile
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 

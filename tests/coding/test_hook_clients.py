@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.adapters.coding.client_files import hook_line
-from ally_plugins.adapters.coding.hook_client import CLOSED, EXITS, MAX_BYTES, PASSES
+from ally_plugins.adapters.coding.client.client_files import hook_line
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, EXITS, MAX_BYTES, PASSES
 
 from .agents import LISTED, fields_of
 from .machines import NOBODY, Machine, bound, standing_in

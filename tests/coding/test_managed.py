@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from ally_plugins.adapters.coding import agent_switches, managed
-from ally_plugins.adapters.coding.agent_switches import find_managed, find_switches
-from ally_plugins.adapters.coding.client_files import hook_line
-from ally_plugins.adapters.coding.compiled_client import SOURCE, TABLE, compile_client, source_text, table_text
-from ally_plugins.adapters.coding.connections import is_ours
-from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
+from ally_plugins.adapters.coding.client.client_files import hook_line
+from ally_plugins.adapters.coding.client.compiled_client import SOURCE, TABLE, compile_client, source_text, table_text
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES
+from ally_plugins.adapters.coding.settings import agent_switches, managed
+from ally_plugins.adapters.coding.settings.agent_switches import find_managed, find_switches
+from ally_plugins.adapters.coding.settings.connections import is_ours
 from ally_plugins.catalog.home import machine_policy
 from ally_plugins.catalog.home.machine_policy import parse_policy
 from tests.kit.commands import run_command

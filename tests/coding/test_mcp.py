@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.adapters.coding.client_files import hook_line, lay_client
-from ally_plugins.adapters.coding.hook_client import SOCKET
-from ally_plugins.adapters.coding.mcp_server import McpServer
+from ally_plugins.adapters.coding.client.client_files import hook_line, lay_client
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
+from ally_plugins.adapters.coding.tools.mcp_server import McpServer
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
 from tests.kit.commands import environment_for, run_command

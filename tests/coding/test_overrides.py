@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Allow, Ask, Deny, Host, ToolCall
-from ally_plugins.adapters.coding import conversations as conversations_module
-from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.serving import conversations as conversations_module
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.catalog.home.machine_policy import MachinePolicy
 from ally_plugins.contract.values.errors import NotFoundRefused, UnavailableRefused

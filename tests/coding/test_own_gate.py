@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ally_plugins import Allow, Host, ToolCall
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.own_gate import OwnGate
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.own_gate import OwnGate
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.policy.looking_commands import LOOKING, may_loosen

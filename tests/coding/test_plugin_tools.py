@@ -14,11 +14,11 @@ import attrs
 import pytest
 
 from ally_plugins import Ask, Deny, Host, Replace, ToolCall, ToolResult, evolve, tool
-from ally_plugins.adapters.coding import conversations as module
-from ally_plugins.adapters.coding.agent_process import AgentProcess
-from ally_plugins.adapters.coding.conversations import Conversations
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.plugin_tools import CALL, LIST, offered_tools
+from ally_plugins.adapters.coding.serving import conversations as module
+from ally_plugins.adapters.coding.serving.agent_process import AgentProcess
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.tools.plugin_tools import CALL, LIST, offered_tools
 from ally_plugins.contract.values.eventjson import event_data
 from ally_plugins.journal.process_identity import start_ticks
 from tests.kit.hosts import make_plugin, setup

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ally_plugins import Host
-from ally_plugins.adapters.coding.conversations import Conversations
+from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins_contrib.rule_guard import RuleGuard
 from tests.kit.hosts import setup
 from tests.kit.waiting import go

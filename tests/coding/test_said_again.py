@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolResult
-from ally_plugins.adapters.coding import conversation as module
-from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.hook_client import SOCKET
-from ally_plugins.adapters.coding.hook_socket import HookSocket
-from ally_plugins.adapters.coding.server import HookServer
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
+from ally_plugins.adapters.coding.serving import conversation as module
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
+from ally_plugins.adapters.coding.serving.server import HookServer
 from ally_plugins.catalog.home.folder import Home
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go, until

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins.adapters.coding.hook_client import SOCKET
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.host.control.client import hosts_of
 from tests.kit.commands import run_command
 from tests.kit.waiting import wait_until

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Allow, Host, ToolCall
-from ally_plugins.adapters.coding import server as module
-from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.hook_client import SOCKET
-from ally_plugins.adapters.coding.hook_socket import HookSocket
-from ally_plugins.adapters.coding.server import HookServer
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
+from ally_plugins.adapters.coding.serving import server as module
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
+from ally_plugins.adapters.coding.serving.server import HookServer
 from ally_plugins.catalog.home.folder import Home
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go, until

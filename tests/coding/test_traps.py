@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins.adapters.coding.client_files import hook_line, lay_client
-from ally_plugins.adapters.coding.connections import Connection, merged_text
+from ally_plugins.adapters.coding.client.client_files import hook_line, lay_client
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES
 from ally_plugins.adapters.coding.dialects import DIALECTS
-from ally_plugins.adapters.coding.hook_client import CLOSED, PASSES
 from ally_plugins.adapters.coding.payloads import HookKind
+from ally_plugins.adapters.coding.settings.connections import Connection, merged_text
 from ally_plugins.catalog.home.folder import Home
 
 from .agents import recorded

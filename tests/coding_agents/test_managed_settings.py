@@ -26,7 +26,7 @@ case "$2" in PreToolUse) echo 'the machine says no' >&2; exit 2;; esac
 INSIDE = """
 import json, os, subprocess, sys
 from pathlib import Path
-from ally_plugins.adapters.coding import managed
+from ally_plugins.adapters.coding.settings import managed
 from ally_plugins.adapters.coding.offline.agents import prepare
 from ally_plugins.adapters.coding.offline.scripted_model import ScriptedModel, Step
 

@@ -12,8 +12,8 @@ from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.frozen import EMPTY
 
+from .client.hook_client import CLOSED, PASSES
 from .event_records import ReadRecord
-from .hook_client import CLOSED, PASSES
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError, read_payload
 from .replies import Answer, Reply, UnsayableError, close
 from .seen_fields import SEEN_FIELDS

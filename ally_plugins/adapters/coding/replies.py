@@ -10,7 +10,7 @@ from attrs import field, frozen
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
 
-from .hook_client import closed
+from .client.hook_client import closed
 
 __all__ = ["Answer", "Reply", "Said", "UnsayableError", "close", "say"]
 

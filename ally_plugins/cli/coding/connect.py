@@ -15,9 +15,9 @@ from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 from ally_plugins.contract.values.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.coding.client_files import ClientKind
-    from ally_plugins.adapters.coding.connections import Connection
+    from ally_plugins.adapters.coding.client.client_files import ClientKind
     from ally_plugins.adapters.coding.dialect import Dialect
+    from ally_plugins.adapters.coding.settings.connections import Connection
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.cli.shell.state import State
 
@@ -85,7 +85,7 @@ def connect(  # noqa: PLR0913 - an option each
       ally-plugins connect --status
       ally-plugins connect --verify claude
     """
-    from ally_plugins.adapters.coding.connections import connection_of
+    from ally_plugins.adapters.coding.settings.connections import connection_of
 
     if status:
         _show_status(state, [connection_of(each, project) for each in ((agent,) if agent else AGENTS)])
@@ -95,9 +95,9 @@ def connect(  # noqa: PLR0913 - an option each
         return
     if agent is None:
         raise click.UsageError(f"which agent? expected one of {', '.join(AGENTS)}, --status, or --managed")
-    from ally_plugins.adapters.coding import connections
-    from ally_plugins.adapters.coding.client_files import client_kind, lay_client
+    from ally_plugins.adapters.coding.client.client_files import client_kind, lay_client
     from ally_plugins.adapters.coding.dialects import DIALECTS
+    from ally_plugins.adapters.coding.settings import connections
 
     if verifies:
         _verify(state, agent)
@@ -138,8 +138,8 @@ def connect(  # noqa: PLR0913 - an option each
 
 def _check_machine(state: State, connection: Connection) -> None:
     """Refuse where the machine's policy misses a plugin, or its administrator has connected the agent already."""
-    from ally_plugins.adapters.coding.agent_switches import find_managed
-    from ally_plugins.adapters.coding.connections import is_ours
+    from ally_plugins.adapters.coding.settings.agent_switches import find_managed
+    from ally_plugins.adapters.coding.settings.connections import is_ours
 
     if missing := state.registry.missing_mandatory(state.registry.load()):
         raise HostError(missing)
@@ -149,7 +149,7 @@ def _check_machine(state: State, connection: Connection) -> None:
 
 
 def _show_managed(state: State) -> None:
-    from ally_plugins.adapters.coding.managed import deployed_files, deploying_script, loose_parts
+    from ally_plugins.adapters.coding.settings.managed import deployed_files, deploying_script, loose_parts
     from ally_plugins.catalog.home.machine_policy import POLICY_FILE
 
     files = deployed_files(state.registry.load(), state.app, POLICY_FILE)
@@ -187,8 +187,8 @@ def _verify(state: State, agent: str) -> None:
 
 def _connect_tools(state: State, connection: Connection) -> dict[str, Any]:
     """Register plugins' tools, and return where, or why not: an agent without them is guarded all the same."""
-    from ally_plugins.adapters.coding.mcp_entries import NO_SERVERS, servers_file
-    from ally_plugins.adapters.coding.tool_settings import connect_tools
+    from ally_plugins.adapters.coding.settings.mcp_entries import NO_SERVERS, servers_file
+    from ally_plugins.adapters.coding.settings.tool_settings import connect_tools
 
     why = NO_SERVERS.get(connection.agent, "")
     if connection.project is not None:
@@ -203,7 +203,7 @@ def _connect_tools(state: State, connection: Connection) -> dict[str, Any]:
 
 
 def _show_settings(state: State, connection: Connection, missing: str) -> None:
-    from ally_plugins.adapters.coding.connections import merged_text
+    from ally_plugins.adapters.coding.settings.connections import merged_text
 
     text = merged_text(connection, state.home, missing=missing)
     if state.as_json:
@@ -243,13 +243,13 @@ def _served(dialect: Dialect, records: list[PluginRecord]) -> list[tuple[str, st
 
 
 def _show_status(state: State, found: list[Connection]) -> None:
-    from ally_plugins.adapters.coding import connections
-    from ally_plugins.adapters.coding.agent_switches import find_managed
-    from ally_plugins.adapters.coding.client_files import client_kind, find_change
+    from ally_plugins.adapters.coding.client.client_files import client_kind, find_change
+    from ally_plugins.adapters.coding.client.hook_client import CLOSED
     from ally_plugins.adapters.coding.dialects import DIALECTS
-    from ally_plugins.adapters.coding.hook_client import CLOSED
-    from ally_plugins.adapters.coding.hook_socket import last_hook, newer_fields
-    from ally_plugins.adapters.coding.managed import client_problem
+    from ally_plugins.adapters.coding.serving.hook_socket import last_hook, newer_fields
+    from ally_plugins.adapters.coding.settings import connections
+    from ally_plugins.adapters.coding.settings.agent_switches import find_managed
+    from ally_plugins.adapters.coding.settings.managed import client_problem
 
     change = find_change(state.home)
     unmanaged = client_problem()
@@ -289,7 +289,7 @@ def _show_status(state: State, found: list[Connection]) -> None:
 
 
 def _has_tools(connection: Connection) -> bool:
-    from ally_plugins.adapters.coding.tool_settings import has_tools
+    from ally_plugins.adapters.coding.settings.tool_settings import has_tools
 
     try:
         return has_tools(connection)
@@ -309,8 +309,8 @@ def disconnect(state: State, agent: str, project: Path | None) -> None:
     Example:
       ally-plugins disconnect claude
     """
-    from ally_plugins.adapters.coding import connections
-    from ally_plugins.adapters.coding.tool_settings import disconnect_tools
+    from ally_plugins.adapters.coding.settings import connections
+    from ally_plugins.adapters.coding.settings.tool_settings import disconnect_tools
 
     connection = connections.connection_of(agent, project)
     tools = disconnect_tools(connection, state.home)

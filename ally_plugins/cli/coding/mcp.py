@@ -30,7 +30,7 @@ def mcp(state: State, agent: str) -> None:
     Example:
       ally-plugins mcp claude < /dev/null
     """
-    from ally_plugins.adapters.coding.mcp_server import McpServer
+    from ally_plugins.adapters.coding.tools.mcp_server import McpServer
 
     home = state.home
     home.prepare()

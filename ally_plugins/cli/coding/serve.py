@@ -16,7 +16,7 @@ from ally_plugins.cli.shell.text import echo, inert, print_json
 from ally_plugins.contract.values.errors import AllyError, ConfigError
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.coding.hook_socket import HookSocket
+    from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
     from ally_plugins.cli.shell.state import State
     from ally_plugins.runtime.processes.launcher import Launcher
 
@@ -48,7 +48,7 @@ def serve(state: State, idle: float) -> None:
     Example:
       ally-plugins serve
     """
-    from ally_plugins.adapters.coding.hook_socket import HookSocket
+    from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
     from ally_plugins.catalog.home.folder import PLUGINS_VARIABLE
 
     home = state.home
@@ -80,9 +80,9 @@ async def _serve(state: State, hook_socket: HookSocket, idle: float) -> int:
 
 
 async def _serve_with(state: State, hook_socket: HookSocket, idle: float, launcher: Launcher | None) -> int:
-    from ally_plugins.adapters.coding.client_files import find_change
-    from ally_plugins.adapters.coding.conversations import Conversations
-    from ally_plugins.adapters.coding.server import HookServer
+    from ally_plugins.adapters.coding.client.client_files import find_change
+    from ally_plugins.adapters.coding.serving.conversations import Conversations
+    from ally_plugins.adapters.coding.serving.server import HookServer
     from ally_plugins.host.host import Host
 
     try:
@@ -109,8 +109,8 @@ async def _serve_with(state: State, hook_socket: HookSocket, idle: float, launch
 
 async def _refuse(hook_socket: HookSocket, why: AllyError) -> None:
     """Tell the hooks that wait for a host why there is none, for a moment."""
-    from ally_plugins.adapters.coding.conversations import NoConversations
-    from ally_plugins.adapters.coding.server import HookServer
+    from ally_plugins.adapters.coding.serving.conversations import NoConversations
+    from ally_plugins.adapters.coding.serving.server import HookServer
 
     server = HookServer(hook_socket, NoConversations(f"no host could be started: {why}"))
     await server.start()

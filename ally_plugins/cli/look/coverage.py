@@ -78,8 +78,8 @@ def _begin(home: Home, agent: str, known: KnownCalls) -> int | None:
     """Return when an agent's hooks began to reach this home, or were to; None where it is not connected."""
     if known.first_at is not None:
         return known.first_at
-    from ally_plugins.adapters.coding.connections import connected_events, connection_of
-    from ally_plugins.adapters.coding.hook_client import RECORD
+    from ally_plugins.adapters.coding.client.hook_client import RECORD
+    from ally_plugins.adapters.coding.settings.connections import connected_events, connection_of
 
     # Connected, and no hook has ever come: the very case in which nothing is guarded.
     if not connected_events(connection_of(agent)):

@@ -17,11 +17,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.adapters.coding.client_files import lay_client
-from ally_plugins.adapters.coding.connections import connect, connection_of
-from ally_plugins.adapters.coding.conversations import Conversations
-from ally_plugins.adapters.coding.hook_socket import HookSocket
-from ally_plugins.adapters.coding.server import HookServer
+from ally_plugins.adapters.coding.client.client_files import lay_client
+from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
+from ally_plugins.adapters.coding.serving.server import HookServer
+from ally_plugins.adapters.coding.settings.connections import connect, connection_of
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.markers import hookimpl
 from ally_plugins.contract.values.verdicts import Deny

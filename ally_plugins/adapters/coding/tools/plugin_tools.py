@@ -6,19 +6,17 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.adapters.coding.payloads import PayloadError
+from ally_plugins.adapters.coding.replies import Reply, say
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.host.bus.agenttools import LONGEST_NAME, offered_to_agent
 
-from .payloads import PayloadError
-from .replies import Reply, say
-
 if TYPE_CHECKING:
+    from ally_plugins.adapters.coding.dialect import Dialect
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import ToolResult
     from ally_plugins.host.host import Host
-
-    from .dialect import Dialect
 
 __all__ = ["CALL", "LIST", "SERVER", "list_reply", "offered_tools", "read_call", "result_reply"]
 

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 from attrs import define, evolve, field
 
+from ally_plugins.adapters.coding.dialect import Dialect
 from ally_plugins.contract.tools.agent_tool import AgentTool
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
@@ -17,8 +18,6 @@ from ally_plugins.contract.values.ids import new_id
 from ally_plugins.host.sessions.open_calls import OpenCall, OpenCalls
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
-
-from .dialect import Dialect
 
 __all__ = ["PluginToolCalls"]
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from ally_plugins.adapters.coding.client.client_files import CLIENT, hook_line
+from ally_plugins.adapters.coding.client.compiled_client import FLAGS, SOURCE, TABLE, source_text, table_text
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, STARTER
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.policy.owned_files import fault_of
 
 from .agent_switches import MANAGED_CLAUDE, MANAGED_CODEX
-from .client_files import CLIENT, hook_line
-from .compiled_client import FLAGS, SOURCE, TABLE, source_text, table_text
 from .connections import TIMEOUT, Connection, entries_for
-from .hook_client import CLOSED, STARTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, evolve, field, frozen
 
+from ally_plugins.adapters.coding.dialect import Dialect
+from ally_plugins.adapters.coding.event_records import ContextUse, ThoughtRecorded
+from ally_plugins.adapters.coding.payloads import HookKind
+from ally_plugins.adapters.coding.replies import Answer, Reply, UnsayableError
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, Stop, ToolCall, ToolResult
 from ally_plugins.contract.values.errors import AllyError, GateRefused, HostError
@@ -29,22 +33,17 @@ from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
 from .agent_process import AgentProcess
-from .dialect import Dialect
 from .event_files import EventFile, read_end
-from .event_records import ContextUse, ThoughtRecorded
 from .own_gate import OwnGate
-from .payloads import HookKind
 from .plugin_calls import PluginToolCalls
-from .replies import Answer, Reply, UnsayableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ally_plugins.adapters.coding.payloads import AgentHook, EndedCall
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint
     from ally_plugins.host.sessions.gates import Ruling
-
-    from .payloads import AgentHook, EndedCall
 
 __all__ = ["Conversation"]
 

@@ -136,7 +136,7 @@ def lay_client(
         "--app",
         home.app,
     )
-    module = files("ally_plugins.adapters.coding").joinpath("hook_client.py").read_bytes()
+    module = files("ally_plugins.adapters.coding.client").joinpath("hook_client.py").read_bytes()
     script = _SCRIPT.format(python=python, folder=str(client.parent)).encode()
     laid = {_MODULE: module, STARTER: "\n".join(command).encode()}
     if kind == "c":

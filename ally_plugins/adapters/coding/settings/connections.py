@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from ally_plugins.adapters.coding.client.client_files import CLIENT, client_file, hook_line
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES, RECORD
 from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
 from ally_plugins.contract.values.errors import ConfigError
 
 from .agent_switches import find_switches, switches
-from .client_files import CLIENT, client_file, hook_line
-from .hook_client import CLOSED, PASSES, RECORD
 from .hook_settings import Entry, merge_hooks, other_hooks, read_settings, take_out_hooks
 from .mcp_entries import servers_file, take_out_server
 

@@ -11,12 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.catalog.home.agent_processes import HOOK_LOCK
 from ally_plugins.catalog.home.folder import try_lock, unlock, write_atomically
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import listening_socket, who_listens
-
-from .hook_client import SOCKET
 
 if TYPE_CHECKING:
     import socket

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.adapters.coding.client.hook_client import CLOSED
 from ally_plugins.catalog.home.folder import read_capped
-
-from .hook_client import CLOSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

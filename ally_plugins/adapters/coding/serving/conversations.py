@@ -14,27 +14,34 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from ally_plugins.adapters.coding.dialects import DIALECTS
+from ally_plugins.adapters.coding.payloads import HookKind, PayloadError
+from ally_plugins.adapters.coding.replies import Reply, close
+from ally_plugins.adapters.coding.settings.connections import guarded_places
+from ally_plugins.adapters.coding.tools.plugin_tools import (
+    CALL,
+    LIST,
+    list_reply,
+    offered_tools,
+    read_call,
+    result_reply,
+)
 from ally_plugins.catalog.home.machine_policy import read_policy
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import AllyError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.values.inert import inert
 
-from .connections import guarded_places
 from .conversation import Conversation
-from .dialects import DIALECTS
 from .own_gate import OwnGate
-from .payloads import HookKind, PayloadError
-from .plugin_tools import CALL, LIST, list_reply, offered_tools, read_call, result_reply
-from .replies import Reply, close
 
 if TYPE_CHECKING:
+    from ally_plugins.adapters.coding.dialect import Dialect
+    from ally_plugins.adapters.coding.payloads import AgentHook
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.host.host import Host
 
     from .agent_process import AgentProcess
-    from .dialect import Dialect
-    from .payloads import AgentHook
 
 __all__ = ["Conversations", "NoConversations"]
 

@@ -10,9 +10,8 @@ from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any, Final
 
+from ally_plugins.adapters.coding.settings.connections import is_ours
 from ally_plugins.runtime.processes.ancestry import has_guardians, lineage_of_peer
-
-from .connections import is_ours
 
 __all__ = ["agent_of_peer"]
 

@@ -15,11 +15,11 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from ally_plugins.adapters.coding.client.hook_client import KEPT, LOG, MAGIC, MAX_BYTES, SOCKET, STARTER
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.runtime.processes.unixsocket import is_own
 
-from .hook_client import KEPT, LOG, MAGIC, MAX_BYTES, SOCKET, STARTER
 from .plugin_tools import CALL, LIST, SERVER
 
 if TYPE_CHECKING:

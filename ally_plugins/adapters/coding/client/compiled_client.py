@@ -32,7 +32,7 @@ _BESIDE: Final = "or connect with --client python"
 
 def source_text() -> str:
     """Return the program, which needs `TABLE` beside it."""
-    return files("ally_plugins.adapters.coding").joinpath(SOURCE).read_text("utf-8")
+    return files("ally_plugins.adapters.coding.client").joinpath(SOURCE).read_text("utf-8")
 
 
 def table_text(**others: str) -> str:

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from ally_plugins.adapters.coding.client.hook_client import CLOSED, MAGIC, MAX_BYTES
+from ally_plugins.adapters.coding.tools.plugin_tools import CALL
 from ally_plugins.runtime.processes.unixsocket import is_own
 
 from .agent_process import AgentProcess
 from .conversations import Conversations, NoConversations
-from .hook_client import CLOSED, MAGIC, MAX_BYTES
 from .hook_socket import HookSocket
 from .peers import agent_of_peer
-from .plugin_tools import CALL
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from .replies import Reply
+    from ally_plugins.adapters.coding.replies import Reply
 
 __all__ = ["HookServer"]
 

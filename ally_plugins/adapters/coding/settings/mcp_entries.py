@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from ally_plugins.adapters.coding.tools.plugin_tools import SERVER
 from ally_plugins.contract.values.errors import ConfigError
 
 from .hook_settings import written
-from .plugin_tools import SERVER
 
 __all__ = ["NO_SERVERS", "merge_server", "servers_file", "take_out_server"]
 
