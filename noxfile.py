@@ -65,15 +65,17 @@ OLDEST, NEWEST = FOUND[0], FOUND[-1]
 nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
-# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, daemons that fail, of
-# pydantic-ai's adapter all but the checks that each must pass, and of the placements all but what guards: what a Python
-# could change there (asyncio, signals, processes, SQLite, metadata, annotations) has tests of its own in the other
-# folders. Those between run what computes, what is installed, and gates.
+# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, daemons that fail, what
+# is installed and what authors write, coding agents and fleets, of pydantic-ai's adapter all but the checks that each
+# must pass, and of the placements all but what guards: what a Python could change there (asyncio, signals, processes,
+# SQLite, annotations) has tests of its own in the other folders. Those between run what computes, the package, and
+# gates.
 GUARDS = tuple(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values"))
 PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "placements").glob("test_*.py")))
 ABOVE = (
-    *(f"--ignore=tests/{name}" for name in ("agentkit", "baddays", "chat", "cli", "control", "examples", "legacy")),
-    *(f"--ignore=tests/{name}" for name in ("replay", "supervisor", "testing")),
+    *(f"--ignore=tests/{name}" for name in ("agentkit", "author", "baddays", "chat", "cli", "coding", "control")),
+    *(f"--ignore=tests/{name}" for name in ("examples", "fleet", "legacy", "registry", "replay", "supervisor")),
+    "--ignore=tests/testing",
     *(f"--ignore={path}" for path in PLACED if path not in GUARDS),
     "--ignore-glob=tests/hosts/test_pydantic_ai_*",
 )
@@ -175,9 +177,10 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(requires=["wheels"], default=False)
 def long(session: nox.Session) -> None:
-    """Run the tests that take ten seconds of a core or so; `slow` has others of the same programs and installations."""
+    """Run the tests that take ten seconds of a core or so; `slow` and `e2e` have others of the same kind."""
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "long and not e2e and not soak", *WORKERS, *session.posargs)
+    env = {"ALLY_WHEELS": str(WHEELS)}
+    _pytest(session, "-m", "long and not soak", *WORKERS, *session.posargs, env=env)
 
 
 @nox.session(requires=["wheels"], default=False)
@@ -278,7 +281,9 @@ def docs(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """Install the wheels and a stranger's plugin into fresh environments and use them as an operator does."""
     session.install(*_group("test"))
-    _pytest(session, "-m", "e2e", *WORKERS, "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)})
+    _pytest(
+        session, "-m", "e2e and not long", *WORKERS, "tests/e2e", *session.posargs, env={"ALLY_WHEELS": str(WHEELS)}
+    )
 
 
 # The versions that the dialects were tried with; the program, and the package that npm installs.

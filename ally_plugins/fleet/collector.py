@@ -102,6 +102,8 @@ class _Collector:
                 subscription = None
                 await asyncio.sleep(_PAUSE_S)
                 continue
+            if not messages:  # as the server says when it ends a fetch early
+                continue
             async with self.lock:
                 await asyncio.to_thread(self.keep, messages)
             # All before it are acknowledged with the last.

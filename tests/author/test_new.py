@@ -32,6 +32,15 @@ def _label(options: dict[str, Any]) -> str:
     return f"{options['kind']}-{options['language']}{'-gate' * options['has_gate']}{'-tool' * options['has_tool']}"
 
 
+# With a gate and a tool, and in a language each; the rest takes a minute of a core.
+FEW = [
+    pytest.param(
+        options, id=_label(options), marks=[] if options["has_gate"] and options["has_tool"] else [pytest.mark.long]
+    )
+    for options in KINDS
+]
+
+
 def _skip_without(language: str) -> None:
     if language == "node" and shutil.which("node") is None:
         pytest.skip("there is no node")
@@ -59,7 +68,7 @@ def test_a_daemon_in_shell_speaks_gates_and_offers_its_tool(new: Callable[..., P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", KINDS, ids=_label)
+@pytest.mark.parametrize("options", FEW)
 def test_each_kind_builds_installs_passes_its_own_tests_and_plays_a_recording(
     new: Callable[..., Path], tmp_path: Path, home: Path, options: dict[str, Any]
 ) -> None:
@@ -85,7 +94,7 @@ def test_each_kind_builds_installs_passes_its_own_tests_and_plays_a_recording(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", KINDS, ids=_label)
+@pytest.mark.parametrize("options", FEW)
 def test_each_kind_keeps_the_protocol_and_the_contract(new: Callable[..., Path], options: dict[str, Any]) -> None:
     _skip_without(options["language"])
     folder = new(**options)

@@ -93,7 +93,7 @@ def test_stats_shows_calls_times_and_what_came_of_them_for_each_hook(enabled: Op
     )
     assert (gate["calls"], gate["denied"], gate["asked"], gate["failed"]) == (4, 1, 0, 1)
     assert (transform["calls"], transform["changed"], transform["failed"]) == (1, 1, 0)
-    assert 0.02 <= transform["p50"] <= transform["longest"]
+    assert 0.018 <= transform["p50"] <= transform["longest"]
     assert event["calls"] == 2
     assert event["longest"] > 0
     assert {key: plugin[key] for key in ("messages", "tokens", "crashes", "refused", "events", "dropped")} == {

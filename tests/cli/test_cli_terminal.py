@@ -77,6 +77,7 @@ def test_elsewhere_each_row_is_one_line_below_the_headings() -> None:
 
 
 def test_list_has_headings_in_a_pipe_and_at_a_terminal(warner: Operator) -> None:
+    warner.enable()
     for shown in (warner.run("list").stdout, warner.at_terminal("list", until="loop-warner", answer=b"")):
         first = click.unstyle(shown).splitlines()[0]
         assert first.split() == ["plugin", "state", "placement", "from", "about"]

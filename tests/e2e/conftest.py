@@ -77,7 +77,9 @@ class Operator:
         """Copy examples into the home as their texts say, and agree to what they ask for."""
         for name in names:
             shutil.copytree(ROOT / "examples" / name, home / "plugins" / name)
-            self.ally("enable", name, "--yes", home=home)
+            # It counts the lines of whatever file it is told, and a sandbox reads none but those that are granted.
+            place = ("--place", "process") if name == "shell_tool" else ()
+            self.ally("enable", name, *place, "--yes", home=home)
 
 
 class Agent:

@@ -67,6 +67,7 @@ def _plugin(folder: Path, name: str) -> Path:
     return write_wheel(folder, name, "1.0", files, requires=needs, entry_points=entry_points)
 
 
+@pytest.mark.long
 def test_each_has_its_own_version_in_an_environment_that_a_command_builds(
     operator: Operator, home: Path, made: dict[str, Path]
 ) -> None:

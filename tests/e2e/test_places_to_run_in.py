@@ -97,7 +97,7 @@ def test_two_hosts_in_a_program_that_may_write_nothing_where_it_is_each_have_the
 
 
 def test_without_daemons_no_process_is_started(operator: Operator, home: Path) -> None:
-    operator.ally("enable", "conversation-monitor", "--yes", home=home)
+    operator.ally("enable", "conversation-monitor", "--place", "inline", "--yes", home=home)
     operator.enable_examples(home, "shell_tool")
     found = operator.run(CHILDREN + NO_PROCESS, home=home)
     assert found == "[('conversation-monitor', 'running'), ('shell_tool', 'running')] []\n"
@@ -109,7 +109,7 @@ def test_any_home_will_do(operator: Operator, tmp_path: Path, agent_of: Callable
     home = tmp_path / ODD
     home.mkdir(mode=0o700)
     operator.enable_examples(home, NODE, "socket_counter", "socket_talkback", "shell_tool")
-    operator.ally("enable", "conversation-monitor", "--yes", home=home)
+    operator.ally("enable", "conversation-monitor", "--place", "inline", "--yes", home=home)
     operator.ally("place", "conversation-monitor", "process", home=home)
     agent = agent_of(home)
     assert {state for state, _ in agent.ask("states").values()} == {"running"}

@@ -66,7 +66,7 @@ def test_it_waits_for_consent_then_speaks_and_all_of_it_is_audited(
 ) -> None:
     out = tmp_path / "conversation.jsonl"
 
-    assert "consent" in operator.ally("list", home=home)
+    assert "consent" in operator.ally("list", "--all", home=home)
     before = operator.ask("replay", str(session), home=home)
     assert before["plugins"].get(NAME, {}).get("messages", 0) == 0
 
@@ -100,7 +100,7 @@ def test_without_its_grant_it_is_refused_and_the_error_names_the_command(
 
 def test_without_a_person_the_answer_is_no(operator: Operator, home: Path) -> None:
     operator.ally("enable", NAME, home=home, code=1)
-    assert "consent" in operator.ally("list", home=home)
+    assert "consent" in operator.ally("list", "--all", home=home)
 
 
 def test_the_demo_needs_no_set_up_and_shows_all_fifteen_events(operator: Operator, home: Path) -> None:

@@ -100,7 +100,8 @@ async def say(client: httpx.AsyncClient, name: str, message: str) -> tuple[int, 
 
 def test_two_hundred_conversations_at_once_over_two_workers_never_mix(service: Service, model: ModelServer) -> None:
     async def main() -> list[tuple[int, dict[str, Any]]]:
-        limits = httpx.Limits(max_connections=CONVERSATIONS)
+        # Well before the five seconds after which the server closes an idle connection: a request might fall into it.
+        limits = httpx.Limits(max_connections=CONVERSATIONS, keepalive_expiry=1)
         async with httpx.AsyncClient(base_url=service.url, timeout=PATIENCE, limits=limits) as client:
             names = [f"c{number}" for number in range(CONVERSATIONS)]
             first = await asyncio.gather(*(say(client, name, f"{name}: two and two") for name in names))

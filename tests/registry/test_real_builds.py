@@ -286,7 +286,7 @@ def test_the_source_of_the_how_to_is_installed_named_and_guards(
 
     assert "no-force-push" not in ally("list")
     (home / "config.toml").write_text('sources = ["packages", "other_agent"]\n')
-    assert f"folder {hook} (other_agent)" in ally("list")
+    assert f"folder {hook} (other_agent)" in ally("list", "--all")
     assert "to run check.sh before each tool call" in ally("review")
     ally("enable", "no-force-push", "--yes")
     assert judged() == ["Allow()", "Deny(reason='no-force-push: no force in a push')"]

@@ -36,6 +36,9 @@ __all__ = [
 Runtime = Literal["python3", "node"]
 ToolKind = Literal["background_rpc", "executable"]
 
+_NO_CALLS: Final = frozenset({"events", "tools", "files", "network", "run", "env"})
+"""Kinds of grants for which a daemon calls nothing at the host."""
+
 SESSION_PLACEHOLDER: Final = "{session_id}"
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -152,10 +155,9 @@ class CodeAllyPlugin:
         return frozenset(tool.name for tool in self.tools if tool.requires_confirmation)
 
     def talks_back(self, toml_manifest: Manifest | None = None) -> bool:
-        """Say whether it requests more than events and tools, so that its daemon needs the socket of the host."""
-        return bool(self.more) or (
-            toml_manifest is not None and any(each.grant.kind != "events" for each in toml_manifest.requests)
-        )
+        """Say whether it requests what only calls of the host use, so that its daemon needs the host's socket."""
+        requests = (*self.more, *(toml_manifest.requests if toml_manifest is not None else ()))
+        return any(each.grant.kind not in _NO_CALLS for each in requests)
 
     def as_manifest(self, toml_manifest: Manifest | None = None) -> Manifest:
         """Return it as our manifest; `toml_manifest` is the `ally-plugin.toml` of the same folder, if there is one.
