@@ -134,6 +134,7 @@ def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, 
     go(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not is_sandbox_possible(), reason="there is no sandbox here")
 def test_it_runs_in_a_sandbox_with_the_project_and_nothing_else(project: Path, tmp_path: Path) -> None:

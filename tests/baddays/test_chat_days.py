@@ -88,6 +88,7 @@ def test_a_run_that_the_model_fails_ends_with_code_3_and_says_why(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_waits_for_the_model_can_be_interrupted(person: Person, model_server: ModelServer) -> None:
     model_server.add(Reply(LONG, fault="stall", after=3), Reply("well then"))
@@ -194,6 +195,7 @@ def until(predicate: Callable[[], Any], what: str) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["the terminal closes", "it is terminated", "it is left"])
 def test_nothing_that_the_agent_started_outlives_it_however_it_ends(

@@ -182,6 +182,7 @@ class Talk:
         assert self._process.returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_tests_that_an_edit_breaks_are_told_to_the_agent_and_so_is_their_mending(person: Person) -> None:
     pytest.importorskip("watchfiles")

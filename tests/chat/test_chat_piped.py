@@ -97,6 +97,7 @@ def test_a_plugins_messages_events_tools_and_actions_show_up_where_the_person_lo
     assert "running" in shown
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_plugin_wakes_the_idle_agent(helped: Person) -> None:
     process = helped.process("chat")

@@ -45,6 +45,7 @@ def left(terminal: Terminal) -> str:
     return terminal.text
 
 
+@pytest.mark.long
 def test_an_edit_is_shown_before_it_is_asked_about_and_made_only_then(person: Person) -> None:
     chat = begun(person.terminal())
     chat.say("edit app.py return 1 -> return 2 # 漢字 ✓")
@@ -200,6 +201,7 @@ def test_a_plugin_wakes_the_agent_while_the_prompt_is_open_and_the_draft_stays(h
     left(chat)
 
 
+@pytest.mark.long
 def test_a_plugin_is_enabled_and_disabled_in_the_chat_with_consent(helped: Person) -> None:
     helped.run("disable", "helper")
     chat = begun(helped.terminal("--allow", "run_command"))

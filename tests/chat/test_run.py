@@ -97,6 +97,7 @@ def test_a_saved_session_is_gone_on_with(person: Person) -> None:
     assert [todo["status"] for todo in todos] == ["completed", "in_progress"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_interrupt_stops_the_tool_and_leaves_a_session_that_goes_on(person: Person) -> None:
     process = person.process("run", "--json", "--allow", "run_command", "run sleep 60")

@@ -96,6 +96,7 @@ def test_what_becomes_of_what_was_agreed_to_is_said_as_it_is(
     assert capsys.readouterr().out == f"gone: guard; what was agreed to {words}\n"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_installed_then_agreed_to_then_uninstalled_and_forgotten(operator: Operator, tmp_path: Path) -> None:
     python = _environment(tmp_path / "venv")

@@ -211,6 +211,7 @@ def test_the_old_process_answers_and_hears_until_the_new_one_is_ready(placed: Op
     go(main())
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["disable", "stop"])
 def test_a_new_process_that_is_not_ready_yet_ends_with_the_old_one(how: str, placed: Operated) -> None:

@@ -100,6 +100,7 @@ def test_a_tool_of_each_answers_to_a_command(operator: Operator, enabled: Path, 
     operator.ally("call", "node_outbound", "outbound-report", home=enabled, code=1)  # nobody has said anything yet
 
 
+@pytest.mark.long
 @needs_proc
 def test_commands_reach_a_running_agent_and_nothing_of_it_outlives_it(
     operator: Operator, enabled: Path, agent_of: Callable[..., Agent]

@@ -98,6 +98,7 @@ async def say(client: httpx.AsyncClient, name: str, message: str) -> tuple[int, 
     return response.status_code, response.json()
 
 
+@pytest.mark.long
 def test_two_hundred_conversations_at_once_over_two_workers_never_mix(service: Service, model: ModelServer) -> None:
     async def main() -> list[tuple[int, dict[str, Any]]]:
         # Well before the five seconds after which the server closes an idle connection: a request might fall into it.

@@ -22,6 +22,7 @@ class TestPydanticAI(AdapterConformance):
     longest = 120.0  # measuring coverage makes the framework's import take half a minute on some Pythons
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_agent_of_the_example_passes_each_of_them_too() -> None:
     # In a process of its own, as a host author runs it: with the example's own configuration of pytest.

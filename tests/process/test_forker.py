@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ import pytest
 
 from ally_plugins.contract.process_spec import SDK_MODULE, Daemon, ProcessLimits
 from ally_plugins.runtime.processes import forking
+from ally_plugins.runtime.processes.guardian.forkers import last_message
 from ally_plugins.runtime.processes.guardian.process_tree import children
 from ally_plugins.runtime.processes.guardian_client import GuardedLauncher
 from ally_plugins.runtime.processes.launching import is_guardian_possible
@@ -321,6 +323,18 @@ async def test_what_hides_ends_with_its_keeper(plugins: Plugins) -> None:
 # --- forkers in trouble ---
 
 
+def test_what_a_forker_said_last_is_read_though_it_left_a_request_unread() -> None:
+    guardian, forker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with guardian:
+        guardian.send(b"a request")
+        forker.send(b"stale")
+        forker.close()
+        with pytest.raises(ConnectionResetError):
+            guardian.recv(100)
+        assert last_message(guardian) == b"stale"
+        assert last_message(guardian) == b""
+
+
 async def test_a_plugin_outlives_its_forker_and_the_next_has_another(plugins: Plugins) -> None:
     plugin = await plugins.start(HIDDEN)
     hidden, first = await hidden_of(plugin), plugins.forker()
@@ -352,6 +366,7 @@ async def test_a_plugin_whose_forker_is_killed_amid_its_start_is_started_afresh(
     assert "the process of 'probe' was started afresh: the forker ended" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_a_plugin_whose_forker_hangs_is_started_afresh(
     plugins: Plugins, caplog: pytest.LogCaptureFixture

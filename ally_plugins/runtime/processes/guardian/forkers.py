@@ -26,7 +26,7 @@ from .process_tree import close
 if TYPE_CHECKING:
     from .tree import Tree
 
-__all__ = ["Forkers", "Owner"]
+__all__ = ["Forkers", "Owner", "last_message"]
 
 PATIENCE: Final = 7.0
 """Seconds that a forker has to become ready, and to fork; 150 and 1 ms here."""
@@ -37,6 +37,7 @@ MOST: Final = 3
 MOST_TRIES: Final = 1
 """Fresh forkers for one program, whose files changed in the very moment."""
 FORK: Final = b"fork"
+_LONGEST_WORD: Final = 4096  # bytes that a forker says at once
 LINE: Final = 3
 """The number that a forker finds its line at."""
 
@@ -182,11 +183,12 @@ class Forkers:
 
     def _listen(self, forker: _Forker) -> None:
         try:
-            word, _, reason = forker.line.recv(4096).decode("utf-8", "replace").partition(" ")
+            message = forker.line.recv(_LONGEST_WORD)
         except BlockingIOError:
             return
         except OSError:
-            word, reason = "", ""
+            message = last_message(forker.line)
+        word, _, reason = message.decode("utf-8", "replace").partition(" ")
         if word == "ready":
             forker.is_ready = True
             if forker.trees:
@@ -226,6 +228,14 @@ class Forkers:
         trees = list(forker.trees)
         forker.trees.clear()
         return trees
+
+
+def last_message(line: socket.socket) -> bytes:
+    """Return what was said before a connection broke: the kernel tells first that the other end left some unread."""
+    try:
+        return line.recv(_LONGEST_WORD)
+    except OSError:
+        return b""
 
 
 def _exec_forker(fork: dict[str, Any], line: int) -> NoReturn:
