@@ -67,9 +67,9 @@ nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
 # pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, daemons that fail, what
 # is installed and what authors write, the SDK, durable events, coding agents and fleets, of pydantic-ai's adapter all
-# but the checks that each must pass, and of the placements all but what guards: what a Python could change there (asyncio, signals, processes,
-# SQLite, annotations) has tests of its own in the other folders. Those between run what computes, the package, and
-# gates.
+# but the checks that each must pass, and of the placements all but what guards: what a Python could change there
+# (asyncio, signals, processes, SQLite, annotations) has tests of its own in the other folders. Those between run what
+# computes, the package, and gates.
 GUARDS = tuple(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values"))
 PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "placements").glob("test_*.py")))
 ABOVE = (
