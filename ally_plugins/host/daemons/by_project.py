@@ -202,9 +202,12 @@ class PluginByProject:
         """End the process of a project of which no session is open."""
         if process.sessions or self.processes.get(process.project) is not process:
             return
+        self._end_soon(process, "no session of its project is open")
+
+    def _end_soon(self, process: _ProjectProcess, reason: str) -> None:
         del self.processes[process.project]
         self._ended += process.supervisor.started
-        task = self._loop.create_task(self._end(process, "no session of its project is open"))
+        task = self._loop.create_task(self._end(process, reason))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -259,6 +262,9 @@ class PluginByProject:
         if state == RunState.QUARANTINED:
             outer.set_state(state, process.plugin.reason)
             self.lane.abandon()
+            # Those of other projects may run well, and are the same plugin.
+            for other in [each for each in self.processes.values() if each is not process]:
+                self._end_soon(other, "it went into quarantine in another project")
             return
         # What goes as it should is no news; the reason names each project where it does not.
         outs = [each for each in self.processes.values() if each.plugin.state in {RunState.FAILED, RunState.BACKOFF}]
