@@ -281,9 +281,10 @@ def test_what_crashes_in_every_project_is_one_plugin_that_goes_into_quarantine(
         async with hosting(folder, body="serve(look, HELLO, gate=lambda _: os._exit(3))") as host:
             sessions = [host.session(f"s{number}", project=root) for number, root in enumerate(roots)]
             plugin, pids = host.plugins[NAME], set[int]()
-            # It crashes in the first alone: the other process is well, and is ended too.
+            # With the last crash of one, the other may run, start, or wait for its next start.
             while plugin.state != "quarantined":
-                assert (await sessions[0].gate_tool_call(CALL)).is_denied
+                for session in sessions:
+                    assert (await session.gate_tool_call(CALL)).is_denied
                 assert plugin.supervisor is not None
                 pids |= {each["pid"] for each in plugin.supervisor.describe()["projects"] if each["pid"]}
             assert plugin.reason.startswith("5 crashes in 60 s")
