@@ -73,10 +73,11 @@ _HOMES: Final = {
         "RefusedError RemoteError SessionError ToolCallError UnavailableRefused UndeclaredError ValidationRefused "
         "VersionError WireError"
     ),
+    "contract.values.event_types": "CODE_ALLY_TYPES PLUGIN_TYPES",
     "contract.values.events": (
-        "AgentEnd AgentStart AssistantMessage CODE_ALLY_TYPES CompactionComplete CompactionStart ContextThreshold "
+        "AgentEnd AgentStart AssistantMessage CompactionComplete CompactionStart ContextThreshold "
         "ContextUsageUpdate Decision DiffPreview Event EVENT_TYPES EventsDropped ModelRequest ModelResponse "
-        "PermissionRequest PermissionResponse PLUGIN_TYPES PluginActionRequested PluginEvent PluginEventEmitted "
+        "PermissionRequest PermissionResponse PluginActionRequested PluginEvent PluginEventEmitted "
         "PluginMessageReceived PluginState PromptPrefixChanged SessionEnd SessionStart TaskProgress ThoughtComplete "
         "TodoUpdate ToolCallEnd ToolCallStart UserMessage"
     ),

@@ -166,14 +166,18 @@ from .contract.values.errors import (
 from .contract.values.errors import (
     WireError as WireError,
 )
-from .contract.values.events import (
+from .contract.values.event_types import (
     CODE_ALLY_TYPES as CODE_ALLY_TYPES,
+)
+from .contract.values.event_types import (
+    PLUGIN_TYPES as PLUGIN_TYPES,
+)
+from .contract.values.events import (
 )
 from .contract.values.events import (
     EVENT_TYPES as EVENT_TYPES,
 )
 from .contract.values.events import (
-    PLUGIN_TYPES as PLUGIN_TYPES,
 )
 from .contract.values.events import (
     AgentEnd as AgentEnd,

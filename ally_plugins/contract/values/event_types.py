@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["EVENT_NAMES", "hook_name"]
+__all__ = ["CODE_ALLY_TYPES", "EVENT_NAMES", "PLUGIN_TYPES", "hook_name"]
 
-EVENT_NAMES: Final = (
+CODE_ALLY_TYPES: Final = (
     "TOOL_CALL_START",
     "TOOL_CALL_END",
     "AGENT_START",
@@ -19,9 +19,15 @@ EVENT_NAMES: Final = (
     "TODO_UPDATE",
     "THOUGHT_COMPLETE",
     "DIFF_PREVIEW",
-    "PLUGIN_MESSAGE_RECEIVED",
-    "PLUGIN_EVENT_EMITTED",
-    "PLUGIN_ACTION_REQUESTED",
+)
+"""The twelve types that Code-Ally's plugins may subscribe to (code-ally-facts, section 4)."""
+
+PLUGIN_TYPES: Final = ("PLUGIN_MESSAGE_RECEIVED", "PLUGIN_EVENT_EMITTED", "PLUGIN_ACTION_REQUESTED")
+"""What plugins cause, by type."""
+
+EVENT_NAMES: Final = (
+    *CODE_ALLY_TYPES,
+    *PLUGIN_TYPES,
     "SESSION_START",
     "SESSION_END",
     "USER_MESSAGE",

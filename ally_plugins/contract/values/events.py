@@ -18,6 +18,7 @@ from attrs import field, frozen
 
 from .compat import override
 from .errors import EventError
+from .event_types import CODE_ALLY_TYPES, PLUGIN_TYPES
 from .frozen import EMPTY, FrozenDict, freeze, freeze_mapping
 
 __all__ = [
@@ -506,25 +507,6 @@ class PluginEvent(Event):
         """The plugin's own name for it, `<plugin>:<name>`."""
         return self.event_type
 
-
-CODE_ALLY_TYPES: Final = (
-    "TOOL_CALL_START",
-    "TOOL_CALL_END",
-    "AGENT_START",
-    "AGENT_END",
-    "PERMISSION_REQUEST",
-    "PERMISSION_RESPONSE",
-    "COMPACTION_START",
-    "COMPACTION_COMPLETE",
-    "CONTEXT_USAGE_UPDATE",
-    "TODO_UPDATE",
-    "THOUGHT_COMPLETE",
-    "DIFF_PREVIEW",
-)
-"""The twelve types that Code-Ally's plugins may subscribe to (code-ally-facts, section 4)."""
-
-PLUGIN_TYPES: Final = ("PLUGIN_MESSAGE_RECEIVED", "PLUGIN_EVENT_EMITTED", "PLUGIN_ACTION_REQUESTED")
-"""What plugins cause, by type."""
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {
     cls.TYPE: cls
