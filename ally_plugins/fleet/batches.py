@@ -13,10 +13,11 @@ import attrs
 import orjson
 
 from ally_plugins.contract.wording import describe
+from ally_plugins.journal.audit import Problem
 from ally_plugins.journal.chain import Head, digest_of, genesis, link
 from ally_plugins.journal.values import ChainedRecord
 
-__all__ = ["Alive", "Batch", "Finding", "check", "decode", "encode"]
+__all__ = ["Alive", "RecordBatch", "check", "decode", "encode"]
 
 _VERSION: Final = 1
 _HASH_BYTES: Final = 32
@@ -25,7 +26,7 @@ _LONGEST: Final = 1000  # of what somebody else's publisher says
 
 
 @attrs.frozen
-class Batch:
+class RecordBatch:
     """Records of one chain that follow one another; never empty."""
 
     chain: str
@@ -35,15 +36,6 @@ class Batch:
     def head(self) -> Head:
         """How far the chain has come with it."""
         return Head(self.records[-1].n, self.records[-1].hash, self.chain)
-
-
-@attrs.frozen
-class Finding:
-    """Something that is wrong with a chain. `kind` is one of those of `audit verify`."""
-
-    kind: str
-    record: int
-    text: str
 
 
 @attrs.frozen
@@ -67,7 +59,7 @@ class Alive:
         return cls(Head.from_text(head), problem and problem[:_LONGEST])
 
 
-def encode(batch: Batch, max_bytes: int) -> bytes:
+def encode(batch: RecordBatch, max_bytes: int) -> bytes:
     """Return a batch as JSON; where it is larger than that, contents are left out, the largest first.
 
     Their digests are there all the same, so that the chain is verified without them.
@@ -82,7 +74,7 @@ def encode(batch: Batch, max_bytes: int) -> bytes:
     return payload
 
 
-def decode(payload: bytes) -> Batch:
+def decode(payload: bytes) -> RecordBatch:
     """Read a batch. Raises ValueError, which says what was found, for anything else: who sent it may mean harm."""
     value = _object(payload)
     chain, rows = value.get("chain"), value.get("records")
@@ -92,31 +84,31 @@ def decode(payload: bytes) -> Batch:
     for before, after in pairwise(records):
         if after.n != before.n + 1:
             raise ValueError(f"record {after.n} follows record {before.n}")
-    return Batch(chain, records)
+    return RecordBatch(chain, records)
 
 
-def check(head: Head | None, batch: Batch) -> tuple[Sequence[ChainedRecord], list[Finding]]:
+def check(head: Head | None, batch: RecordBatch) -> tuple[Sequence[ChainedRecord], list[Problem]]:
     """Return the records that come after `head`, and what is wrong with them; what is known already is left out.
 
     What is wrong is returned with the record all the same: it is what the home says now, and evidence.
     """
-    findings: list[Finding] = []
+    findings: list[Problem] = []
     first = batch.records[0].n
     known, before = (0, genesis(batch.chain)) if head is None or head.chain != batch.chain else (head.n, head.hash)
     if head is not None and head.chain != batch.chain:
         text = f"another journal took the place of the one that ended at record {head.n}"
-        findings.append(Finding("replaced", first, text))
+        findings.append(Problem("replaced", first, text))
     if first > known + 1:
         text = f"records {known + 1} to {first - 1} never came: record {first} follows"
-        findings.append(Finding("removed", known + 1, text))
+        findings.append(Problem("removed", known + 1, text))
     new = [record for record in batch.records if record.n > known]
     for record in new:
         if record.n == known + 1 and record.hash != _hash_of(before, record):
             text = f"record {record.n} was altered: it does not build on the one before it"
-            findings.append(Finding("altered", record.n, text))
+            findings.append(Problem("altered", record.n, text))
         if record.content is not None and digest_of(record.content) != record.digest:
             text = f"record {record.n} was altered: its content is not the one that was written"
-            findings.append(Finding("altered", record.n, text))
+            findings.append(Problem("altered", record.n, text))
         known, before = record.n, record.hash
     return new, findings
 

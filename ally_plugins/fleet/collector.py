@@ -11,7 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from .batches import Alive, Finding, check, decode
+from ally_plugins.journal.audit import Problem
+
+from .batches import Alive, check, decode
 from .connection import FleetError, connected
 from .credentials import COLLECTOR, STREAM, alive_subject, records_subject
 
@@ -135,11 +137,11 @@ class _Collector:
         except ValueError as error:
             # Acknowledged all the same: it would come again and again, and hold up all other homes.
             at = 1 if head is None else head.n + 1
-            finding = Finding("unreadable", at, f"a message of {home!r} cannot be read: {error}")
+            finding = Problem("unreadable", at, f"a message of {home!r} cannot be read: {error}")
             return self.store.add_findings(home, "" if head is None else head.chain, [finding], now)
         new, findings = check(head, batch)
         findings += [
-            Finding("altered", each.n, f"record {each.n} came again, and is not the one that came before")
+            Problem("altered", each.n, f"record {each.n} came again, and is not the one that came before")
             for each in batch.records
             if (known := self.store.hash_of(home, batch.chain, each.n)) is not None and known != each.hash
         ]
@@ -163,11 +165,11 @@ class _Collector:
         now, findings = _now_ms(), []
         # That it has fewer records proves nothing: what it sent later may have come earlier. Its publisher knows.
         if said.problem is not None:
-            findings.append(Finding("replaced", said.head.n, said.problem))
+            findings.append(Problem("replaced", said.head.n, said.problem))
         known = self.store.hash_of(home, said.head.chain, said.head.n)
         if known is not None and known != said.head.hash:
             text = f"record {said.head.n} is not the one that came from this journal"
-            findings.append(Finding("replaced", said.head.n, text))
+            findings.append(Problem("replaced", said.head.n, text))
         self.store.begin()
         self.store.add_findings(home, said.head.chain, findings, now)
         self.store.note_alive(home, said.head.n, now)

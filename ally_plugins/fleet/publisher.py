@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from ally_plugins.contract.values.errors import AuditError
-from ally_plugins.journal.chain import Head, genesis
+from ally_plugins.journal.chain import Head
 from ally_plugins.journal.reader import JournalReader
 
-from .batches import Alive, Batch, decode, encode
+from .batches import Alive, RecordBatch, decode, encode
 from .connection import FleetError, connected
 from .credentials import STREAM, alive_subject, records_subject
 
@@ -102,7 +102,7 @@ class _Publisher:
             # None: somebody else was faster, and all is to be asked anew.
             place = await self.send(batch, place) or await self.place()
 
-    def next_batch(self, head: Head | None) -> Batch | None:
+    def next_batch(self, head: Head | None) -> RecordBatch | None:
         chain = self.reader.chain()
         after = 0
         if head is not None and head.chain == chain:
@@ -115,9 +115,9 @@ class _Publisher:
         records = self.reader.chained(after, _READ_BYTES)
         if self.who.level == "metadata":
             records = [each._replace(content=None) for each in records]
-        return Batch(chain, records) if records else None
+        return RecordBatch(chain, records) if records else None
 
-    async def send(self, batch: Batch, place: _Place) -> _Place | None:
+    async def send(self, batch: RecordBatch, place: _Place) -> _Place | None:
         """Send one batch; return the new place, None where the server has come farther meanwhile."""
         from nats.errors import Error
         from nats.js.errors import APIError
@@ -174,11 +174,5 @@ class _Publisher:
             await asyncio.sleep(ALIVE_S)
 
     async def say_alive(self, problem: str | None = None) -> None:
-        head = await asyncio.to_thread(_own_head, self.reader)
+        head = await asyncio.to_thread(self.reader.head)
         await self.client.publish(alive_subject(self.who.name), Alive(head, problem).to_bytes())
-
-
-def _own_head(reader: JournalReader) -> Head:
-    chain, last = reader.chain(), reader.last_n()
-    record = reader.record(last)
-    return Head(last, genesis(chain) if record is None else bytes.fromhex(record.hash), chain)

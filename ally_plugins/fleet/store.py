@@ -23,9 +23,8 @@ from ally_plugins.journal.values import EVENTS, HISTORY, StoredRecord
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ally_plugins.journal.audit import Problem
     from ally_plugins.journal.values import ChainedRecord
-
-    from .batches import Finding
 
 __all__ = ["FleetStore", "HomeState", "Noted"]
 
@@ -168,7 +167,7 @@ class FleetStore:
             (home, head.chain, head.n, head.hash, at),
         )
 
-    def add_findings(self, home: str, chain: str, findings: Iterable[Finding], at: int) -> None:
+    def add_findings(self, home: str, chain: str, findings: Iterable[Problem], at: int) -> None:
         """Add what is wrong; what was found before stays as it was."""
         rows = [(home, chain, each.kind, each.record, each.text, at) for each in findings]
         query = "INSERT OR IGNORE INTO findings(home, chain, kind, record, text, at) VALUES (?,?,?,?,?,?)"

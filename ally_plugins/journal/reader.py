@@ -18,7 +18,7 @@ import orjson
 
 from ally_plugins.contract.values.errors import JournalError
 
-from .chain import decode_block
+from .chain import Head, decode_block, genesis
 from .leases import LeaseRow, read_leases
 from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from_row
 from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error, read_chain_id
@@ -251,6 +251,13 @@ class JournalReader:
     def chain(self) -> str:
         """Return the id of the chain of records, which a new journal has anew."""
         return self._read(read_chain_id)
+
+    def head(self) -> Head:
+        """Return how far the chain of records has come."""
+        chain = self.chain()
+        rows = self._rows("SELECT n, hash FROM records ORDER BY n DESC LIMIT 1")
+        n, hash_ = rows[0] if rows else (0, genesis(chain))
+        return Head(n, hash_, chain)
 
     def chained(self, after_n: int, max_bytes: int) -> list[ChainedRecord]:
         """Return the records after one as the chain covers them, up to so many bytes of content; one at least."""

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats
-import orjson
 import pytest
 
 from ally_plugins.contract.values.errors import AuditError
-from ally_plugins.fleet.batches import Batch, encode
+from ally_plugins.fleet.batches import Alive, RecordBatch, encode
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import STREAM, alive_subject, records_subject
 from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.store import FleetStore
-from ally_plugins.journal.chain import Head
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
@@ -261,7 +259,7 @@ def test_what_was_kept_but_not_acknowledged_comes_again_and_is_no_double(
 
     go(main())
     with JournalReader(journal.path) as reading:
-        batch = Batch(reading.chain(), reading.chained(0, 10**6))
+        batch = RecordBatch(reading.chain(), reading.chained(0, 10**6))
 
     async def again() -> None:
         async with connected(server.who("laptop")) as client:
@@ -354,12 +352,14 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
     write(journal, 0, 3)
+    with JournalReader(journal.path) as reading:
+        head = reading.head()
 
     async def main() -> None:
         async with going(collect(server.who("collector"), store)), connected(server.who("laptop")) as client:
-            said = {"version": 1, "head": _head_text(journal), "problem": None}
+            said = Alive(head).to_bytes()
             while not store.homes():
-                await client.publish(alive_subject("laptop"), orjson.dumps(said))
+                await client.publish(alive_subject("laptop"), said)
                 await client.publish(alive_subject("laptop"), b"garbage")
                 await client.flush()
                 await asyncio.sleep(0.01)
@@ -367,10 +367,3 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
     go(main())
     [home] = store.homes()
     assert (home.name, home.head, home.lag, home.findings) == ("laptop", None, 3, 0)
-
-
-def _head_text(journal: Journal) -> str:
-    with JournalReader(journal.path) as reading:
-        record = reading.record(reading.last_n())
-        assert record is not None
-        return Head(record.n, bytes.fromhex(record.hash), reading.chain()).to_text()
