@@ -173,11 +173,7 @@ from .contract.values.event_types import (
     PLUGIN_TYPES as PLUGIN_TYPES,
 )
 from .contract.values.events import (
-)
-from .contract.values.events import (
     EVENT_TYPES as EVENT_TYPES,
-)
-from .contract.values.events import (
 )
 from .contract.values.events import (
     AgentEnd as AgentEnd,
