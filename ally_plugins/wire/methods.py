@@ -101,7 +101,7 @@ _FROM_PLUGIN: Final = (
         "initialize",
         ConnectParams,
         "what a host's own `initialize` tells",
-        ("unauthorized", "unsupported_protocol", "shutting_down"),
+        ("unauthorized", "unsupported_protocol", "shutting_down", "busy"),
     ),
     _plugin(
         "add_message",

@@ -39,7 +39,7 @@ ERROR_DESCRIPTIONS: Final = {
     "too_large": "a size is over its limit; `data.budget` is the limit",
     "hop_limit": "plugins have set each other off too often; `data.chain` names them",
     "shutting_down": "the host is closing",
-    "busy": "too many of the plugin's requests are unanswered",
+    "busy": "too many of the plugin's requests are unanswered, or it is connected already: later it is answered",
     "gate": "another plugin's gate said no; `data.decision_id` is for `ally-plugins explain`",
     "key_conflict": "the key was used before, with other content",
     "reentry": "the call would wait for the hook that makes it",
@@ -48,7 +48,7 @@ ERROR_DESCRIPTIONS: Final = {
     "tool_failed": "the tool, action or task failed on purpose; the text is an answer, and the model may read it",
     "not_initialized": "`initialize` was not answered yet",
     "unsupported_protocol": "the sides have no version of the wire in common; the text names both",
-    "unauthorized": "the token is not the one of a daemon of this host that is running, or it is connected already",
+    "unauthorized": "the token is not the one of a daemon of this host that is running",
     "deadline": "the hook did not answer within the deadline that it was given",
 }
 """What each error means, by the short word that `codes` gives it."""

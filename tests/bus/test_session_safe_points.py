@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ally_plugins import Host, Message, SessionError, TodoUpdate, hookimpl
+from ally_plugins import Host, Message, SessionError, TodoUpdate, UserMessage, hookimpl
 from ally_plugins.contract.values.errors import JournalError
 from tests.kit.hosts import make_plugin, new_host
 from tests.kit.waiting import go
@@ -350,6 +350,21 @@ def test_a_session_found_again_takes_up_what_waits_and_goes_on_counting(tmp_path
     go(second())
     assert heard[0].resumed is True
     assert heard[1].resumed is None
+
+
+def test_a_turn_of_a_resumed_session_has_the_id_of_none_before(tmp_path: Path) -> None:
+    async def turns() -> list[str | None]:
+        async with Host("test", home=tmp_path, discover=False) as host:
+            session, ids = host.session("s"), []
+            for _ in range(2):
+                await session.safe_point("turn_start")
+                session.emit(UserMessage(content="hello"))
+                ids.append(session.turn_id)
+                await session.safe_point("turn_end")
+            return ids
+
+    found = [*go(turns()), *go(turns()), *go(turns())]
+    assert len(set(found)) == 6
 
 
 def test_a_session_found_again_has_the_agents_todos_as_they_last_were(tmp_path: Path) -> None:

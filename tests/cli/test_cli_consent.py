@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -296,6 +297,25 @@ def test_what_another_command_wrote_meanwhile_is_not_undone_with_it(enabled: Ope
         with pytest.raises(JournalError, match="could not be recorded or undone"):
             Late(registry, writing.journal).change(lambda it: it.revoke("loop-warner", "tools"))
     assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash")
+
+
+def test_another_command_waits_until_a_change_is_recorded_or_undone(enabled: Operator) -> None:
+    other = threading.Thread(target=lambda: Registry(enabled.home).revoke("loop-warner", "add_message"))
+
+    class Slow(Recorder):
+        def note(self, kind: str, plugin: str | None, data: Mapping[str, Any]) -> int:
+            other.start()
+            other.join(0.3)  # it would be done in a tenth of it, were it not for the lock
+            assert other.is_alive()
+            return super().note(kind, plugin, data)
+
+    registry = Registry(enabled.home)
+    with recorder(registry) as writing:
+        writing.journal.close_blocking()
+        with pytest.raises(JournalError, match="nothing was changed"):
+            Slow(registry, writing.journal).change(lambda it: it.revoke("loop-warner", "tools"))
+    other.join()
+    assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash", "tools")
 
 
 # review, plugin by plugin

@@ -84,7 +84,8 @@ def test_removing_says_who_needs_it_and_doctor_says_so_too(ready: Operator) -> N
     assert "to build it: ally-plugins env mine" in plugin["reason"]
     findings = ready.ask("doctor", code=1)["findings"]
     assert any(each["level"] == "problem" and "ally-plugins env mine" in each["text"] for each in findings)
-    assert [record["data"].get("is_removed") for record in ready.records("env")] == [True]
+    recorded = [record["data"] for record in ready.records("env")]
+    assert [(each["is_removed"], each.get("is_begun", False)) for each in recorded] == [(True, True), (True, False)]
 
 
 def test_removing_what_is_not_there_names_those_that_are(ready: Operator) -> None:

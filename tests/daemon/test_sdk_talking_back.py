@@ -81,9 +81,11 @@ class Eager(Host):
         self.answers[self.connection.request("ping", {})] = self.ping
 
 
-async def _serve(path: str, host: type[Host] = Host) -> tuple[asyncio.Server, list[Request], list[Host]]:
+async def _serve(
+    path: str, host: type[Host] = Host, connections: list[Host] | None = None
+) -> tuple[asyncio.Server, list[Request], list[Host]]:
     asked: list[Request] = []
-    connections: list[Host] = []
+    connections = [] if connections is None else connections
     server = await asyncio.get_running_loop().create_unix_server(lambda: host(asked, connections), path)
     return server, asked, connections
 
@@ -154,6 +156,32 @@ def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
                         break
             assert [request.method for request in asked] == ["initialize", "add_message"]
         server.close()
+
+    go(main())
+
+
+def test_a_host_that_has_not_seen_the_old_connection_break_is_asked_again(socket_path: str) -> None:
+    class Late(Host):
+        refusals = 0
+
+        def take_in(self, message: Request) -> None:
+            if len(connections) > 1 and Late.refusals < 2:
+                Late.refusals += 1
+                self.connection.fail(message.id, -32006, "this daemon is connected already", {"reason": "busy"})
+            else:
+                super().take_in(message)
+
+    connections: list[Host] = []
+
+    async def main() -> None:
+        server, asked, _ = await _serve(socket_path, Late, connections)
+        async with server, connect_back(path=socket_path, token="right") as back, asyncio.timeout(10):
+            connections[0].transport.abort()
+            await until(lambda: len(asked) == 4)
+            await until(lambda: back.ally.supports("add_message"))
+            await back.ally.add_message("user", "again")
+            connections[-1].transport.close()
+        assert Late.refusals == 2
 
     go(main())
 

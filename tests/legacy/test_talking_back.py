@@ -227,7 +227,7 @@ def test_one_connection_at_a_time_and_another_after_it(short_dir: Path) -> None:
         assert "result" in json.loads(await reader.readline())
         second = await host.say(greeting(host.token))
         assert second is not None
-        assert second["error"]["code"] == -32015
+        assert second["error"]["code"] == -32006
         assert "one connection at a time" in second["error"]["message"]
         writer.write(b"still here\n")
         assert await reader.readline() == b"still here\n"

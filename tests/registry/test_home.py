@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 from ally_plugins import Host
 from ally_plugins.catalog.environments.build import plan as plan_environment
 from ally_plugins.catalog.home import folder as home_module
-from ally_plugins.catalog.home.folder import Home, read_capped, write_atomically
+from ally_plugins.catalog.home.folder import Home, read_capped, try_lock, write_atomically
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.contract.values.errors import ConfigError
 
@@ -142,10 +143,24 @@ def test_two_edits_do_not_overlap(home: Home) -> None:
 
 def test_a_lock_that_is_never_let_go_is_reported(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(home_module, "LOCK_TIMEOUT", 0.0)
-    with home.locked(), pytest.raises(ConfigError, match="another command"), home.locked():
-        pass
+
+    def wait_in_another_thread() -> None:
+        with pytest.raises(ConfigError, match="another command"), home.locked():
+            pass
+
+    with home.locked(), ThreadPoolExecutor(1) as other:
+        other.submit(wait_in_another_thread).result()
     with home.locked():
         pass
+
+
+def test_who_holds_the_lock_may_take_it_again_and_has_it_until_the_first_is_let_go(home: Home) -> None:
+    with home.locked():
+        with home.locked():
+            pass
+        lock = home.open_lock("edit.lock")
+        assert not try_lock(lock)
+        os.close(lock)
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -224,17 +224,23 @@ def _run(command: Sequence[str], timeout: float, write: Callable[[str], object])
     ) as process:
         # A timer, since reading line by line has no timeout. The kill of the group ends the reading too.
         timer = threading.Timer(timeout, _stop, (process, late))
+        deadline = time.monotonic() + timeout
         timer.start()
         try:
-            for line in process.stdout or ():
-                write(line)
-            process.wait()
+            try:
+                for line in process.stdout or ():
+                    write(line)
+            finally:
+                # Before it is waited for: from then on its number may be that of another process group.
+                timer.cancel()
+                timer.join()
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _stop(process, late)
         except BaseException:
             # Ctrl-C reaches the process group of the terminal only, and this one has its own.
             _kill(process)
             raise
-        finally:
-            timer.cancel()
     if late.is_set():
         raise OperatorError(f"{command[0]!r} was stopped, since it took more than {timeout:g} s; its output says why")
     if process.returncode != 0:

@@ -11,6 +11,7 @@ import stat
 import sys
 import time
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -49,6 +50,9 @@ LOCK_TIMEOUT: Final = 10.0
 
 _LOCK_POLL: Final = 0.02  # seconds; the kernel's locks are waited for without an end, or not at all
 _EDIT_LOCK: Final = "edit.lock"
+_HELD: Final[ContextVar[frozenset[Path]]] = ContextVar("held_homes", default=frozenset())
+"""The homes whose lock this context holds; the kernel's lock is not one that its holder can take again."""
+
 _APP: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -227,8 +231,12 @@ class Home:
     def locked(self) -> Generator[None]:
         """Keep every other command from editing this home meanwhile. Blocks; not for the event loop's thread.
 
-        Raises ConfigError when another one holds the lock for longer than `LOCK_TIMEOUT`.
+        May be entered again inside of it. Raises ConfigError when another one holds the lock for longer than
+        `LOCK_TIMEOUT`.
         """
+        if self.path in _HELD.get():
+            yield
+            return
         self.prepare()
         try:
             descriptor = self.open_lock(_EDIT_LOCK)
@@ -237,7 +245,11 @@ class Home:
             raise ConfigError(f"{file} cannot be locked: {error.strerror or error}", file=file) from error
         try:
             _wait_for(descriptor, self.path)
-            yield
+            before = _HELD.set(_HELD.get() | {self.path})
+            try:
+                yield
+            finally:
+                _HELD.reset(before)
         finally:
             unlock(descriptor)
 

@@ -191,6 +191,8 @@ def _remove(state: State, name: str, *, yes: bool) -> None:
     question = f"Remove the environment {name!r}{_for_users(users)}?"
     require_consent(state, inert(question), is_agreed=yes, refused="nothing is removed", way_out="add --yes")
     with recorder(registry) as writing:
+        # As for a build: what is to go is in the journal even if this program ends amid it.
+        writing.note("env", None, {"environment": name, "is_removed": True, "is_begun": True})
         path = environments.remove(state.home, name)
         writing.note("env", None, {"environment": name, "is_removed": True})
     if state.as_json:

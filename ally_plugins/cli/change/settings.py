@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -75,20 +76,20 @@ def _assigned(state: State, record: PluginRecord, assignment: str) -> tuple[str,
 
 def _set(writing: Recorder, record: PluginRecord, key: str, text: str | None) -> OperatorChange:
     setting = record.manifest.settings.get(key)
-    undo = _undo_secret(writing.registry, record.name, key) if setting is not None and setting.secret else None
-    return writing.change(lambda it: it.set_setting(record.name, key, text), undo)
+    is_secret = setting is not None and setting.secret
+    undoing = partial(_undoing_secret, writing.registry, record.name, key) if is_secret else None
+    return writing.change(lambda it: it.set_setting(record.name, key, text), undoing)
 
 
-def _undo_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
+def _undoing_secret(registry: Registry, plugin: str, key: str) -> Callable[[], None]:
     """Return a function that restores a secret as it is now: the recorder restores files, and not a keyring."""
     before = registry.secrets.get(plugin, key)
 
     def undo() -> None:
-        with registry.home.locked():
-            if before is None:
-                registry.secrets.delete(plugin, key)
-            else:
-                registry.secrets.set(plugin, key, before)
+        if before is None:
+            registry.secrets.delete(plugin, key)
+        else:
+            registry.secrets.set(plugin, key, before)
 
     return undo
 

@@ -51,10 +51,16 @@ def tasks(state: State, task_id: str | None, with_ended: bool) -> None:  # noqa:
         print_json({"tasks": shown, "silent": silent})
         return
     rows = [_row(task) for task in shown]
-    for line in table(_HEADINGS, rows) or ["no host runs" if not found else "no task runs"]:
+    for line in table(_HEADINGS, rows) or [_nothing(found, silent)]:
         echo(line)
     for pid in silent:
         echo(f"host {pid} does not answer", to_stderr=True)
+
+
+def _nothing(found: Sequence[HostAnswer], silent: Sequence[int]) -> str:
+    if not found:
+        return "no host runs"
+    return "no task runs in the hosts that answer" if silent else "no task runs"
 
 
 def _tasks(answer: HostAnswer) -> Sequence[Mapping[str, Any]]:

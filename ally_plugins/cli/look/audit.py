@@ -98,14 +98,14 @@ def audit(
             if not state.as_json:
                 echo(f"nothing is recorded yet in {inert(state.home.path)}")
             return
+        # Before they are read: what comes meanwhile is followed, also where there is none to show.
+        last = reading.last_n()
         records = _last(reading, filters, after, limit, replays)
         _show(state, records, is_all=not follow)
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
-            # From the last record that was shown, so that none is missed that came while these were printed.
-            last = reading.last_n() if not records else records[-1].n
-            for record in reading.follow(after_n=last, **filters):
+            for record in reading.follow(after_n=records[-1].n if records else last, **filters):
                 _show(state, _wanted([record], replays))
 
 

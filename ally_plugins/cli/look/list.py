@@ -84,9 +84,8 @@ def _remarks(record: PluginRecord) -> list[str]:
 
 
 def _trust(records: Sequence[PluginRecord]) -> list[str]:
-    """Return a line for each placement in use: what it protects from and what not."""
-    used = {record.placement: record for record in records if record.is_enabled}
-    return [f"{placed(used[placement])}: such a plugin {trust(used[placement])}" for placement in sorted(used)]
+    """Return a line for each placement in use, and each way in it: what it protects from and what not."""
+    return sorted({f"{placed(record)}: such a plugin {trust(record)}" for record in records if record.is_enabled})
 
 
 def _row(record: PluginRecord, live: HostsStatus) -> tuple[str, ...]:

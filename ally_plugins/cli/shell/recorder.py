@@ -62,25 +62,30 @@ class Recorder:
         self.registry: Final = registry
         self.journal: Final = journal
 
-    def change(self, make: Callable[[Registry], Change], undo: Callable[[], object] | None = None) -> Change:
-        """Make a change and record it durably; what cannot be recorded is undone.
+    def change(
+        self, make: Callable[[Registry], Change], undoing: Callable[[], Callable[[], object]] | None = None
+    ) -> Change:
+        """Make a change and record it durably; what cannot be recorded is undone. Other commands wait meanwhile.
 
-        `make` returns None when there was nothing to change. `undo` is for what is not a file of the home. Raises what
-        `make` raises, and JournalError.
+        `make` returns None when there was nothing to change. `undoing` is for what is not a file of the home: called
+        before the change, it returns what undoes it. Raises what `make` raises, and JournalError.
         """
-        before = _contents(self.registry.home)
-        change = make(self.registry)
-        if change is None:
+        home = self.registry.home
+        # From the first look on: what another command wrote after it would be undone with this change.
+        with home.locked():
+            before = _contents(home)
+            undo = undoing() if undoing is not None else None
+            change = make(self.registry)
+            if change is None:
+                return change
+            after = _contents(home)
+            try:
+                self.note(change.kind, change.plugin, change.data)
+            except JournalError as error:
+                if undo is not None:
+                    undo()
+                raise self._undone(before, after, error) from error
             return change
-        # Kept to be compared when it is undone: what another command writes meanwhile must not be undone with it.
-        after = _contents(self.registry.home)
-        try:
-            self.note(change.kind, change.plugin, change.data)
-        except JournalError as error:
-            if undo is not None:
-                undo()
-            raise self._undone(before, after, error) from error
-        return change
 
     def note(self, kind: str, plugin: str | None, data: Mapping[str, Any]) -> int:
         """Write one record and wait until it is on disk. Raises JournalError."""
@@ -89,13 +94,11 @@ class Recorder:
         return self.journal.append_blocking(Record(kind, now_ms(), plugin, data=data))
 
     def _undone(self, before: dict[Path, bytes | None], after: dict[Path, bytes | None], error: Exception) -> Exception:
-        """Put the files back as they were, unless another command has changed them meanwhile."""
-        home = self.registry.home
+        """Put the files back as they were, unless somebody has changed them meanwhile, as an editor does."""
         try:
-            with home.locked():
-                if _contents(home) != after:
-                    return JournalError(f"the change was made, and could not be recorded or undone: {error}")
-                _restore(before, after)
+            if _contents(self.registry.home) != after:
+                return JournalError(f"the change was made, and could not be recorded or undone: {error}")
+            _restore(before, after)
         except (ConfigError, OSError) as problem:
             text = f"the change was made, could not be recorded ({error}) and could not be undone: {problem}"
             return JournalError(text)

@@ -176,8 +176,9 @@ class DaemonOffers:
         # Before the new ones: a tool that has changed has the name of the old one, which would be refused.
         for (kind, name), old in list(self._tools.items()):
             if offered.get((kind, name)) != old:
-                del self._tools[kind, name]
                 await self.remote.calls.unregister(name)
+                # After it: one that was cancelled in there is unregistered by the next call.
+                del self._tools[kind, name]
         for (kind, name), offer in offered.items():
             if (kind, name) not in self._tools and await self.remote.calls.offer(kind, offer):
                 self._tools[kind, name] = offer

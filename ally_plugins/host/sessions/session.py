@@ -254,7 +254,6 @@ class Session:
         )
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
-        self._turns = 0
         self._thresholds = Thresholds()
         self._own_thresholds: dict[str, Thresholds] = {}
         """Those of the plugins that have asked for some, by name."""
@@ -834,8 +833,8 @@ class Session:
             self._open_calls.close("the turn has ended")
         async with self._safe_point:
             if kind == "turn_start":
-                self._turns += 1
-                self.turn_id = f"{self.id}:t{self._turns}"
+                # Named by the first event that it may have, so that no turn after a resume has the name of another.
+                self.turn_id = f"{self.id}:t{self.ring.head + 1}"
                 self.triggered.clear()
                 self._stops.begin_turn()
             if hold:

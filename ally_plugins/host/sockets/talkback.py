@@ -22,6 +22,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError, UnavailableRefused, VersionError
 from ally_plugins.runtime.processes.unixsocket import LONGEST_PATH, listening_socket, other_end
 from ally_plugins.wire.codes import (
+    BUSY,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     INVALID_REQUEST,
@@ -276,7 +277,8 @@ class _Greeting(asyncio.Protocol):
         elif expected.is_connected:
             counts.refused += 1
             text = "this daemon is connected already; one connection at a time"
-            self._refuse(request.id, UNAUTHORIZED, text, self._server.delay())
+            # Not `unauthorized`: the connection before may have broken without this host having seen it yet.
+            self._refuse(request.id, BUSY, text, self._server.delay())
         else:
             self._accept(expected, request, rest)
 
