@@ -365,3 +365,49 @@ def test_many_new_plugins_stand_in_one_line_of_the_list(warner: Operator) -> Non
     shown = warner.run("list").stdout
     assert shown.splitlines()[0].split() == ["plugin", "state", "placement", "from", "about"]
     assert shown.splitlines()[1].startswith("loop-warner")
+
+
+# Several at once
+
+GUARD = '[permissions]\ngate = { on = ["tool_call"], reason = "to stop what harms" }\n'
+
+
+def test_several_are_all_shown_before_one_question_and_enabled_together(warner: Operator) -> None:
+    warner.install("guard", GUARD)
+    answer = warner.ask("enable", "guard", "loop-warner", "--place", "inline", "--yes")
+    assert [(each["name"], each["state"], each["changed"]) for each in answer["plugins"]] == [
+        ("guard", "enabled", True),
+        ("loop-warner", "enabled", True),
+    ]
+    assert [record["plugin"] for record in warner.records("enable")] == ["guard", "loop-warner"]
+
+
+def test_without_a_yes_none_of_several_is_enabled_and_each_was_shown(warner: Operator) -> None:
+    warner.install("guard", GUARD)
+    result = warner.run("enable", "guard", "loop-warner", code=1)
+    assert "to stop what harms" in result.stdout
+    assert "to steer the agent" in result.stdout
+    assert "to agree to exactly what is shown: ally-plugins enable guard loop-warner --yes" in result.stderr
+    assert files_of(warner.home.path) == {}
+
+
+@pytest.mark.parametrize("wrong", [("no-such",), ("loop-warner", "folder:loop-warner")])
+def test_where_one_of_several_cannot_be_enabled_none_is(warner: Operator, wrong: tuple[str, ...]) -> None:
+    warner.install("guard", GUARD)
+    warner.run("enable", "guard", *wrong, "--yes", code=2)
+    assert files_of(warner.home.path) == {}
+
+
+def test_of_several_those_that_are_enabled_already_are_left_as_they_are(enabled: Operator) -> None:
+    enabled.install("guard", GUARD)
+    answer = enabled.ask("enable", "loop-warner", "guard", "guard", "--place", "inline", "--yes")
+    assert [each["name"] for each in answer["plugins"]] == ["loop-warner", "guard"]
+    again = enabled.ask("enable", "loop-warner", "guard", "--yes")
+    assert [each["changed"] for each in again["plugins"]] == [False, False]
+
+
+def test_grants_are_narrowed_of_one_plugin_at_a_time(warner: Operator) -> None:
+    warner.install("guard", GUARD)
+    refused = warner.run("enable", "guard", "loop-warner", "--only", "tools", "--yes", code=2)
+    assert "--only is for one plugin" in refused.stderr
+    assert files_of(warner.home.path) == {}

@@ -20,6 +20,8 @@ from ally_plugins.contract.values.errors import ConsentError
 from .placement import PLACEMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.config import Placement
     from ally_plugins.catalog.registry import Plan, Registry
@@ -29,17 +31,25 @@ __all__ = ["enable", "review"]
 
 
 @command("enable")
-@click.argument("name", shell_complete=plugin_names)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=plugin_names)
 @click.option("--only", multiple=True, metavar="GRANT", shell_complete=grants_requested,
-              help="Grant only this, such as add_message:user; repeatable.")  # fmt: skip
+              help="Grant only this, such as add_message:user; repeatable, for one NAME.")  # fmt: skip
 @click.option("--place", "placement", type=click.Choice(PLACEMENTS),
               help="Place it so before it runs at all, in place of a sandbox.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Agree to exactly what is printed, without being asked.")
-def enable(state: State, name: str, only: tuple[str, ...], placement: Placement | None, yes: bool) -> None:  # noqa: FBT001 - click's way
-    """Show what the plugin NAME asks for and why, and agree to it.
+def enable(
+    state: State,
+    names: tuple[str, ...],
+    only: tuple[str, ...],
+    placement: Placement | None,
+    yes: bool,  # noqa: FBT001 - click's way
+) -> None:
+    """Show what the plugins NAME... ask for and why, and agree to it.
 
-    Shown are its origin, every request with its reason, and what has changed since you agreed last. Without a person at
-    the terminal the answer is no, unless --yes is given. `--only` narrows what it gets. Hosts that run start it.
+    Shown are the origin, every request with its reason, and what has changed since you agreed last. Without a person at
+    the terminal the answer is no, unless --yes is given. `--only` narrows what one gets. Hosts that run start it.
+
+    Of several all are shown before the one question, and nothing is enabled where one of them cannot be.
 
     A plugin that is enabled for the first time is placed in a sandbox, unless none can hold it or --place says where.
     One that was enabled before stays where it is. `place` moves it later.
@@ -49,37 +59,78 @@ def enable(state: State, name: str, only: tuple[str, ...], placement: Placement 
     \b
     Example:
       ally-plugins enable loop-warner
+      ally-plugins enable loop-warner secret-guard
       ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
       ally-plugins enable loop-warner --yes
       ally-plugins enable loop-warner --place inline
       ally-plugins enable folder:loop-warner
     """
+    names = tuple(dict.fromkeys(names))
+    if only and len(names) > 1:
+        raise click.UsageError("--only is for one plugin, since each asks for something else; enable them one by one")
     registry = state.registry
-    plan = registry.plan(registry.qualified_name(name), only or None, placement=placement)
+    # Before anything is asked or changed: an unknown name, or one that cannot be enabled, is an error for all of them.
+    plans = [registry.plan(registry.qualified_name(name), only or None, placement=placement) for name in names]
+    if len({plan.record.name for plan in plans}) < len(plans):
+        raise click.UsageError("two of these names are one plugin's, and one of the two can be enabled; name one")
     # Nothing to agree to is no reason for a question; with --only the operator means a change.
-    if _is_settled(plan) and not only and placement is None:
-        _report(state, plan, plan.record, None)
-        return
-    if not state.as_json:
-        _show(plan)
-    # On stderr, since stdout is for JSON alone; with --yes nobody decides, and the object has all of it.
-    elif not yes:
-        _show(plan, to_stderr=True)
-    command_line = f"ally-plugins enable {name}{''.join(f' --only {grant}' for grant in only)}"
-    command_line += f" --place {placement}" if placement is not None else ""
+    new = [plan for plan in plans if not _is_settled(plan) or only or placement is not None]
+    if new:
+        _agree(state, new, f"ally-plugins enable {_options(names, only, placement)}", yes=yes)
+    effects = _enable(state, registry, new, "--yes" if yes else "person")
+    # Read again: what was agreed to is in force now, and the plan has the state before.
+    records = {plan.record.name: registry.get(plan.record.name) if plan in new else plan.record for plan in plans}
+    reports = [(plan, records[plan.record.name], effects.get(plan.record.name)) for plan in plans]
+    if state.as_json:
+        data = [_report_data(*report) for report in reports]
+        print_json(data[0] if len(names) == 1 else {"plugins": data})
+    else:
+        for report in reports:
+            _report(*report)
+    Effect([answer for effect in effects.values() for answer in effect.answers]).exit()
+
+
+def _options(names: Sequence[str], only: Sequence[str], placement: Placement | None) -> str:
+    options = [*(f"--only {grant}" for grant in only), *([f"--place {placement}"] if placement is not None else [])]
+    return " ".join((*names, *options))
+
+
+def _agree(state: State, plans: Sequence[Plan], command_line: str, *, yes: bool) -> None:
+    """Show what is asked for, and have the operator agree. Raises ConsentError where they do not."""
+    for plan in plans:
+        if not state.as_json:
+            _show(plan)
+        # On stderr, since stdout is for JSON alone; with --yes nobody decides, and the object has all of it.
+        elif not yes:
+            _show(plan, to_stderr=True)
+    labels = [plan.record.label for plan in plans]
+    is_one = len(plans) == 1
     require_consent(
         state,
-        f"Agree, and enable {name}?",
+        f"Agree, and enable {', '.join(labels)}?",
         is_agreed=yes,
-        refused=f"{name!r} is not enabled",
+        refused=f"{', '.join(map(repr, labels))} {'is' if is_one else 'are'} not enabled",
         way_out=f"to agree to exactly what is shown: {command_line} --yes",
     )
-    with recorder(registry) as writing:
-        writing.change(lambda it: it.enable(plan, "--yes" if yes else "person"))
-    effect = notify_hosts(state.home, "apply", plan.record.name)
-    # Read again: what was agreed to is in force now, and the plan has the state before.
-    _report(state, plan, registry.get(plan.record.name), effect)
-    effect.exit()
+
+
+def _enable(state: State, registry: Registry, plans: Sequence[Plan], by: str) -> dict[str, Effect]:
+    """Enable one after the other, and return what came of it in running hosts, by name.
+
+    The first that fails ends it; those before it are kept, and take effect.
+    """
+    done: list[str] = []
+    try:
+        with recorder(registry) as writing:
+            for plan in plans:
+                writing.change(lambda it, plan=plan: it.enable(plan, by))  # type: ignore[misc]
+                done.append(plan.record.name)
+    # Ctrl-C too, as in `grant`: a host that does not know what was recorded goes on as before.
+    except BaseException:
+        for name in done:
+            notify_hosts(state.home, "apply", name)
+        raise
+    return {name: notify_hosts(state.home, "apply", name) for name in done}
 
 
 def _is_settled(plan: Plan) -> bool:
@@ -99,12 +150,13 @@ def _show(plan: Plan, *, to_stderr: bool = False) -> None:
     echo(to_stderr=to_stderr)
 
 
-def _report(state: State, plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
+def _report_data(plan: Plan, record: PluginRecord, effect: Effect | None) -> dict[str, Any]:
+    about = {**plan_data(plan), "state": record.state, "reason": record.reason, "changed": effect is not None}
+    return {**about, "hosts": effect.data() if effect is not None else []}
+
+
+def _report(plan: Plan, record: PluginRecord, effect: Effect | None) -> None:
     """Print what was done; without `effect` there was nothing to do."""
-    if state.as_json:
-        about = {**plan_data(plan), "state": record.state, "reason": record.reason, "changed": effect is not None}
-        print_json({**about, "hosts": effect.data() if effect is not None else []})
-        return
     done = "is enabled" if effect is not None else "is enabled already, and nothing new is asked for"
     echo(f"{record.label} {done}")
     if record.state != "enabled":
@@ -183,10 +235,9 @@ def _walk(state: State, plan: Plan) -> bool:
     if answer != "accept":
         echo(f"{inert(name)} stays as it is")
         return answer != "quit"
-    with recorder(state.registry) as writing:
-        writing.change(lambda it: it.enable(plan, "person"))
+    effects = _enable(state, state.registry, [plan], "person")
     echo(f"{inert(name)} is enabled")
-    for line in notify_hosts(state.home, "apply", plan.record.name).lines():
+    for line in effects[plan.record.name].lines():
         echo(line)
     return True
 
