@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["describe", "is_plain_text", "nearest", "suggest"]
+__all__ = ["describe", "is_plain_text", "nearest", "note_argument", "suggest"]
 
 _SHOWN: Final = 60  # characters of a value in an error: enough to know it by, and the line stays one
 _INT64: Final = 2**63
@@ -30,6 +31,27 @@ def suggest(word: str, options: Collection[str]) -> str:
     if found is not None:
         return f"did you mean {found!r}?"
     return f"expected one of {', '.join(sorted(options))}" if options else "expected nothing here"
+
+
+def note_argument(error: BaseException) -> None:
+    """Have the traceback of a misspelt argument of an attrs class say which one was meant; others stay as they are.
+
+    Python suggests names and attributes by itself, and no arguments.
+    """
+    import re  # only when something is wrong already
+
+    found = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    trace = error.__traceback__
+    if not isinstance(error, TypeError) or found is None or trace is None or getattr(error, "__notes__", None):
+        return
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    # As the line that called it knows the class, by its own name or as an attribute of a module.
+    near = [trace.tb_frame.f_locals, trace.tb_frame.f_globals]
+    spaces = [*near, *(vars(each) for each in near[1].values() if isinstance(each, ModuleType))]
+    made = next((space[found[1]] for space in spaces if found[1] in space), None)
+    if isinstance(made, type) and (fields := getattr(made, "__attrs_attrs__", None)):
+        error.add_note(suggest(found[2], [each.alias for each in fields if each.init]))
 
 
 def is_plain_text(text: str) -> bool:

@@ -103,7 +103,10 @@ class HarnessResults(ABC):
     def crashes(self) -> tuple[str, ...]:
         """Where and how the plugin crashed, a line each; a refusal that it did not catch is no crash."""
         own = [crash for crash in self._harness.host.crashes if crash.plugin == self._harness.name]
-        return tuple(f"{crash.hook}: {type(crash.error).__name__}: {crash.error}" for crash in own)
+        return tuple(
+            ", ".join([f"{crash.hook}: {type(crash.error).__name__}: {crash.error}", *_notes(crash.error)])
+            for crash in own
+        )
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -459,6 +462,10 @@ class LoopTimers:
         if self._loop is not None:
             del self._loop.time
             self._loop = None
+
+
+def _notes(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", ()))
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

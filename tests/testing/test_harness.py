@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pluggy import Result
 
+import ally_plugins
 from ally_plugins import (
     Ally,
     Ask,
@@ -41,6 +43,7 @@ from ally_plugins import (
     tool,
 )
 from ally_plugins.testing import BlockingHarness, PluginHarness, find_manifest
+from ally_plugins.testing.pytest_plugin import pytest_runtest_call
 
 MANIFEST = """
 description = "does a little of everything"
@@ -111,6 +114,31 @@ class AllRounder:
 
 def start(**options: Any) -> BlockingHarness:
     return BlockingHarness(AllRounder, manifest=MANIFEST, **options)
+
+
+@pytest.mark.parametrize(("make", "meant"), [
+    (lambda: Deny(reson="no"), "did you mean 'reason'?"),  # type: ignore[call-arg]
+    (lambda: ally_plugins.ToolCallEnd(tol_name="bash"), "did you mean 'tool_name'?"),  # type: ignore[call-arg]
+    (lambda: ToolCall("bash", callid="c1"), "did you mean 'call_id'?"),  # type: ignore[call-arg]
+])  # fmt: skip
+def test_a_misspelt_argument_says_which_one_was_meant(make: Callable[[], Any], meant: str) -> None:
+    class Misspelt:
+        def __init__(self, ally: Ally) -> None: ...
+
+        @hookimpl
+        async def ally_tool_call_end(self) -> None:
+            make()
+
+    with BlockingHarness(Misspelt) as harness:
+        harness.emit(ToolCallEnd(tool_name="bash"))
+        assert harness.crashes[0].endswith(f", {meant}")
+    wrapper = pytest_runtest_call()
+    next(wrapper)
+    outcome = Result.from_call(make)
+    with pytest.raises(StopIteration):
+        wrapper.send(outcome)
+    assert outcome.exception is not None
+    assert outcome.exception.__notes__ == [meant]
 
 
 @pytest.mark.usefixtures("no_leaks")

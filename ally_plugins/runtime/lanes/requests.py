@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.wording import note_argument
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.events import Event
@@ -48,6 +49,7 @@ class Crash:
         event_id: str | None = None,
         is_final: bool = False,
     ) -> None:
+        note_argument(error)
         self.plugin = plugin
         self.hook = hook
         self.error = error
