@@ -38,19 +38,22 @@ def note_argument(error: BaseException) -> None:
 
     Python suggests names and attributes by itself, and no arguments.
     """
+    # By its type alone: nothing of a plugin's own error is called here, which could fail or wait in turn.
+    if type(error) is not TypeError or not error.args or type(error.args[0]) is not str or error.__traceback__ is None:
+        return
     import re  # only when something is wrong already
 
-    found = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    trace = error.__traceback__
-    if not isinstance(error, TypeError) or found is None or trace is None or getattr(error, "__notes__", None):
+    found = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", error.args[0])
+    if found is None or getattr(error, "__notes__", None):
         return
+    trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
     # As the line that called it knows the class, by its own name or as an attribute of a module.
     near = [trace.tb_frame.f_locals, trace.tb_frame.f_globals]
-    spaces = [*near, *(vars(each) for each in near[1].values() if isinstance(each, ModuleType))]
+    spaces = [*near, *(vars(each) for each in near[1].values() if type(each) is ModuleType)]
     made = next((space[found[1]] for space in spaces if found[1] in space), None)
-    if isinstance(made, type) and (fields := getattr(made, "__attrs_attrs__", None)):
+    if type(made) is type and (fields := vars(made).get("__attrs_attrs__")):
         error.add_note(suggest(found[2], [each.alias for each in fields if each.init]))
 
 
