@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.contract.documents import toml_of
 from ally_plugins.contract.grants import ANY
 from ally_plugins.contract.manifest import MANIFEST_NAME, Manifest
 from ally_plugins.contract.values.errors import ManifestError
@@ -132,7 +132,7 @@ def check_packaging(project: Project) -> Iterator[SourceFinding]:
     if project.declared_in.name != "pyproject.toml":
         return
     try:
-        table = tomllib.loads(project.declared_in.read_text(encoding="utf-8"))
+        table = toml_of(project.declared_in.read_bytes())
     except (OSError, ValueError):  # what could not be read was reported when the project was looked for
         return
     backend = str(table.get("build-system", {}).get("build-backend", "setuptools.build_meta"))

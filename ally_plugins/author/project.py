@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import configparser
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +19,7 @@ from ally_plugins.catalog.discovery.found import Found
 from ally_plugins.catalog.discovery.packages import GROUP
 from ally_plugins.catalog.home.config import PluginConfig
 from ally_plugins.catalog.home.files import NO_BYTECODE
+from ally_plugins.contract.documents import toml_of
 from ally_plugins.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest
 from ally_plugins.contract.values.errors import ConfigError, ManifestError
 from ally_plugins.contract.wording import describe, suggest
@@ -177,11 +177,11 @@ def _toml(file: Path) -> Mapping[str, Any]:
     try:
         with file.open("rb") as opened:
             content = opened.read(_MAX_BYTES)
-        return tomllib.loads(content.decode())
+        return toml_of(content)
     except OSError as error:
         raise ConfigError(f"{str(file)!r} cannot be read: {error.strerror or error}", file=str(file)) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{str(file)!r} is no TOML: {error}", file=str(file)) from error
+    except ValueError as error:
+        raise ConfigError(f"{str(file)!r} is {error}", file=str(file)) from None
 
 
 def _table(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:

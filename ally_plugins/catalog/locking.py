@@ -6,13 +6,12 @@ the plugins. Secrets stand in neither. What differs is found in `decide.lock`; i
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict
 
-from ally_plugins.contract.documents import LINE, LINES, Document, table
+from ally_plugins.contract.documents import LINE, LINES, Document, table, toml_of
 from ally_plugins.contract.shapes import ANY, OBJECT, WRONG, named
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -51,7 +50,7 @@ def locked_plugins(registry: Registry) -> dict[str, LockedPlugin]:
 
     Raises as `Registry.load`, and ConfigError for files that cannot be read.
     """
-    tables = tomllib.loads(read_settled(registry.home).config.text).get("plugins", {})
+    tables = toml_of(read_settled(registry.home).config.text).get("plugins", {})
     found: dict[str, LockedPlugin] = {}
     for record in registry.load():
         if not record.is_set_aside:
@@ -101,9 +100,9 @@ def read_lock(text: str, file: str) -> tuple[dict[str, LockedPlugin], Pylock]:
     from packaging.pylock import Pylock, PylockValidationError
 
     try:
-        written = tomllib.loads(text)
+        written = toml_of(text)
         lock = Pylock.from_dict(written)
-    except (ValueError, RecursionError, PylockValidationError) as error:
+    except (ValueError, PylockValidationError) as error:
         raise ConfigError(f"{file} is no lock: {error}", file=file) from None
     ours = written.get("tool", {}).get(_TOOL, {})
     if not isinstance(ours, dict) or ours.get("version") != _VERSION:

@@ -8,6 +8,7 @@ values mean is left to the manifest, the configuration and the like.
 from __future__ import annotations
 
 import codecs
+import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ __all__ = [
     "named_tables",
     "table",
     "text_of",
+    "toml_of",
 ]
 
 LONGEST_TEXT: Final = 1000
@@ -57,6 +59,21 @@ def text_of(content: bytes) -> str:
         if content.startswith(mark) and content != mark:
             return content.removeprefix(mark).decode(encoding)
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+
+
+def toml_of(content: bytes | str) -> dict[str, Any]:
+    """Return the table of a TOML file that a person wrote.
+
+    Raises ValueError, whose text says of the file that it is `not TOML` or `not UTF-8`, and where.
+    """
+    try:
+        return tomllib.loads(content if isinstance(content, str) else text_of(content))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 (byte {error.start})") from None
+    except RecursionError:  # a thousand brackets are enough, in a file that anybody may have written
+        raise ValueError("not TOML: nested too deeply") from None
+    except ValueError as error:  # also the parent of TOMLDecodeError, for integers of thousands of digits
+        raise ValueError(f"not TOML: {error}") from None
 
 
 class Document(Mistakes):

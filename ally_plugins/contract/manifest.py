@@ -7,14 +7,13 @@ lies is left to `catalog.discovery`; what the operator grants of the requests, t
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Literal
 
 from attrs import frozen
 
-from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table, text_of
+from .documents import FILLED, LINE, LINES, Document, checked, choices, line, lines, table, toml_of
 from .granted_paths import folder_problem, program_problem
 from .grants import (
     ANY,
@@ -120,14 +119,9 @@ class Manifest:
         if len(content) > MAX_MANIFEST_BYTES:
             raise _error([f"the file has more than {MAX_MANIFEST_BYTES} bytes, expected a short TOML file"], plugin)
         try:
-            return tomllib.loads(text_of(content))
-        except UnicodeDecodeError as error:
-            raise _error([f"the file is not UTF-8 (byte {error.start})"], plugin) from None
-        # A thousand brackets are enough, in a file that anybody may have written.
-        except RecursionError:
-            raise _error(["not TOML: nested too deeply"], plugin) from None
-        except ValueError as error:  # also the parent of TOMLDecodeError, for integers of thousands of digits
-            raise _error([f"not TOML: {error}"], plugin) from None
+            return toml_of(content)
+        except ValueError as error:
+            raise _error([str(error)], plugin) from None
 
     @classmethod
     def from_text(cls, text: str, plugin: str | None = None) -> Manifest:

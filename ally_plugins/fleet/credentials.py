@@ -6,7 +6,6 @@ A home publishes on a subject of its own name and on no other, which the server 
 from __future__ import annotations
 
 import re
-import tomllib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
@@ -14,11 +13,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ally_plugins.contract.documents import FILLED, Document
+from ally_plugins.contract.documents import FILLED, Document, toml_of
 from ally_plugins.contract.shapes import WRONG, Mistakes, Shape, one_of
 from ally_plugins.contract.tables import holds, object_of
 from ally_plugins.contract.values.errors import ConfigError
-from ally_plugins.contract.wording import describe
 from ally_plugins.journal.owned_files import read_file
 
 __all__ = ["COLLECTOR", "STREAM", "Credentials", "alive_subject", "read_credentials", "records_subject"]
@@ -104,11 +102,11 @@ def read_credentials(path: Path) -> Credentials:
         if content is None:
             way_out = "`ally-plugins fleet init` on the server's machine writes it; copy it here"
             raise ConfigError(f"there is no {str(path)!r}: {way_out}", file=str(path))
-        table = tomllib.loads(content.decode())
+        table = toml_of(content)
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be read: {error.strerror or error}", file=str(path)) from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{str(path)!r} is not TOML: {describe(str(error))}", file=str(path)) from None
+    except ValueError as error:
+        raise ConfigError(f"{str(path)!r} is {error}", file=str(path)) from None
     document = Document()
     found = _FILE.read(table, "", document)
     if document.problems:

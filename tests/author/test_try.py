@@ -113,7 +113,7 @@ def test_a_new_version_takes_the_place_of_the_old_one(new: Callable[..., Path], 
         (CODE, "Counter()", "Conter()", "NameError: name 'Conter' is not defined"),
         (CODE, "ally_tool_call_end", "ally_tool_call_ended", "did you mean 'ally_tool_call_end'?"),
         (MANIFEST, "TOOL_CALL_END", "TOOL_CALL_ENDS", f"{MANIFEST}:6: events.subscribe"),
-        ("pyproject.toml", "[project]", "[project", "is no TOML"),
+        ("pyproject.toml", "[project]", "[project", "is not TOML"),
     ],
 )
 def test_a_version_that_is_not_fit_is_told_with_its_place_and_the_old_one_goes_on(

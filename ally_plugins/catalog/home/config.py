@@ -6,7 +6,6 @@ plugin's settings need its manifest, so they are checked in `setting_values`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from ally_plugins.contract.documents import (
     named_tables,
     table,
     text_of,
+    toml_of,
 )
 from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.hookspecs import HOOKS, HOOKS_OF_TOPICS
@@ -141,11 +141,9 @@ def read_config(home: Home) -> Config:
 def parse_config(text: str, file: str) -> Config:
     """Read the text of a `config.toml`. Raises ConfigError with every mistake in it."""
     try:
-        table = tomllib.loads(text)
-    # tomllib is recursive: some thousand opening brackets are enough.
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise ConfigError(f"{file} is not TOML: {reason}", file=file) from None
+        table = toml_of(text)
+    except ValueError as error:
+        raise ConfigError(f"{file} is {error}", file=file) from None
     return evolve(check_config(table, file), text=text)
 
 

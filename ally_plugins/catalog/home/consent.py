@@ -5,13 +5,12 @@ Whether an agreement still holds for what is installed now is decided in `catalo
 
 from __future__ import annotations
 
-import tomllib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, field, frozen
 
-from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table, text_of
+from ally_plugins.contract.documents import LINE, LINES, LONGEST_TEXT, Document, lines, table, toml_of
 from ally_plugins.contract.shapes import ANY, OBJECT, WRONG, named, one_of
 from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -109,11 +108,11 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
         text = f"{file} cannot be read: {reason}; what is missing then is to be agreed to again: {_REVIEW}"
         raise ConsentError(text, command=_REVIEW) from error
     try:
-        written = tomllib.loads(text_of(b"" if content is None else content))
+        written = toml_of(b"" if content is None else content)
         # The table is written even when it is empty: without it something was lost.
         reason = "" if content is None or "plugins" in written else "it is empty, or was cut off before [plugins]"
-    except (ValueError, RecursionError) as error:
-        written, reason = {}, str(error)
+    except ValueError as error:
+        written, reason = {}, f"it is {error}"
     if reason:
         return FrozenDict(), (f"{file} is damaged: {reason}; every plugin waits for consent: {_REVIEW}",)
     document = _Written()

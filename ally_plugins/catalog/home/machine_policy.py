@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from ally_plugins.contract.documents import LINES, Document, lines, named_tables, text_of
+from ally_plugins.contract.documents import LINES, Document, lines, named_tables, toml_of
 from ally_plugins.contract.grants import ANY, is_plugin_name
 from ally_plugins.contract.shapes import FLAG
 from ally_plugins.contract.tables import keys
@@ -117,9 +116,9 @@ def _refuse(fault: str) -> None:
 def parse_policy(content: bytes, file: str) -> MachinePolicy:
     """Read the text of a policy. Raises ConfigError with every mistake in it: a key that is not known is one."""
     try:
-        written = tomllib.loads(text_of(content))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the policy {file!r} is not TOML: {error}", file=file) from None
+        written = toml_of(content)
+    except ValueError as error:
+        raise ConfigError(f"the policy {file!r} is {error}", file=file) from None
     document = Document()
     given: dict[str, Any] = FILE.read(written, "", document)
     if document.problems:

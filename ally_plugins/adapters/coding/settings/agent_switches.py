@@ -6,13 +6,13 @@ An administrator may also have put our hooks there, for all users; these run wha
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.adapters.coding.client.hook_client import CLOSED
 from ally_plugins.catalog.home.folder import read_capped
+from ally_plugins.contract.documents import toml_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def _texts(value: Any) -> Iterator[str]:
 def _settings_of(file: Path) -> Mapping[str, Any]:
     try:
         text = (read_capped(file, _MAX_FILE) or b"").decode()
-        found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text or "{}")
+        found = toml_of(text) if file.suffix == ".toml" else json.loads(text or "{}")
     except (OSError, ValueError, RecursionError):  # the agent will say what is wrong with it
         return {}
     return found if isinstance(found, dict) else {}

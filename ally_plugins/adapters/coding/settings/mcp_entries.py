@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from ally_plugins.adapters.coding.tools.plugin_tools import SERVER
+from ally_plugins.contract.documents import toml_of
 from ally_plugins.contract.values.errors import ConfigError
 
 from .hook_settings import written
@@ -145,10 +145,10 @@ def _is_ours(server: Any, agent: str) -> bool:
 
 
 def _parsed(agent: str, text: str, file: str) -> dict[str, Any]:
-    read: Callable[[str], Any] = tomllib.loads if agent == "codex" else json.loads
+    read: Callable[[str], Any] = toml_of if agent == "codex" else json.loads
     try:
         found = read(text) if text.strip() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; mend it, and run this again", file=file) from None
     if not isinstance(found, dict):
         raise ConfigError(f"{file} is {type(found).__name__}; expected an object; mend it", file=file)
