@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from importlib.metadata import version as distribution_version
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "ally_plugins"
 author = "The ally_plugins maintainers"
 project_copyright = "2026, The ally_plugins maintainers"
 version = release = distribution_version("ally-plugins")
 
-extensions = ["myst_parser", "reference_pages"]
+extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 exclude_patterns = ["_build"]

@@ -1,7 +1,7 @@
-"""Fills `<!-- generated: NAME -->` in a page with what the code says of itself, so that no entry can be forgotten.
+"""Writes what the code says of itself into the pages: `python docs/_ext/reference_pages.py`; a test says when.
 
-Owns how hooks, events, errors, commands and exported names are written down. Their words are the docstrings' and the
-help texts'. `tests/packaging/test_docs_complete.py` uses it without Sphinx.
+Owns how hooks, events, errors, commands and exported names are written down, between `<!-- generated: NAME -->` and
+`<!-- end of NAME -->` of a page. Their words are the docstrings' and the help texts'.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from ally_plugins.contract.values.compat import override
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from sphinx.application import Sphinx
 
     from ally_plugins import Serves
     from ally_plugins.contract.hookspecs import HookInfo
     from ally_plugins.wire.methods import Method
 
-MARK = re.compile(r"^<!-- generated: (?P<name>[\w -]+) -->$", re.MULTILINE)
+PLACE = re.compile(
+    r"^<!-- generated: (?P<name>[\w -]+) -->$(?P<text>.*?^<!-- end of (?P=name) -->$)?", re.MULTILINE | re.DOTALL
+)
+FOLDER = Path(__file__).parents[1]
 
 
 def doc(thing: object) -> str:
@@ -337,14 +340,38 @@ def _inline(text: str) -> str:
     return text.replace("\n", "\n  ")
 
 
+class _Bare:
+    """A text that a signature shows without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @override
+    def __repr__(self) -> str:
+        return self.text
+
+
 def _signature(thing: Callable[..., Any]) -> str:
     """Return the signature without `self`; a class that has none of its own gives nothing."""
     try:
         signature = inspect.signature(thing)
     except (TypeError, ValueError):
         return ""
-    kept = [parameter for name, parameter in signature.parameters.items() if name != "self"]
-    return str(signature.replace(parameters=kept)).replace("'", "").replace("NOTHING", "...")
+    kept = [_plain(parameter) for name, parameter in signature.parameters.items() if name != "self"]
+    result = signature.return_annotation
+    return str(
+        signature.replace(parameters=kept, return_annotation=_Bare(result) if isinstance(result, str) else result)
+    )
+
+
+def _plain(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return a parameter with its annotation unquoted; a default that is made anew, a function or a set is `...`."""
+    annotation, default = parameter.annotation, parameter.default
+    if isinstance(annotation, str):
+        parameter = parameter.replace(annotation=_Bare(annotation))
+    # The order of a set of strings is another one in each process.
+    is_made = default is attrs.NOTHING or inspect.isfunction(default) or isinstance(default, frozenset)
+    return parameter.replace(default=_Bare("...")) if is_made else parameter
 
 
 def _own_fields(cls: type) -> list[attrs.Attribute[Any]]:
@@ -384,15 +411,20 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def filled(source: str) -> str:
-    """Return a page's source with every mark replaced. Raises KeyError for a mark that nobody knows."""
-    return MARK.sub(lambda match: PAGES[match["name"]](), source)
+    """Return a page's source with every place filled anew. Raises KeyError for a name that nobody knows."""
+    return PLACE.sub(lambda place: _written(place["name"]), source)
 
 
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Register with Sphinx."""
+def _written(name: str) -> str:
+    text = "\n".join(line.rstrip() for line in PAGES[name]().strip().splitlines())
+    return f"<!-- generated: {name} -->\n\n{text}\n\n<!-- end of {name} -->"
 
-    def fill(_app: Sphinx, _name: str, source: list[str]) -> None:
-        source[0] = filled(source[0])
 
-    app.connect("source-read", fill)
-    return {"parallel_read_safe": True}
+def pages() -> list[Path]:
+    """Return each page that has a place to fill."""
+    return [path for path in sorted(FOLDER.rglob("*.md")) if PLACE.search(path.read_text("utf-8"))]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        page.write_text(filled(page.read_text("utf-8")), "utf-8")

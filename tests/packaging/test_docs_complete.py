@@ -6,10 +6,13 @@ import importlib.util
 import re
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import pytest
+from packaging.version import Version
 
 import ally_plugins
 
@@ -33,8 +36,28 @@ pages = _load_pages()
 
 
 def _page(name: str) -> str:
-    filled: str = pages.filled((DOCS / "reference" / name).read_text(encoding="utf-8"))
-    return filled
+    return (DOCS / "reference" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_a_page_has_what_the_code_says_of_itself_now(page: Path) -> None:
+    if page.name == "commands.md" and Version(version("click")) < Version("8.2"):
+        pytest.skip("click before 8.2 writes the line of usage otherwise")
+    text = page.read_text(encoding="utf-8")
+    assert pages.filled(text) == text, "write it anew: python docs/_ext/reference_pages.py"
+
+
+def test_a_place_of_a_page_is_filled_once_and_the_words_around_it_stay() -> None:
+    empty = "before\n\n<!-- generated: limits -->\n\nafter\n"
+    once = pages.filled(empty)
+    assert once.startswith("before\n\n<!-- generated: limits -->\n\n| key |")
+    assert once.endswith("|\n\n<!-- end of limits -->\n\nafter\n")
+    assert pages.filled(once) == once
+
+
+def test_a_place_that_nobody_can_fill_is_an_error() -> None:
+    with pytest.raises(KeyError, match="limitz"):
+        pages.filled("<!-- generated: limitz -->\n")
 
 
 def _entries(page: str) -> dict[str, str]:
