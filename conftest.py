@@ -19,7 +19,7 @@ from sybil import Sybil
 from sybil.parsers.myst import PythonCodeBlockParser, SkipParser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # `tests.kit` is imported by this name, from both folders of tests. The checkout cannot be on the path for it: the
 # package lies there too, and what is tested is the installed one. pytest makes its own modules below this one.
@@ -91,12 +91,20 @@ def no_litter(temporary_folder: Path) -> Iterator[None]:
     """Fail a test that leaves something in the folder for temporary files, be it by a process that it has killed."""
     before = _files_in(temporary_folder)
     yield
-    # The folder for sandboxed plugins' temporary files outlives a host that is killed; the next one removes it so.
-    for folder in temporary_folder.glob("ally-box-*"):
-        if not Path("/proc", folder.name.split("-")[2]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+    if left := _files_in(temporary_folder) - before:
+        from tests.kit.waiting import wait_until
+
+        # Of a host that was killed the guardian removes the folder, a moment after all that ran in it has ended.
+        killed = _boxes_of_killed_hosts(left)
+        wait_until(lambda: not any(map(os.path.lexists, killed)), lambda: f"the end of {killed}")
     if left := _files_in(temporary_folder) - before:
         pytest.fail(f"the test has left {sorted(left)} in the folder for temporary files")
+
+
+def _boxes_of_killed_hosts(files: Iterable[str]) -> list[str]:
+    """Return the temporary folders of sandboxed plugins whose host is gone."""
+    named = [(file, Path(file).name.split("-")) for file in files]
+    return [file for file, name in named if name[:2] == ["ally", "box"] and not Path("/proc", name[2]).exists()]
 
 
 def _files_in(folder: Path) -> set[str]:

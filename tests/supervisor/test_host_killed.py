@@ -16,10 +16,22 @@ from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
 from tests.kit.daemons import notes_in, write_daemon
 from tests.kit.processes import below, is_alive
+from tests.kit.sandboxes import needs_sandbox
 from tests.kit.waiting import wait_until
 from tests.supervisor.staging import print_times
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the guardian is Linux's")
+
+BOXED = """
+os.chdir(os.environ["TMPDIR"])
+os.mkdir("shut", 0)
+os.symlink(os.path.dirname(os.environ["NOTES"]), "link")
+for _ in range(1500):
+    os.mkdir("deep")
+    os.chdir("deep")
+serve(lambda: note(os.environ["TMPDIR"]))
+"""
+"""One that leaves what is hard to remove: a tree deeper than a recursion, a folder without rights, a link outwards."""
 
 PROGRAM = Path(__file__).with_name("killed_host.py")
 
@@ -100,3 +112,26 @@ def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any
     host.send_signal(signal.SIGINT)
     host.wait(60)
     assert [pid for pid in pids if is_alive(pid)] == []
+
+
+@needs_sandbox
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_temporary_files_of_a_sandboxed_plugin_end_with_the_host(
+    tmp_path: Path, temporary_folder: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "boxed"
+    folder.mkdir()
+    write_daemon(folder, BOXED, "boxed")
+    with subprocess.Popen(
+        [sys.executable, str(PROGRAM), str(tmp_path), "boxed/boxed"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as host:
+        assert host.stdout is not None
+        host.stdout.readline()
+        boxes = [*temporary_folder.glob(f"ally-box-{host.pid}-*")]
+        found = [path.name for box in boxes for path in box.glob("boxed/*")]
+        host.send_signal(number)
+    assert notes_in(folder) == [f"{boxes[0]}/boxed"]
+    assert {"shut", "link", "deep"} <= {*found}
+    wait_until(lambda: not boxes[0].exists(), "the end of the folder")
+    assert notes_in(folder), "what a link in it leads to is not removed"
+    assert hosts_of(Home("test", tmp_path / "home")) == []  # who looks removes the socket, as above

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -54,6 +55,9 @@ class HostDaemonServices:
         self._logs: dict[str, StderrLog] = {}
         self._closing = ExitStack()
         self._temporary: Path | None = None
+        self._making_temporary = threading.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._is_closed = False
 
     @property
     def launcher(self) -> Launcher:
@@ -116,12 +120,19 @@ class HostDaemonServices:
         return os.path.abspath(os.sep)  # noqa: PTH100 - never the host's own, which may be anywhere
 
     def temporary_dir_of(self, plugin: str) -> str:
-        """Return a folder for a sandboxed plugin's temporary files, removed when the host stops. Raises OSError."""
-        if self._temporary is None:
-            self._temporary = self._closing.enter_context(temporary_folder("box-"))
-        folder = self._temporary / plugin
+        """Return a folder for a sandboxed plugin's temporary files, removed when the host ends. Raises OSError."""
+        with self._making_temporary:  # several daemons start at a time, each in a thread that may wait for files
+            if self._temporary is None:
+                self._temporary = self._closing.enter_context(temporary_folder("box-"))
+                # Before the first process that writes there is started, since callbacks of the loop keep their order.
+                self._loop.call_soon_threadsafe(self._remove_at_end, str(self._temporary))
+            folder = self._temporary / plugin
         folder.mkdir(mode=0o700, exist_ok=True)
         return str(folder)
+
+    def _remove_at_end(self, folder: str) -> None:
+        if not self._is_closed:
+            self.launcher.remove_at_end(folder)
 
     def stderr_log(self, plugin: str) -> StderrLog:
         """Return the log that a plugin's stderr goes to; without a home only its end is kept."""
@@ -188,6 +199,7 @@ class HostDaemonServices:
 
         Cancelling leaves what comes after for another call.
         """
+        self._is_closed = True
         feeds, self._feeds = self._feeds, None
         if feeds is not None:  # after the last acknowledgements of daemons, before the journal closes
             await feeds.close()

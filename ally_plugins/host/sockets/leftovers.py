@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ally_plugins.journal.process_identity import has_ended, start_ticks
+from ally_plugins.runtime.processes.guardian.removal import remove_folder
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
 __all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets", "temporary_folder"]
@@ -93,13 +94,14 @@ def _is_left(folder: Path, pid: int) -> bool:
 @contextmanager
 def temporary_folder(kind: str) -> Generator[Path]:
     """Give a temporary folder, removed at the end; what killed programs have left of the kind is removed first."""
-    import shutil
-
     for left in left_folders(kind):
-        shutil.rmtree(left, ignore_errors=True)
-    # Ignored: a process that is about to end may still write there.
-    with tempfile.TemporaryDirectory(prefix=folder_prefix(kind), ignore_cleanup_errors=True) as folder:
+        remove_folder(str(left))
+    folder = tempfile.mkdtemp(prefix=folder_prefix(kind))
+    try:
         yield Path(folder)
+    finally:
+        # What cannot be removed stays: a process that is about to end may still write there.
+        remove_folder(folder)
 
 
 def remove_left_folders(parents: Iterable[Path]) -> None:

@@ -100,6 +100,7 @@ class GuardedLauncher(Launcher):
         self._waiting: dict[int, tuple[ProcessSpec, asyncio.Future[GuardedProcess]]] = {}
         self._processes: dict[int, GuardedProcess] = {}
         self._sweeps: set[asyncio.Task[None]] = set()
+        self._to_remove: list[str] = []
 
     @property
     def guardian_pid(self) -> int | None:
@@ -123,6 +124,13 @@ class GuardedLauncher(Launcher):
         forker = _forker_request(spec, self._python, self._line)
         if forker is not None:
             self._line.send({"warm": forker})
+
+    @override
+    def remove_at_end(self, folder: str) -> None:
+        """Have the guardian remove it, which outlives the host; one that is started later is told too."""
+        self._to_remove.append(folder)
+        if self._line is not None:
+            self._line.send({"remove": _as_bytes(folder)})
 
     @override
     async def close(self) -> None:
@@ -163,6 +171,8 @@ class GuardedLauncher(Launcher):
             line.open(self._python)
         except OSError as error:
             raise _no_guardian(self._python, (error.strerror or str(error)).lower()) from error
+        for folder in self._to_remove:
+            line.send({"remove": _as_bytes(folder)})
         return line, asyncio.get_running_loop().create_future()
 
     def _lose(self, line: LifeLine) -> None:

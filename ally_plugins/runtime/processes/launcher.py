@@ -30,6 +30,12 @@ class Launcher(ABC):
     can_enter: bool = False
     """Whether what it starts can enter a sandbox; a process that is to, and cannot, is never started without it."""
 
+    def remove_at_end(self, folder: str) -> None:  # noqa: B027 - what most ways of starting cannot give
+        """Have a folder removed once what was launched has ended, however the host ends.
+
+        Where nothing outlives a host that is killed, that is left to the next host.
+        """
+
     @abstractmethod
     async def start(self) -> None:
         """Make ready; `launch` calls it itself where it must. Cancelling it only ends the waiting."""

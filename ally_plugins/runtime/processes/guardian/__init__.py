@@ -7,7 +7,8 @@ process does, it kills everything below itself and exits. What a plugin is, when
 waited for is left to the host.
 
     host to guardian   {"spawn": N, argv, env, cwd, limits, stdio, box, fork} + descriptors
-                       {"end": N, "grace": seconds}
+                       {"end": N, "grace": seconds}   {"warm": fork}
+                       {"remove": folder}: when the host has gone, and all below
     guardian to host   {"ready": true}   {"started": N, pid} + pidfd   {"refused": N, stage, errno}
                        {"unforked": N, reason}: it is started afresh
                        {"exited": N, code, signal}   {"ended": N}: nothing of the tree is left
@@ -27,5 +28,5 @@ by the marker variable in the environment that it started with; the rest is for 
 
 `serving` is its loop, `tree` what it knows of one daemon, `keeper` the process between it and a daemon, `namespace`
 what a sandboxed one has besides, `forkers` hands on what may be forked, `child_setup` is the child between fork and
-program, `process_tree` knows processes, `line` the messages.
+program, `process_tree` knows processes, `removal` removes what they leave, `line` the messages.
 """

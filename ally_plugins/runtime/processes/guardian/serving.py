@@ -41,6 +41,7 @@ from .process_tree import (
     send_signal,
     wake_on_child,
 )
+from .removal import remove_folder
 from .tree import Tree
 
 __all__ = ["Guardian", "main"]
@@ -59,6 +60,8 @@ class Guardian:
         self._has_namespaces: bool | None = None
         """Whether trees can have PID namespaces; None until it was tried."""
         self._outbox: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.to_remove: list[str] = []
+        """Folders of the plugins' own that end with the host."""
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self.watch(line.fileno(), self._serve)
@@ -109,6 +112,8 @@ class Guardian:
             self._spawn(message, tuple(descriptors))
         elif "warm" in message:
             self._forkers.warm(message["warm"])
+        elif "remove" in message:
+            self.to_remove.append(message["remove"])
         else:
             self._end_tree(message["end"], message["grace"])
 
@@ -373,6 +378,8 @@ def main() -> None:
     guardian = Guardian(line, host)
     guardian.run()
     kill_all()
+    for folder in guardian.to_remove:  # last: nobody writes there any more
+        remove_folder(os.fsdecode(folder.encode("latin-1")))
 
 
 if __name__ == "__main__":
