@@ -127,6 +127,7 @@ def test_the_temporary_files_of_a_sandboxed_plugin_end_with_the_host(
     ) as host:
         assert host.stdout is not None
         host.stdout.readline()
+        wait_until(lambda: notes_in(folder) or host.poll() is not None, "the plugin, which is ready by now")
         boxes = [*temporary_folder.glob(f"ally-box-{host.pid}-*")]
         found = [path.name for box in boxes for path in box.glob("boxed/*")]
         host.send_signal(number)
