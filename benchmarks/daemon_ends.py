@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 
 from ally_plugins import Host, PluginRecord
-from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.config import Placement, PluginConfig
 from ally_plugins.contract.process_spec import Daemon, Timing
 from ally_plugins.contract.values.compat import override
 from ally_plugins.policy.budget import Limits
@@ -53,11 +53,15 @@ def raw(kind: str, *arguments: str) -> Daemon:
 
 
 @asynccontextmanager
-async def host_of(daemons: Mapping[str, Daemon], home: Path | None = None) -> AsyncIterator[Host]:
-    """Run a host with daemons that may do everything, as much as they like."""
+async def host_of(
+    daemons: Mapping[str, Daemon], home: Path | None = None, placement: Placement | None = None
+) -> AsyncIterator[Host]:
+    """Run a host with daemons that may do everything, as much as they like; in a process, or in a sandbox."""
     grants = GrantSet.everything()
     limits = Limits(messages_per_minute=_PLENTY, context_reads_per_minute=_PLENTY, calls_in_flight=_PLENTY)
-    config = PluginConfig(enabled=True, is_decided=True, grants=grants, limits=limits, deadlines={"stop": 0.5})
+    config = PluginConfig(
+        enabled=True, is_decided=True, grants=grants, limits=limits, deadlines={"stop": 0.5}, placement=placement
+    )
     plugins = {name: (it, PluginRecord.by_code(name, grants=grants, config=config)) for name, it in daemons.items()}
     async with Host("bench", home=home, discover=False, plugins=plugins) as host:
         for plugin in host.plugins.values():
@@ -77,6 +81,8 @@ class Bare(asyncio.Protocol):
         self._last = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self.transport: Any = None
+        self.pid = 0
+        """The process at the other end."""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,9 +127,10 @@ def child(kind: str, *arguments: str, flags: Sequence[str] = (), **options: Any)
 async def bare(kind: str = "echo", flags: Sequence[str] = ()) -> AsyncIterator[Bare]:
     """Run a child at the other end of a socket pair."""
     ours, theirs = socket.socketpair()
-    with child(kind, flags=flags, stdin=theirs, stdout=theirs):
+    with child(kind, flags=flags, stdin=theirs, stdout=theirs) as process:
         theirs.close()
         transport, protocol = await asyncio.get_running_loop().create_connection(Bare, sock=ours)
+        protocol.pid = process.pid
         yield protocol
         transport.close()
 

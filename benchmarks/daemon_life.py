@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from attrs import evolve
 from daemon_ends import PEERS, host_of, mcp_clients, raw, sdk
-from daemon_rows import Row, row
+from daemon_rows import Row, ancestors, cpu_of, row
 
 ROUNDS: Final = 5
 DAEMONS: Final = 20
@@ -80,14 +80,14 @@ async def _one_more() -> list[Row]:
     ours, bare, ours_cpu, bare_cpu = [], [], [], []
     async with host_of({f"d{i}": sdk("Plain") for i in range(2)}) as host:
         supervisor: Any = host.plugins["d0"].supervisor
-        above = _ancestors(supervisor.process.pid)[1:3]  # the forker and the guardian; its keeper is another each time
+        above = ancestors(supervisor.process.pid)[1:3]  # the forker and the guardian; its keeper is another each time
         for _ in range(4 * ROUNDS):
             await supervisor.stop("measured")
-            start, cpu = time.perf_counter(), time.process_time() + sum(map(_cpu, above))
+            start, cpu = time.perf_counter(), time.process_time() + sum(map(cpu_of, above))
             await supervisor.start()
             ours.append(time.perf_counter() - start)
-            own = [supervisor.process.pid, *_ancestors(supervisor.process.pid)[:1]]
-            ours_cpu.append(time.process_time() + sum(map(_cpu, above)) - cpu + sum(map(_cpu, own)))
+            own = [supervisor.process.pid, *ancestors(supervisor.process.pid)[:1]]
+            ours_cpu.append(time.process_time() + sum(map(cpu_of, above)) - cpu + sum(map(cpu_of, own)))
             start, before = time.perf_counter(), os.times()
             await asyncio.to_thread(subprocess.run, [sys.executable, "-c", "pass"], check=True)
             bare.append(time.perf_counter() - start)
@@ -101,18 +101,6 @@ async def _one_more() -> list[Row]:
         row(name, found * 1e3, other * 1e3, "ms", "<= 1.5"),
         row(f"{name}, processor time of all", cpu * 1e3, other_cpu * 1e3, "ms"),
     ]
-
-
-def _ancestors(pid: int) -> list[int]:
-    found = [pid]
-    while found[-1] > 1:
-        found.append(int(Path(f"/proc/{found[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
-    return found[1:]
-
-
-def _cpu(pid: int) -> float:
-    """Return the seconds of processor time that a process with one thread has had."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 async def _private() -> Row:

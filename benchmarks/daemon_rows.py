@@ -6,6 +6,7 @@ import os
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -25,6 +26,19 @@ def p50(seconds: Sequence[float]) -> float:
 def p99(seconds: Sequence[float]) -> float:
     """Return what one in a hundred takes longer than, in µs."""
     return sorted(seconds)[int(len(seconds) * 0.99)] * 1e6
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return the processes above one, its parent first."""
+    found = [pid]
+    while found[-1] > 1:
+        found.append(int(Path(f"/proc/{found[-1]}/stat").read_text().rpartition(")")[2].split()[1]))
+    return found[1:]
+
+
+def cpu_of(pid: int) -> float:
+    """Return the seconds of processor time that a process with one thread has had."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 @contextmanager
