@@ -104,9 +104,9 @@ def interpreter(python: str) -> Program:
     prefixes = [os.path.dirname(os.path.dirname(real))]  # noqa: PTH120
     environment = os.path.dirname(os.path.dirname(os.path.abspath(python)))  # noqa: PTH100, PTH120 - a link stays one
     files = [real]
-    settings = Path(environment, "pyvenv.cfg")
-    if settings.is_file():
-        files.append(str(settings))
+    settings = f"{environment}/pyvenv.cfg"
+    if os.path.isfile(settings):  # noqa: PTH113
+        files.append(settings)
         # The base that it names: where programs are copied into an environment, no link leads there.
         prefixes += [environment, *map(os.path.dirname, _bases(settings))]
     folders = [f"{prefix}/{name}" for prefix in dict.fromkeys(prefixes) for name in ("lib", "lib64")]
@@ -115,11 +115,15 @@ def interpreter(python: str) -> Program:
 
 def _is_python_library(folder: str) -> bool:
     """Say whether a folder has Pythons or their packages, so that no other one passes for it by its name."""
-    path = Path(folder)
-    return any(path.glob("python3*/os.py")) or any(path.glob("python3*/*-packages"))
+    for name in _names(folder):
+        if name.startswith("python3"):
+            own = f"{folder}/{name}"
+            if os.path.lexists(f"{own}/os.py") or any(each.endswith("-packages") for each in _names(own)):
+                return True
+    return False
 
 
-def _bases(settings: Path) -> Iterator[str]:
+def _bases(settings: str) -> Iterator[str]:
     for line in _lines(settings):
         key, _, value = line.partition("=")
         if key.strip() == "home" and value.strip().startswith("/"):
@@ -135,11 +139,12 @@ def code_folders(site_folders: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for folder in site_folders:
         for name in _names(folder):
-            for line in _lines(Path(folder, name)) if name.endswith(".pth") else ():
-                path = Path(folder, line)
+            for line in _lines(f"{folder}/{name}") if name.endswith(".pth") else ():
                 # A line that is imported is code, and not a path.
-                if line and not line.startswith(("#", "import ", "import\t")) and path.is_dir():
-                    found[os.path.abspath(path)] = None  # noqa: PTH100 - links stay
+                if line and not line.startswith(("#", "import ", "import\t")):
+                    path = os.path.abspath(os.path.join(folder, line))  # noqa: PTH100, PTH118 - links stay
+                    if os.path.isdir(path):  # noqa: PTH112
+                        found[path] = None
     return tuple(found)
 
 
@@ -150,9 +155,9 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: str) -> list[str]:
     try:
-        with file.open("rb") as opened:
+        with open(file, "rb") as opened:  # noqa: PTH123 - as above
             return [line.strip() for line in opened.read(_LARGEST).decode("utf-8", "replace").splitlines()]
     except OSError:
         return []

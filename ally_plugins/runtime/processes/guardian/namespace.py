@@ -34,6 +34,10 @@ PID_MAX: Final = "/proc/sys/kernel/pid_max"
 OWN_PID_MAX: Final = (6, 14)
 """The Linux since which the limit is a namespace's own. Before, it is the machine's, and must be left alone."""
 
+# Found before anything is forked: each child would compile the expression again, for half a millisecond.
+_RELEASE: Final = re.match(r"(\d+)\.(\d+)", os.uname().release) if hasattr(os, "uname") else None
+_HAS_OWN_PID_MAX: Final = _RELEASE is not None and tuple(map(int, _RELEASE.groups())) >= OWN_PID_MAX
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
@@ -95,8 +99,7 @@ def begin_init() -> None:
     # What is mounted outside later is to be seen inside, and nothing the other way round.
     _mount(None, b"/", MS_REC | MS_SLAVE)
     _mount(b"proc", b"/proc", MS_NOSUID_NODEV_NOEXEC)
-    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    if release is not None and tuple(map(int, release.groups())) >= OWN_PID_MAX:
+    if _HAS_OWN_PID_MAX:
         with suppress(OSError), open(PID_MAX, "wb", 0) as file:  # noqa: PTH123 - a container may have it read-only
             file.write(b"%d" % MOST_PROCESSES)
 
