@@ -31,7 +31,8 @@ from ally_plugins import (
     ToolCallStart,
     ToolResult,
 )
-from ally_plugins.adapters.kit.blocking import BlockingWork, run_around, run_blocking
+from ally_plugins.adapters.kit.blocking import BlockingWork
+from ally_plugins.runtime.lanes.call_thread import run_around, run_blocking
 from tests.kit.forks import in_fork
 from tests.kit.hosts import make_plugin
 from tests.kit.waiting import go

@@ -5,18 +5,13 @@ They run on a loop in a thread of its own, with a copy of the caller's context; 
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
-from contextvars import Context, copy_context
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from ally_plugins.contract.blocking import blocking, passed_on
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.host.sessions.open_calls import Postponed, call_key, result_of_error
-from ally_plugins.runtime.lanes.loopthread import LoopThread
+from ally_plugins.runtime.lanes.call_thread import run_blocking
 
 from .context import enter_call, inside
 from .kit import AgentKit
@@ -27,97 +22,9 @@ if TYPE_CHECKING:
 
     from .tool_calls import CallOptions, UnshownCall
 
-__all__ = ["BlockingKit", "BlockingWork", "run_around", "run_blocking"]
+__all__ = ["BlockingKit", "BlockingWork"]
 
-A = TypeVar("A")
-B = TypeVar("B")
 R = TypeVar("R")
-
-
-class _CallThread:
-    """The thread of this process whose loop runs the calls of plain threads. It lives as long as the process."""
-
-    def __init__(self) -> None:
-        self._thread: LoopThread | None = None
-        self._lock = threading.Lock()
-
-    def run(self, call: Coroutine[Any, Any, R], wait: float | None) -> R:
-        # Only for the start: calls themselves run side by side.
-        with self._lock:
-            if self._thread is None or self._thread.is_elsewhere:  # the thread of a fork's parent is not in the fork
-                self._thread = LoopThread("calls", "BlockingKit(...)")
-                # LoopThread starts with a coroutine; there is nothing to begin here.
-                self._thread.start(_begin(), None)
-        return self._thread.run(call, wait)
-
-
-async def _begin() -> None:
-    pass
-
-
-_CALLS: Final = _CallThread()
-
-
-def run_blocking(call: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine on the loop for plain threads, with a copy of the caller's context, and return its result."""
-    return _CALLS.run(call, None)
-
-
-def run_around(
-    hook: Callable[[A, Callable[[A], Awaitable[B]]], Coroutine[Any, Any, R]], value: A, function: Callable[[A], B]
-) -> R:
-    """Run a hook that stands around a function, `hook(value, function)`, for a caller that has no loop.
-
-    The function runs in the caller's thread, as often as the hook calls it, with a copy of the hook's context; no loop
-    runs there, so that it may run one. What it raises is raised in the hook; KeyboardInterrupt and SystemExit cancel
-    the hook, and are raised here.
-    """
-    calls: SimpleQueue[tuple[Future[B], Context, A] | None] = SimpleQueue()
-
-    async def call(value: A) -> B:
-        answer: Future[B] = Future()
-        calls.put((answer, copy_context(), value))
-        return await asyncio.wrap_future(answer)
-
-    async def run() -> R:
-        try:
-            return await hook(value, call)
-        finally:
-            # Also when the hook fails or is cancelled: the caller's thread waits in `get`.
-            calls.put(None)
-
-    begun: list[asyncio.Task[R]] = []
-
-    async def begin() -> None:
-        # Kept and not returned: Ctrl-C may come before the caller's thread has the result.
-        begun.append(asyncio.create_task(run()))
-
-    try:
-        run_blocking(begin())
-        while (called := calls.get()) is not None:
-            answer, context, given = called
-            try:
-                # In the hook's context: an agent that the function starts finds its run there.
-                result = context.run(function, given)
-            except Exception as error:  # noqa: BLE001 - raised in the hook, which stands around it
-                answer.set_exception(error)
-            else:
-                answer.set_result(result)
-    # Of the function, or Ctrl-C in `get`: a loop does not outlive KeyboardInterrupt and SystemExit.
-    except BaseException:
-        run_blocking(_cancelled(begun))
-        raise
-    return run_blocking(_result_of(begun[0]))
-
-
-async def _cancelled(tasks: list[asyncio.Task[R]]) -> None:
-    for task in tasks:
-        task.cancel()
-        await asyncio.wait((task,))
-
-
-async def _result_of(task: asyncio.Task[R]) -> R:
-    return await task
 
 
 class BlockingKit:
@@ -136,7 +43,7 @@ class BlockingKit:
         self._wait = wait
 
     def _run(self, call: Coroutine[Any, Any, R], /) -> R:
-        return self._host.run(call) if self._host is not None else _CALLS.run(call, self._wait)
+        return self._host.run(call) if self._host is not None else run_blocking(call, self._wait)
 
     _open = blocking(AgentKit.open)
 

@@ -20,12 +20,12 @@ from langgraph.errors import GraphDrained
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
-from ally_plugins.adapters.kit.blocking import run_around, run_blocking
 from ally_plugins.adapters.kit.kit import AgentKit
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import GateRefused, HostError
+from ally_plugins.runtime.lanes.call_thread import run_around, run_blocking
 from ally_plugins.runtime.lanes.cross_loop_lock import CrossLoopLock
 
 from .calls import GraphCall

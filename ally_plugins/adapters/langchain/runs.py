@@ -20,9 +20,9 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tracers.context import register_configure_hook
 from langgraph.errors import GraphBubbleUp
 
-from ally_plugins.adapters.kit.blocking import run_blocking
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.compat import override
+from ally_plugins.runtime.lanes.call_thread import run_blocking
 
 from .messages import convert, text_of
 
