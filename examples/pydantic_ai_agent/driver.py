@@ -23,8 +23,8 @@ from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolC
 from pydantic_ai.usage import RequestUsage
 
 from ally_plugins import Message
-from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 
 

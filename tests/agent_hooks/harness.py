@@ -11,8 +11,8 @@ from agent_hooks.declaration import HostRegistry, HostSurface
 from agent_hooks.emitter import IdentityProvider, InterceptionEmitter
 
 from ally_plugins import GateRefused, Host, Message, ModelInput, Session, ToolCall, ToolResult
-from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.bridges.agent_hooks import interceptor_plugin
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from tests.kit.hosts import make_record
 
 if TYPE_CHECKING:

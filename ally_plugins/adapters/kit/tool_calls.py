@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypedDict, Unpack
 
 from attrs import define, field, frozen
 
+from ally_plugins.contract.tools.recorded_calls import arguments_of
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, GateRefused, HostError
 from ally_plugins.host.sessions.gates import ALLOWED
@@ -27,7 +28,6 @@ from ally_plugins.host.sessions.open_calls import (
 )
 
 from .context import enter_call, inside
-from .mirror import arguments_of
 from .run import AgentRun
 
 if TYPE_CHECKING:

@@ -6,19 +6,15 @@ What a framework's messages are made of is left to its adapter.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import evolve
 
-from ally_plugins.contract.values.errors import GateRefused
-
-from .mirror import arguments_text, is_cut
-
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["Weaver", "WovenItem", "refuse_cut_call"]
+__all__ = ["Weaver", "WovenItem"]
 
 T = TypeVar("T")
 
@@ -88,10 +84,3 @@ class Weaver:
                 yield added(now)
             else:
                 yield changed(item, now)
-
-
-def refuse_cut_call(tool_name: str, arguments: Mapping[str, Any] | str | None) -> None:
-    """Raise GateRefused for a request with a call that is too large to be shown: plugins would see its size alone."""
-    if arguments is not None and is_cut(arguments_text(arguments)):
-        text = f"the request cannot be shown to plugins: a call of {tool_name!r} in it is too large"
-        raise GateRefused(text, plugin=None)

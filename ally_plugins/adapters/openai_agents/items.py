@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 from agents import ItemHelpers
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
-from ally_plugins.adapters.kit.mirror import recorded_call
-from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import Weaver
+from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
 from ally_plugins.contract.values.conversation import Message
 
 __all__ = [

@@ -27,7 +27,7 @@ from pydantic_ai.messages import (
 )
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
-from ally_plugins.adapters.kit.mirror import recorded_call
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.shown import media

@@ -15,7 +15,8 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 
-from ally_plugins.adapters.kit.weaving import Weaver, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import Weaver
+from ally_plugins.contract.tools.recorded_calls import refuse_cut_call
 
 from .history import convert, messages_of_part, request_for, with_text
 

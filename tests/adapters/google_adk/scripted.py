@@ -27,7 +27,7 @@ from google.genai.types import (
 
 from ally_plugins import Event, Host, Message
 from ally_plugins.adapters.google_adk import AllyPlugins
-from ally_plugins.adapters.kit.mirror import recorded_call
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 from tests.kit.hosts import new_host
 

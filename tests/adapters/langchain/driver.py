@@ -16,9 +16,9 @@ from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from ally_plugins import Message
-from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.langchain import AllyPlugins
 from ally_plugins.adapters.langchain.messages import answered
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool
 
 

@@ -15,8 +15,8 @@ from strands.storage import InMemoryStorage
 from strands.tools.decorator import tool as make_tool
 
 from ally_plugins import Event, Host, Message
-from ally_plugins.adapters.kit.mirror import recorded_call
 from ally_plugins.adapters.strands import AllyPlugins
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
 from tests.kit.hosts import new_host
 
