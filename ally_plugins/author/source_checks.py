@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.grants import ROLES, Grant
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.manifest import Manifest, manifest_line
+from ally_plugins.contract.tools.common_names import COMMON_NAMES
 from ally_plugins.contract.values.errors import AllyError, UndeclaredError
 from ally_plugins.contract.wording import nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
@@ -54,7 +55,6 @@ _RUN_CALLS: Final = frozenset(
     {"os.system", "os.popen", "asyncio.create_subprocess_exec", "asyncio.create_subprocess_shell"}
 )
 _PROTECTIONS: Final = ("ally_gate_", "ally_transform_")
-_COMMON: Final = frozenset({"bash", "read", "write", "edit", "search", "web", "agent", "todo"})
 
 
 def check_source(
@@ -425,10 +425,10 @@ def _compared(node: ast.Compare) -> Iterator[str]:
 
 
 def _name_problem(file: str, line: int, attribute: str, name: str, known: Collection[str]) -> Iterator[SourceFinding]:
-    if attribute == "common_name" and name not in _COMMON:
+    if attribute == "common_name" and name not in COMMON_NAMES:
         text = f"no tool has the common name {name!r}"
-        yield SourceFinding(file, line, "unknown-tool", text, suggest(name, sorted(_COMMON)))
-    elif attribute == "tool_name" and name in _COMMON:
+        yield SourceFinding(file, line, "unknown-tool", text, suggest(name, sorted(COMMON_NAMES)))
+    elif attribute == "tool_name" and name in COMMON_NAMES:
         others = sorted({each for each in known if each.lower() == name and each != name})
         elsewhere = ", ".join(map(repr, others)) or "another one"
         text = f"tool_name is the agent's own name; {name!r} is {elsewhere} elsewhere"

@@ -17,6 +17,7 @@ import orjson
 from attrs import define, field
 
 from ally_plugins.contract.tables import Table, keys_of
+from ally_plugins.contract.tools.common_names import CommonName, argument_names
 from ally_plugins.contract.tools.todo_tools import todos_of
 from ally_plugins.contract.values.eventjson import camel
 from ally_plugins.contract.values.events import EVENT_TYPES, Event
@@ -104,6 +105,11 @@ class _Event:
         if "tool_name" not in self.data:
             self.notes.missing("", "toolName", "a string")
         return self.text("tool_name")
+
+    @property
+    def common(self) -> CommonName:
+        common = self.text("common_name") or None
+        return common, {} if common is None else argument_names(self.tool_name, common)
 
 
 @define
@@ -193,6 +199,7 @@ def _tool_called(event: _Event) -> Step:
         event.call_id or name,
         name,
         event.data.get("arguments", {}),
+        common=event.common,
         agent_id=event.agent_id,
         unshown=event.text("unshown") or None,
     )
@@ -248,6 +255,7 @@ def _permission_requested(event: _Event) -> Step:
         event.text("sensitivity"),
         tuple(option for option in event.data.get("options", ()) if type(option) is str),
         call_id=event.call_id or None,
+        common=event.common,
         agent_id=event.agent_id,
     )
 

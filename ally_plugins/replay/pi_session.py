@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define
 
+from ally_plugins.contract.tools.common_names import common_name
 from ally_plugins.contract.values.compat import override
 
 from .branches import Abandoned, Branches
@@ -168,7 +169,8 @@ class _PiSession(RecordReading):
         if type(arguments) is not dict:
             self.notes.wrong("a toolCall's arguments", arguments, "an object")
             arguments = {}
-        for step in steps_of_call(ToolCalled(self.clock.now, call_id, tool_name, arguments)):
+        called = ToolCalled(self.clock.now, call_id, tool_name, arguments, common=common_name("pi", tool_name))
+        for step in steps_of_call(called):
             self.out.add(step)
 
     def _result(self, message: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from attrs import define, field
 
+from ally_plugins.contract.tools.common_names import common_name
 from ally_plugins.contract.values.compat import override
 
 from .content import text_of
@@ -193,7 +194,9 @@ class _Rollout(RecordReading):
     def _add_call(self, call_id: str, tool_name: str, arguments: dict[str, Any]) -> None:
         if tool_name == _SPAWN and len(self.spawns) < _MAX_KEPT:
             self.spawns.add(call_id)
-        for step in steps_of_call(ToolCalled(self.clock.now, call_id, tool_name, arguments, agent_id=self.agent_id)):
+        common = common_name("codex", tool_name)
+        called = ToolCalled(self.clock.now, call_id, tool_name, arguments, common=common, agent_id=self.agent_id)
+        for step in steps_of_call(called):
             self.out.add(step)
 
     def _arguments(self, given: Any, *, is_free: bool) -> dict[str, Any]:

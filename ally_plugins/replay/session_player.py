@@ -110,7 +110,7 @@ class SessionPlayer:
     _parents: dict[str, str | None] = field(init=False, factory=dict)
     _todos: dict[str | None, tuple[TodoItem, ...]] = field(init=False, factory=dict)
     _plugins: object = field(init=False, default=None)
-    _participation: dict[tuple[str, str | None], bool] = field(init=False, factory=dict)
+    _participation: dict[tuple[str, str | None, str | None], bool] = field(init=False, factory=dict)
     _is_quiet: bool = field(init=False, default=False)
     _lanes: list[AnyLane] = field(init=False)
     _settled_at: int = field(init=False, default=0)
@@ -239,18 +239,19 @@ class SessionPlayer:
             _log.warning("the journal fails: %s", error)
             return None
 
-    def _has_participants(self, hook: str, tool: str | None = None) -> bool:
+    def _has_participants(self, hook: str, call: ToolCall | None = None) -> bool:
         """Return whether any plugin implements a hook; cached until plugins change, since it is asked at each step."""
         dispatcher = self.host.services.dispatcher
         if self._plugins is not dispatcher.plugins:
             self._plugins = dispatcher.plugins
             self._participation.clear()
-        key = (hook, tool)
+        names = (None, None) if call is None else (call.tool_name, call.common_name)
+        key = (hook, *names)
         found = self._participation.get(key)
         if found is None:
             if len(self._participation) >= _MAX_REMEMBERED:
                 self._participation.clear()
-            question = HookCall(hook=hook, session_id=self.session.id, tool=tool)
+            question = HookCall(hook=hook, session_id=self.session.id, tool=names[0], common_tool=names[1])
             found = self._participation[key] = bool(dispatcher.participants(question))
         return found
 
@@ -333,15 +334,15 @@ class SessionPlayer:
         """Return a call with its arguments transformed; one that cannot be shown is denied, as in a live host."""
         unshown = step.unshown if isinstance(step, ToolCalled) else None
         try:
-            call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id)
+            call = ToolCall(step.tool_name, step.arguments, step.call_id, step.agent_id, *step.common)
         except EventError as error:
             self.report.count_broken(self.file, 0, str(error))
             ruling = await self.session.gates.deny_unshown(step.tool_name, step.call_id, str(error), ())
-            call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id)
+            call = ToolCall(step.tool_name, EMPTY, step.call_id, step.agent_id, *step.common)
             return _RecordedCall(call, is_changed=True, withheld=ruling.reason, decision_id=ruling.decision_id)
         if unshown is not None:  # the recording has no arguments for it
             return _RecordedCall(call, is_changed=True, withheld=unshown)
-        if not self._has_participants("ally_transform_tool_input", call.tool_name):
+        if not self._has_participants("ally_transform_tool_input", call):
             return _RecordedCall(call)
         try:
             changed = await self.session.transform_tool_input(call)
@@ -362,7 +363,7 @@ class SessionPlayer:
     async def _gate_ungated(self, played: _RecordedCall) -> None:
         """Run the gates of a call, once the preview that may follow it has been emitted."""
         self._ungated = None
-        if self._has_participants("ally_gate_tool_call", played.call.tool_name):
+        if self._has_participants("ally_gate_tool_call", played.call):
             await self.session.gate_tool_call(played.call)
             # A decision waits for the disk: how far plugins get meanwhile, and with which recorded time, would differ
             # from replay to replay.
@@ -392,7 +393,7 @@ class SessionPlayer:
             played = await self._prepare(step)
         request = permission_request(step, played.call, self._envelope(step) | {"call_id": step.call_id})
         self.session.emit(request)
-        if self._has_participants("ally_gate_permission", step.tool_name):
+        if self._has_participants("ally_gate_permission", played.call):
             await self.session.gate_permission(request)
             await self.settle()  # as behind the gates of a call
 
@@ -413,7 +414,7 @@ class SessionPlayer:
             self.session.conversation.add(self._message("tool", content, tool_call_id=call.call_id))
 
     async def _transform_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
-        if not self._has_participants("ally_transform_tool_output", call.tool_name):
+        if not self._has_participants("ally_transform_tool_output", call):
             return result
         try:
             return await self.session.transform_tool_output(call, result)

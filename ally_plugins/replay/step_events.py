@@ -76,6 +76,7 @@ def permission_request(step: PermissionRequested, call: ToolCall, envelope: Enve
         command=_text(call.arguments, "command") if is_changed or step.command is None else step.command,
         sensitivity=step.sensitivity or "normal",
         options=step.options,
+        common_name=call.common_name,
         **envelope,
     )
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from ally_plugins.contract.tools.common_names import CommonName
 from ally_plugins.contract.values.conversation import TodoItem
 
 __all__ = [
@@ -152,12 +153,14 @@ def percent_of(tokens: int, window: int) -> float:
 class ToolCalled(Step):
     """A tool is to be called. A `ToolReturned` with the same `call_id` follows, whatever happens.
 
+    `common` is what the tool and its arguments are called in all agents: plugins are asked by that name too.
     `unshown` is why the recording has no arguments: they could not be shown to plugins, and cannot be now.
     """
 
     call_id: str
     tool_name: str
     arguments: dict[str, Any]
+    common: CommonName = field(default=(None, {}), kw_only=True)
     agent_id: str | None = field(default=None, kw_only=True)
     unshown: str | None = field(default=None, kw_only=True)
 
@@ -220,6 +223,7 @@ class PermissionRequested(Step):
     sensitivity: str = ""
     options: tuple[str, ...] = ()
     call_id: str | None = None
+    common: CommonName = field(default=(None, {}), kw_only=True)
     agent_id: str | None = field(default=None, kw_only=True)
 
 

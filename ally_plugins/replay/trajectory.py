@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import orjson
 from attrs import define, field
 
+from ally_plugins.contract.tools.common_names import common_name
+
 from .clock import TimestampClock
 from .content import Notes, flatten, text_of
 from .json_lines import decode_record
@@ -295,7 +297,7 @@ class _Trajectory:
 
     def _call(self, call_id: str, tool_name: str, arguments: dict[str, Any]) -> Iterator[Step]:
         now = self.clock.now
-        yield ToolCalled(now, call_id, tool_name, arguments)
+        yield ToolCalled(now, call_id, tool_name, arguments, common=common_name("swe-agent", tool_name))
         if (diff := derive_diff(tool_name, arguments, self.open_file)) is not None:
             yield DiffMade(now, call_id, tool_name, diff)
 

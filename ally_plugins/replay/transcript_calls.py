@@ -6,6 +6,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from ally_plugins.contract.tools.common_names import common_name
 from ally_plugins.contract.tools.todo_tools import TASK_TOOLS, todos_of_call, todos_with_task
 from ally_plugins.contract.values.conversation import TodoItem
 
@@ -48,7 +49,8 @@ class TranscriptCalls:
         if type(arguments) is not dict:
             notes.wrong("a tool_use's input", arguments, "an object")
             arguments = {}
-        self.out.add(ToolCalled(now, call_id, tool_name, arguments, agent_id=agent_id))
+        common = common_name("claude", tool_name)
+        self.out.add(ToolCalled(now, call_id, tool_name, arguments, common=common, agent_id=agent_id))
         if (diff := derive_diff(tool_name, arguments)) is not None:
             self.out.add(DiffMade(now, call_id, tool_name, diff, agent_id=agent_id))
         elif (todos := todos_of_call(tool_name, arguments)) is not None:

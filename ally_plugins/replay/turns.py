@@ -154,7 +154,13 @@ class _Turns:
         if step.is_rejected:
             self.out.append(
                 PermissionRequested(
-                    self.now, call.call_id, call.tool_name, call.arguments, call_id=call.call_id, agent_id=call.agent_id
+                    self.now,
+                    call.call_id,
+                    call.tool_name,
+                    call.arguments,
+                    call_id=call.call_id,
+                    common=call.common,
+                    agent_id=call.agent_id,
                 )
             )
             self.out.append(PermissionAnswered(self.now, call.call_id, "deny", agent_id=call.agent_id))

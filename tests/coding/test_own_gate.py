@@ -15,6 +15,7 @@ from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.serving.own_gate import OwnGate
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
+from ally_plugins.contract.tools.common_names import TOOL_NAMES
 from ally_plugins.policy.looking_commands import LOOKING, may_loosen
 from tests.kit.commands import run_command
 from tests.kit.hosts import make_plugin, setup
@@ -276,7 +277,7 @@ SHELL_EVENTS = {"claude": "PreToolUse", "codex": "PreToolUse", "gemini": "Before
 
 def shell_payload(agent: str, line: str) -> dict[str, Any]:
     """Return a recorded payload of an agent's shell, with another line in it."""
-    shells = [name for name, (common, _) in DIALECTS[agent].tools.items() if common == "bash"]
+    shells = [name for name, (common, _) in TOOL_NAMES[agent].items() if common == "bash"]
     for each in recorded(agent):
         text = json.dumps(each["payload"])
         if each["event"] != SHELL_EVENTS[agent] or not any(f'"{name}"' in text for name in shells):

@@ -28,7 +28,7 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write
 from .event_records import read_claude_record
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Answer, Reply, say
@@ -51,23 +51,6 @@ _KINDS: Final = {
     "PostCompact": HookKind.COMPACTION_END,
 }
 
-_FILE: Final = {"file_path": "path"}
-
-_TOOLS: Final = {
-    "Bash": ("bash", no_names),
-    "Read": ("read", _FILE),
-    "Write": ("write", _FILE),
-    "Edit": ("edit", {**_FILE, "old_string": "old_text", "new_string": "new_text"}),
-    "MultiEdit": ("edit", _FILE),
-    "NotebookEdit": ("edit", {"notebook_path": "path", "new_source": "new_text"}),
-    "Grep": ("search", no_names),
-    "Glob": ("search", no_names),
-    "WebFetch": ("web", no_names),
-    "WebSearch": ("web", no_names),
-    "Agent": ("agent", no_names),
-    "Task": ("agent", no_names),
-    "TodoWrite": ("todo", no_names),
-}
 
 _FAILED: Final = "PostToolUseFailure"
 
@@ -245,7 +228,6 @@ CLAUDE: Final = Dialect(
     name="claude",
     versions=("2.1.332",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=(
             "SESSION_START", "SESSION_END", "TOOL_CALL_START", "TOOL_CALL_END", "AGENT_START", "AGENT_END",

@@ -31,7 +31,7 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import Dialect, Write, no_names
+from .dialect import Dialect, Write
 from .event_records import read_codex_record
 from .payloads import AgentHook, HookKind, Payload
 from .replies import UnsayableError
@@ -54,14 +54,6 @@ _KINDS: Final = {
     "PostCompact": HookKind.COMPACTION_END,
 }
 
-_TOOLS: Final = {
-    "Bash": ("bash", no_names),
-    "apply_patch": ("edit", no_names),
-    "spawn_agent": ("agent", {"message": "prompt"}),
-    "update_plan": ("todo", no_names),
-    "view_image": ("read", no_names),
-    "web_search": ("web", no_names),
-}
 
 _EXIT: Final = re.compile(r"\A(?:[^\n]{0,200}\n){0,4}?Process exited with code (-?\d{1,10})\b")
 _HEAD: Final = 1024
@@ -144,7 +136,6 @@ CODEX: Final = Dialect(
     name="codex",
     versions=("0.171.0",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events - {"PERMISSION_REQUEST"},
         gates=CLAUDE.serves.gates - {"permission"},

@@ -18,7 +18,7 @@ from ally_plugins.contract.values.conversation import ToolResult
 
 from .claude import CLAUDE
 from .command_hooks import block, block_reply, output_text, result_of
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Reply, say
 
@@ -49,17 +49,6 @@ _ARGUMENTS: Final = {
     HookKind.PERMISSION: "toolInput",
 }
 
-_TOOLS: Final = {
-    "bash": ("bash", no_names),
-    "view": ("read", no_names),
-    "create": ("write", {"file_text": "content"}),
-    "edit": ("edit", {"old_str": "old_text", "new_str": "new_text"}),
-    "grep": ("search", no_names),
-    "glob": ("search", no_names),
-    "web_fetch": ("web", no_names),
-    "task": ("agent", no_names),
-    "update_todo": ("todo", no_names),
-}
 
 _CODE: Final = re.compile(r"completed with exit code (\d+)>\s*\Z")
 """How the text of a command ends; one that failed is told as a success."""
@@ -155,7 +144,6 @@ COPILOT: Final = Dialect(
     name="copilot",
     versions=("1.0.102",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
         - FROM_EVENT_FILE

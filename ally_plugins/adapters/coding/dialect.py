@@ -8,6 +8,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from ally_plugins.contract.serves import Serves
+from ally_plugins.contract.tools.common_names import common_name
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.frozen import EMPTY
@@ -18,13 +19,7 @@ from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError, rea
 from .replies import Answer, Reply, UnsayableError, close
 from .seen_fields import SEEN_FIELDS
 
-__all__ = ["FROM_EVENT_FILE", "Dialect", "ToolNames", "Write", "no_names"]
-
-ToolNames = Mapping[str, tuple[str, Mapping[str, str]]]
-"""By an agent's name of a tool, the common one, and the common names of arguments that go by others."""
-
-no_names: Mapping[str, str] = {}
-"""For a tool whose arguments have the common names."""
+__all__ = ["FROM_EVENT_FILE", "Dialect", "Write"]
 
 FROM_EVENT_FILE = frozenset({"CONTEXT_USAGE_UPDATE", "CONTEXT_THRESHOLD", "THOUGHT_COMPLETE"})
 """Events that no hook tells of, and an agent's own file does."""
@@ -44,7 +39,6 @@ class Dialect:
     name: str
     versions: tuple[str, ...]
     kinds: Mapping[str, HookKind]
-    tools: ToolNames
     serves: Serves
     takes_context: frozenset[str]
     read_event: Read
@@ -111,7 +105,7 @@ class Dialect:
         """
         if not isinstance(arguments, Mapping):
             raise PayloadError(f"{at!r} is {type(arguments).__name__}; expected an object")
-        common, names = self.tools.get(tool_name, (None, no_names))
+        common, names = common_name(self.name, tool_name)
         bare = ToolCall(tool_name, EMPTY, call_id, agent_id, common, names)
         try:
             return EndedCall(evolve(bare, arguments=arguments))

@@ -28,7 +28,7 @@ from .command_hooks import (
     result_of,
     specific,
 )
-from .dialect import Dialect, Write, no_names
+from .dialect import Dialect, Write
 from .event_records import read_gemini_record
 from .payloads import AgentHook, HookKind, Payload
 from .replies import Reply, say
@@ -48,22 +48,6 @@ _KINDS: Final = {
 }
 """Not PreCompress, which comes before each model request and says nothing of a compaction."""
 
-_FILE: Final = {"file_path": "path", "absolute_path": "path"}
-
-_TOOLS: Final = {
-    "run_shell_command": ("bash", no_names),
-    "read_file": ("read", _FILE),
-    "write_file": ("write", _FILE),
-    "replace": ("edit", {**_FILE, "old_string": "old_text", "new_string": "new_text"}),
-    "search_file_content": ("search", no_names),
-    "grep_search": ("search", no_names),
-    "glob": ("search", no_names),
-    "list_directory": ("search", no_names),
-    "web_fetch": ("web", no_names),
-    "google_web_search": ("web", no_names),
-    "invoke_agent": ("agent", no_names),
-    "write_todos": ("todo", no_names),
-}
 
 _CODE: Final = re.compile(r"^Exit Code: (\d+)$", re.MULTILINE)
 """What stands in the text of a command that failed, which is told as any other."""
@@ -127,7 +111,6 @@ GEMINI: Final = Dialect(
     name="gemini",
     versions=("0.61.0",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CODEX.serves.events - {"COMPACTION_START", "COMPACTION_COMPLETE"},
         gates=CODEX.serves.gates,

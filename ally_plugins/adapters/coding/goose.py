@@ -16,7 +16,7 @@ from ally_plugins.contract.values.conversation import ToolResult
 
 from .claude import CLAUDE
 from .command_hooks import block, block_reply
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write
 from .payloads import AgentHook, HookKind, Payload, PayloadError
 from .replies import Reply, UnsayableError
 
@@ -35,13 +35,6 @@ _KINDS: Final = {
     "PostToolUse": HookKind.AFTER_TOOL,
     _FAILED: HookKind.AFTER_TOOL,
     "Stop": HookKind.STOP,
-}
-
-_TOOLS: Final = {
-    "shell": ("bash", no_names),
-    "write": ("write", no_names),
-    "edit": ("edit", no_names),
-    "delegate": ("agent", {"instructions": "prompt"}),
 }
 
 
@@ -81,7 +74,6 @@ GOOSE: Final = Dialect(
     name="goose",
     versions=("1.37.0",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
         - FROM_EVENT_FILE

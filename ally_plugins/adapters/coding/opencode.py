@@ -16,7 +16,7 @@ from ally_plugins.contract.tools.schemas import thaw
 
 from .claude import CLAUDE
 from .command_hooks import output_text, result_of
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write
 from .payloads import AgentHook, EndedCall, HookKind, Payload
 from .replies import Reply, say
 
@@ -31,21 +31,6 @@ _KINDS: Final = {
     "tool.execute.before": HookKind.BEFORE_TOOL,
     "tool.execute.after": HookKind.AFTER_TOOL,
     "event.session.idle": HookKind.STOP,
-}
-
-_FILE: Final = {"filePath": "path"}
-
-_TOOLS: Final = {
-    "bash": ("bash", no_names),
-    "read": ("read", _FILE),
-    "write": ("write", _FILE),
-    "edit": ("edit", {**_FILE, "oldString": "old_text", "newString": "new_text"}),
-    "grep": ("search", no_names),
-    "glob": ("search", no_names),
-    "list": ("search", no_names),
-    "webfetch": ("web", no_names),
-    "task": ("agent", no_names),
-    "todowrite": ("todo", no_names),
 }
 
 
@@ -119,7 +104,6 @@ OPENCODE: Final = Dialect(
     name="opencode",
     versions=("1.18.33",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
         - FROM_EVENT_FILE

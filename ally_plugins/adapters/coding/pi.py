@@ -16,7 +16,7 @@ from ally_plugins.contract.tools.schemas import thaw
 
 from .claude import CLAUDE
 from .command_hooks import output_text, result_of
-from .dialect import FROM_EVENT_FILE, Dialect, Write, no_names
+from .dialect import FROM_EVENT_FILE, Dialect, Write
 from .payloads import AgentHook, EndedCall, HookKind, Payload, PayloadError
 from .replies import Reply, say
 
@@ -32,17 +32,6 @@ _KINDS: Final = {
     "tool_call": HookKind.BEFORE_TOOL,
     "tool_result": HookKind.AFTER_TOOL,
     "agent_end": HookKind.STOP,
-}
-
-_TOOLS: Final = {
-    "bash": ("bash", no_names),
-    "powershell": ("bash", no_names),
-    "read": ("read", no_names),
-    "write": ("write", no_names),
-    "edit": ("edit", {"oldText": "old_text", "newText": "new_text"}),
-    "grep": ("search", no_names),
-    "find": ("search", no_names),
-    "ls": ("search", no_names),
 }
 
 
@@ -106,7 +95,6 @@ PI: Final = Dialect(
     name="pi",
     versions=("1.6.0",),
     kinds=_KINDS,
-    tools=_TOOLS,
     serves=Serves(
         events=CLAUDE.serves.events
         - FROM_EVENT_FILE

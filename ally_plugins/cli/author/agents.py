@@ -77,7 +77,6 @@ def not_served(agent: Agent, manifest: Manifest) -> Iterator[tuple[str, str, boo
 
 def known_tools() -> frozenset[str]:
     """Return the common names of tools, and those that the known agents have for them."""
-    from ally_plugins.adapters.coding.dialects import DIALECTS
+    from ally_plugins.contract.tools.common_names import COMMON_NAMES, TOOL_NAMES
 
-    names = {name: common for dialect in DIALECTS.values() for name, (common, _) in dialect.tools.items()}
-    return frozenset([*names, *names.values()])
+    return COMMON_NAMES.union(*TOOL_NAMES.values())

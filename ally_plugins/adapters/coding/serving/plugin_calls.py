@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet
 
 from attrs import define, evolve, field
 
 from ally_plugins.adapters.coding.dialect import Dialect
 from ally_plugins.contract.tools.agent_tool import AgentTool
+from ally_plugins.contract.tools.common_names import COMMON_NAMES
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import AllyError, EventError, GateRefused
@@ -20,9 +21,6 @@ from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.toolcalls import begin_tool_call
 
 __all__ = ["PluginToolCalls"]
-
-_COMMON_NAMES: Final = frozenset({"bash", "read", "write", "edit", "search", "web", "agent", "todo"})
-"""What all agents' tools of a kind are called: a plugin's tool of such a name has other arguments."""
 
 
 @define(eq=False)
@@ -50,7 +48,7 @@ class PluginToolCalls:
     def with_own_name(self, call: ToolCall) -> ToolCall:
         """Return a call of a plugin's tool under the tool's own name too, which is the same in all agents."""
         tool = self.find(call)
-        if tool is None or tool.name in _COMMON_NAMES:
+        if tool is None or tool.name in COMMON_NAMES:
             return call
         return evolve(call, common_name=tool.name)
 
