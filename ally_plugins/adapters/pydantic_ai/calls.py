@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import frozen
 from pydantic_ai.exceptions import ApprovalRequired, CallDeferred, ModelRetry, SkipToolExecution, ToolFailed
@@ -24,10 +24,10 @@ from .owners import todos_after, with_failure
 from .results import ToolOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from pydantic_ai.capabilities import AbstractCapability
-    from pydantic_ai.capabilities.abstract import RawToolArgs, ValidatedToolArgs, WrapToolExecuteHandler
+    from pydantic_ai.capabilities.abstract import RawToolArgs
     from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.tools import DeferredToolRequests, RunContext, ToolDefinition
     from pydantic_ai.toolsets import ToolsetTool
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.work import AgentWork
 
 __all__ = ["Calls"]
+
+RunTool: TypeAlias = "Callable[[], Awaitable[Any]]"
+"""What runs the tool of a call, with the arguments that the framework has checked."""
 
 _NEEDS_APPROVAL: Final = "normal"
 """How sensitive a tool is of which the framework only says that it needs approval."""
@@ -91,14 +94,7 @@ class Calls:
         prepared = self._prepared[call.tool_call_id] = _prepared(given, final, as_text=not isinstance(args, dict))
         return prepared.args
 
-    async def execute(
-        self,
-        ctx: RunContext[Any],
-        call: ToolCallPart,
-        tool: ToolDefinition,
-        args: ValidatedToolArgs,
-        handler: WrapToolExecuteHandler,
-    ) -> Any:
+    async def execute(self, ctx: RunContext[Any], call: ToolCallPart, tool: ToolDefinition, run: RunTool) -> Any:
         """Run a call that may run and return its value; a refusal is returned as the framework's denial.
 
         Raises ApprovalRequired when the question waits for another run, and what the tool raises. Cancelling takes the
@@ -126,7 +122,7 @@ class Calls:
         # For `check`, which stands in the toolset and is given nothing but the call's id.
         self._running[call.tool_call_id] = prepared
         try:
-            value = await self._carry_out(final, args, handler, lambda result: with_failure(ctx, tool, result))
+            value = await self._carry_out(final, run, lambda result: with_failure(ctx, tool, result))
         finally:
             del self._running[call.tool_call_id]
         if tool.capability_id is not None and (todos := await todos_after(ctx, tool)) is not None:
@@ -147,18 +143,12 @@ class Calls:
                 "let it do so in before_tool_validate, and give it to the agent before AllyPlugins"
             )
 
-    async def _carry_out(
-        self,
-        call: ToolCall,
-        args: ValidatedToolArgs,
-        handler: WrapToolExecuteHandler,
-        judged: Callable[[ToolResult], ToolResult],
-    ) -> Any:
+    async def _carry_out(self, call: ToolCall, run_tool: RunTool, judged: Callable[[ToolResult], ToolResult]) -> Any:
         answer = ToolOutcome(is_transformed=self._work.live.session.wants("tool_output"))
 
         async def run(_call: ToolCall) -> ToolResult:
             try:
-                value = await handler(args)
+                value = await run_tool()
             except SkipToolExecution as skipped:
                 value = skipped.result
             # A tool that asks by itself: neither a result nor a failure.

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack, get_args
 from weakref import WeakValueDictionary
 
@@ -200,7 +201,9 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
         handler: WrapToolExecuteHandler,
     ) -> Any:
         """Run the call if gates and the person allow it."""
-        return await self._runs[ctx.run_id or ""].execute(ctx, call, tool_def, args, handler)
+        run = self._runs[ctx.run_id or ""]
+        async with run.under_way:
+            return await run.calls.execute(ctx, call, tool_def, partial(handler, args))
 
     @override
     async def handle_deferred_tool_calls(

@@ -22,7 +22,7 @@ from .history import request_for
 from .requests import RequestView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable
 
     from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
@@ -81,11 +81,7 @@ class TransformedModel(WrapperModel):
         # Again, since another capability may have added some behind `before_model_request`.
         await self._work.admit_ungated(provider_tools(self.wrapped, settings, parameters))
         if session.wants("system_prompt"):
-            prompt = _Prompt(messages, parameters.instruction_parts or ())
-            after, tail = await changed_prompt(self._work, prompt.sections)
-            if after != prompt.sections:
-                messages = prompt.messages_with(after)
-                parameters = dataclasses.replace(parameters, instruction_parts=prompt.parts_with(after))
+            messages, parameters, tail = await _with_prompt(self._work, messages, parameters)
         # After the prompt: this transform is shown the request as it will be sent.
         if session.wants("model_request"):
             view = RequestView(messages, self._work.live.id)
@@ -122,36 +118,30 @@ def provider_tools(model: Model, settings: ModelSettings | None, parameters: Mod
     return [tool.unique_id for tool in resolved.native_tools if tool.kind != "tool_search"]
 
 
-class _Prompt:
-    """The system prompt of one request: the instructions, and the prompts that stand in its messages."""
+async def _with_prompt(
+    work: AgentWork, messages: list[ModelMessage], parameters: ModelRequestParameters
+) -> tuple[list[ModelMessage], ModelRequestParameters, tuple[Message, ...]]:
+    """Return what the system prompt stands in, messages and instructions, as plugins left it, and what is volatile."""
+    prompts = {f"prompt-{number}": part for number, part in enumerate(_prompts(messages), 1)}
+    parts = {f"instructions-{number}": part for number, part in enumerate(parameters.instruction_parts or (), 1)}
+    before = tuple(PromptSection(name, part.content) for name, part in (prompts | parts).items())
+    after, tail = await changed_prompt(work, before)
+    if after == before:
+        return messages, parameters, tail
+    texts = {section.name: section.text for section in after}
+    # By identity: two prompts may have the same text.
+    changed = {id(part): texts.get(name) for name, part in prompts.items() if texts.get(name) != part.content}
+    if changed:
+        messages = [found for message in messages if (found := _with_prompts(message, changed)) is not None]
+    made = [_instruction(parts.get(each.name), each.text) for each in after if each.name not in prompts]
+    return messages, dataclasses.replace(parameters, instruction_parts=made), tail
 
-    def __init__(self, messages: list[ModelMessage], parts: Sequence[InstructionPart]) -> None:
-        self._messages = messages
-        self._parts = {f"instructions-{number}": part for number, part in enumerate(parts, 1)}
-        self._prompts = {f"prompt-{number}": part for number, part in enumerate(_prompts(messages), 1)}
-        texts = {name: part.content for name, part in self._prompts.items()}
-        texts |= {name: part.content for name, part in self._parts.items()}
-        self.sections = tuple(PromptSection(name, text) for name, text in texts.items())
 
-    def parts_with(self, sections: Iterable[PromptSection]) -> list[InstructionPart]:
-        """Return the instructions as the sections have them; a section that a plugin added is one of them."""
-        made = []
-        for section in sections:
-            part = self._parts.get(section.name)
-            if part is not None:
-                made.append(part if part.content == section.text else dataclasses.replace(part, content=section.text))
-            elif section.name not in self._prompts:
-                made.append(InstructionPart(for_model(section.text), dynamic=True))
-        return made
-
-    def messages_with(self, sections: Iterable[PromptSection]) -> list[ModelMessage]:
-        """Return the messages with the prompts among them as the sections have them."""
-        texts = {section.name: section.text for section in sections}
-        # By identity: two prompts may have the same text.
-        changed = {id(part): texts.get(name) for name, part in self._prompts.items() if texts.get(name) != part.content}
-        if not changed:
-            return self._messages
-        return [found for message in self._messages if (found := _with_prompts(message, changed)) is not None]
+def _instruction(part: InstructionPart | None, text: str) -> InstructionPart:
+    """Return an instruction with a section's text; a section that a plugin added is one too."""
+    if part is None:
+        return InstructionPart(for_model(text), dynamic=True)
+    return part if part.content == text else dataclasses.replace(part, content=text)
 
 
 def _prompts(messages: Iterable[ModelMessage]) -> Iterable[SystemPromptPart]:

@@ -33,15 +33,13 @@ if TYPE_CHECKING:
     from pydantic_ai.capabilities.abstract import (
         AgentNode,
         NodeResult,
-        ValidatedToolArgs,
         WrapModelRequestHandler,
         WrapRunHandler,
-        WrapToolExecuteHandler,
     )
-    from pydantic_ai.messages import ModelMessage, ToolCallPart, UserContent
+    from pydantic_ai.messages import ModelMessage, UserContent
     from pydantic_ai.models import Model, ModelRequestContext
     from pydantic_ai.run import AgentRunResult
-    from pydantic_ai.tools import RunContext, ToolDefinition
+    from pydantic_ai.tools import RunContext
 
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
@@ -74,7 +72,8 @@ class PluginRun:
         self._beginning = CancelledWith(owner)
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
-        self._under_way = UnderWay(self._end)
+        self.under_way = UnderWay(self._end)
+        """The run itself, its calls and its requests; the last of them ends it."""
         self._outcome: Callable[[], None] = work.end
 
     # --- the run ---
@@ -82,7 +81,7 @@ class PluginRun:
     async def drive(self, ctx: RunContext[Any], handler: WrapRunHandler) -> AgentRunResult[Any]:
         """Follow the run from its turn's start to its end, which comes behind that of each call that it made."""
         work = self.work
-        async with self._under_way:
+        async with self.under_way:
             # The framework's own list, and not a copy: `_end` reads what it has become.
             self._history = ctx.messages
             work.follow(ctx.messages, convert)
@@ -177,7 +176,7 @@ class PluginRun:
     ) -> ModelResponse:
         """Emit what the model answered, and how full its window is."""
         self.answers.expect(request_context.model_request_parameters)
-        async with self._under_way:
+        async with self.under_way:
             try:
                 with CancelledWith(self._owner):
                     response = mended_response(await handler(request_context))
@@ -214,17 +213,3 @@ class PluginRun:
         if not (session.ungated.may_refuse or any(map(session.wants, ("system_prompt", "model_request", "answer")))):
             return None
         return TransformedModel(model, self.work, self.answers)
-
-    # --- tools ---
-
-    async def execute(
-        self,
-        ctx: RunContext[Any],
-        call: ToolCallPart,
-        tool: ToolDefinition,
-        args: ValidatedToolArgs,
-        handler: WrapToolExecuteHandler,
-    ) -> Any:
-        """Run the call if gates and the person allow it, and emit its events."""
-        async with self._under_way:
-            return await self.calls.execute(ctx, call, tool, args, handler)

@@ -58,10 +58,22 @@ class ToolOutcome:
         return self._before
 
     def restored(self, after: ToolResult) -> Any:
-        """Return the value, or raise the failure, as transforms left it. Raises ToolFailed for a withheld value."""
+        """Return the tool's value, or raise its failure, as transforms left them: changed data, else the text.
+
+        Raises ToolFailed when the output is withheld: the model reads why.
+        """
+        before, value = self._before, self._value
         if self.failure is not None:
-            raise restore_failure(self.failure, self._before, after)
-        return restore(self._value, self._before, after)
+            text = after.error or ""
+            raise self.failure if text == before.error else with_failure_text(self.failure, text)
+        if after is before:  # the tool's own object, with all that JSON does not say of it
+            return value
+        if not after.success and before.success:
+            raise ToolFailed(after.error or "the output is withheld")
+        if isinstance(value, ToolDenied):
+            return dataclasses.replace(value, message=after.error or value.message)
+        made = changed_value(before, after)
+        return dataclasses.replace(value, return_value=made, content=None) if isinstance(value, ToolReturn) else made
 
 
 def settled(value: Any) -> Any:
@@ -118,21 +130,6 @@ def _as_read(value: Any) -> str:
     return tool_return_ta.dump_json(value, by_alias=True).decode()
 
 
-def restore(value: Any, before: ToolResult, after: ToolResult) -> Any:
-    """Return the tool's value, or what transforms made of it: changed data, else the text. Raises ToolFailed.
-
-    That is raised when the output is withheld: the model reads why.
-    """
-    if after is before:  # the tool's own object, with all that JSON does not say of it
-        return value
-    if not after.success and before.success:
-        raise ToolFailed(after.error or "the output is withheld")
-    if isinstance(value, ToolDenied):
-        return dataclasses.replace(value, message=after.error or value.message)
-    changed = changed_value(before, after)
-    return dataclasses.replace(value, return_value=changed, content=None) if isinstance(value, ToolReturn) else changed
-
-
 def failure_text(error: BaseException) -> str:
     """Return what went wrong in a tool, as the model reads it where it is given an error."""
     if isinstance(error, ToolRetryError):
@@ -145,12 +142,6 @@ def failure_text(error: BaseException) -> str:
     if isinstance(error, ValidationError):  # the framework tells the model of it, with what was found
         return error.json(include_url=False, include_context=False)
     return error_text(error)
-
-
-def restore_failure(error: Exception, before: ToolResult, after: ToolResult) -> Exception:
-    """Return the error with its text as transforms left it, where the model reads that text."""
-    text = after.error or ""
-    return error if after is before or text == before.error else with_failure_text(error, text)
 
 
 def with_failure_text(error: Exception, text: str) -> Exception:
