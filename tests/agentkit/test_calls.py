@@ -274,6 +274,21 @@ def test_the_tools_that_the_host_author_calls_sensitive_are_asked_about_whatever
     assert tool.ran == []
 
 
+@pytest.mark.parametrize("is_in_pieces", [False, True])
+def test_how_sensitive_a_tool_is_the_host_author_says_before_the_adapter(is_in_pieces: bool) -> None:  # noqa: FBT001
+    bench, tool = Guarded(sensitive={"bash": "high"}), Tool()
+
+    async def play(work: AgentWork) -> None:
+        if is_in_pieces:
+            assert not (await work.authorize(CALL, sensitivity="normal")).is_allowed
+        else:
+            assert not (await work.run_tool_call(CALL, tool.run, sensitivity="normal")).success
+
+    bench.run(play)
+    assert [request.sensitivity for request in bench.of(PermissionRequest)] == ["high"]
+    assert tool.ran == []
+
+
 # --- halves that do not meet ---
 
 

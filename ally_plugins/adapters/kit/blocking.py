@@ -97,13 +97,10 @@ class BlockingWork:
     offered = passed_on(AgentWork.offered)
     requested = passed_on(AgentWork.requested)
     received = passed_on(AgentWork.received)
-    responded = passed_on(AgentWork.responded)
-    thought = passed_on(AgentWork.thought)
     said = passed_on(AgentWork.said)
     model_answered = passed_on(AgentWork.model_answered)
     model_failed = passed_on(AgentWork.model_failed)
     planned = passed_on(AgentWork.planned)
-    used = passed_on(AgentWork.used)
     postpone = passed_on(AgentWork.postpone)
 
     def begin_call(

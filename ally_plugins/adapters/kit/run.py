@@ -76,11 +76,6 @@ class AgentRun:
         return own if own is not None or self.parent is None else self.parent.approve
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What names this run among those of its kit."""
-        return self.session_id, self.id
-
-    @property
     def is_sub_agent(self) -> bool:
         """Whether another agent has called this one."""
         return self.parent is not None

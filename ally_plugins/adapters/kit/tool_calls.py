@@ -218,7 +218,6 @@ class ToolCallRun(AgentRun):
         opened.call = call
         is_standing = standing is not None and standing.is_allowed
         sensitivity = await sensitivity(call) if callable(sensitivity) else sensitivity
-        sensitivity = sensitivity or self.kit.sensitivity(call.tool_name)
         outcome = await self._authorize(opened, sensitivity, is_approved=is_approved, is_standing=is_standing)
         if outcome.is_deferred:
             raise CallDeferred(call, outcome.reason)
@@ -299,6 +298,8 @@ class ToolCallRun(AgentRun):
             return PermissionOutcome(is_allowed=False, reason=_HOST_STOPPED)
         # Before anything is awaited: of two calls with one id, the second is refused.
         self.open_calls.add(opened)
+        # The host author's word comes first.
+        sensitivity = self.kit.sensitivity(opened.call.tool_name) or sensitivity
         key = call_key(opened.call)
         # An earlier run, in this host or another, may have emitted its start.
         opened.is_started = self.live.deferred.pop(key, None) is not None or opened.is_started

@@ -241,12 +241,12 @@ class AgentWork(AnswerRun):
         `window` is the model's in tokens; the host author's word comes first.
         """
         self._respond(by, **response)
-        for thought in filter(None, thoughts):
-            self.thought(thought)
+        for thought in filter(None, thoughts if self.is_heard else ()):
+            self.emit(ThoughtComplete(thinking=thought, **self.about))
         if text:
             self.said(text)
         tokens = (response.get("input_tokens") or 0) + (response.get("output_tokens") or 0)
-        self.used(tokens, self.kit.context_window or window)
+        self._note_usage(tokens, self.kit.context_window or window)
 
     def model_failed(self, error: BaseException, *, by: str = "") -> None:
         """Emit the end of a request that brought no answer; nothing for one whose start was not emitted."""
@@ -257,16 +257,7 @@ class AgentWork(AnswerRun):
         began, took = self._requested_at.pop(by, None), self._took.pop(by, None)
         if began is not None and self.is_heard:
             took = round(1000 * (perf_counter() - began if took is None else took), 3)
-            self.responded(ModelResponse(duration_ms=took, **fields, **self.about))
-
-    def responded(self, response: ModelResponse) -> None:
-        """Emit MODEL_RESPONSE, for an adapter that knows better how long it took."""
-        self.emit(response)
-
-    def thought(self, thinking: str) -> None:
-        """Emit THOUGHT_COMPLETE."""
-        if self.is_heard:
-            self.emit(ThoughtComplete(thinking=thinking, **self.about))
+            self.emit(ModelResponse(duration_ms=took, **fields, **self.about))
 
     def said(self, content: str) -> None:
         """Emit ASSISTANT_MESSAGE: text of the model for the person, or of a sub-agent for the agent that called it."""
@@ -281,7 +272,7 @@ class AgentWork(AnswerRun):
             self.live.todos[self.about.get("agent_id")] = listed
             self.emit(TodoUpdate(todos=listed, call_id=call_id, **self.about))
 
-    def used(self, tokens: int | None, window: int | None) -> None:
+    def _note_usage(self, tokens: int, window: int | None) -> None:
         """Emit CONTEXT_USAGE_UPDATE, from which CONTEXT_THRESHOLD follows; nothing where a count is unknown."""
         if not tokens or not window or window <= 0:
             return

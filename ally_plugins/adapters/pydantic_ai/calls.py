@@ -110,7 +110,7 @@ class Calls:
         if agreed is None or not is_same_call(agreed, final):
             outcome = await self._work.authorize(
                 final,
-                sensitivity=self._work.kit.sensitivity(call.tool_name) or _confirmed(tool),
+                sensitivity=_confirmed(tool),
                 is_approved=ctx.tool_call_approved,
                 is_resumed=call.tool_call_id in self._resumed,
             )
@@ -187,8 +187,7 @@ class Calls:
         for call in requests.approvals:
             if requests.metadata.get(call.tool_call_id, {}).get("by") == "ally_plugins":
                 continue  # decided on already: it waits for the person
-            sensitivity = self._work.kit.sensitivity(call.tool_name) or _NEEDS_APPROVAL
-            outcome = await self._decide(call, sensitivity)
+            outcome = await self._decide(call, _NEEDS_APPROVAL)
             if outcome.is_allowed:
                 self._approved[call.tool_call_id] = self._prepared[call.tool_call_id].final
                 results.approvals[call.tool_call_id] = ToolApproved()
@@ -197,7 +196,7 @@ class Calls:
         for call in requests.calls:
             if call.tool_call_id in self._postponed:
                 continue  # decided before its tool put it off
-            outcome = await self._decide(call, self._work.kit.sensitivity(call.tool_name))
+            outcome = await self._decide(call, None)
             if outcome.is_allowed:
                 self._work.postpone(self._prepared[call.tool_call_id].final)
             else:  # the framework runs it without asking again
