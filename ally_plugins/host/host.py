@@ -12,17 +12,20 @@ from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.agent_processes import GuardedAgents
 from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.failed_starts import remember_starts
+from ally_plugins.catalog.projects.trusted import rules_for
 from ally_plugins.catalog.protected_places import protected_places
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.serves import Serves
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import (
+    ConfigError,
     HostError,
     SessionError,
 )
 from ally_plugins.contract.values.events import Event, SessionStart
 from ally_plugins.contract.values.ids import new_id
 from ally_plugins.journal.journal import Journal
+from ally_plugins.policy.project_rules import NO_RULES, SessionRules
 from ally_plugins.runtime.lanes.clock import SystemClock
 from ally_plugins.runtime.lanes.marks_file import Marks
 from ally_plugins.runtime.lanes.teardown import finished
@@ -490,11 +493,13 @@ class Host:
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         if chosen is not None:
             self._plugin_set.check_chosen(chosen)
+        rules = self._rules_for(project)
+        self._plugin_set.check_mandatory(rules, chosen)
         name = session_id if session_id is not None else new_id("s")
         lease = self._claim(name, is_new=session_id is None)
         try:
             last = self.journal.last_seq(name) if session_id is not None else 0
-            session = Session(name, self.services, lease, first_seq=last, project=project, plugins=chosen)
+            session = Session(name, self.services, lease, first_seq=last, project=project, plugins=chosen, rules=rules)
             if session_id is not None:
                 # A session whose id was just made has none.
                 session.load_pending()
@@ -506,6 +511,15 @@ class Host:
         self.services.take_session(session)
         session.emit(SessionStart(focus=focus, resumed=True if last else None))
         return session
+
+    def _rules_for(self, project: str | None) -> SessionRules:
+        """Return what trusted projects narrow in a session about a folder. Raises HostError where that is not known."""
+        if self.home is None or self.services.is_replay:
+            return NO_RULES if project is None else SessionRules(project)
+        try:
+            return rules_for(self.home, project)
+        except ConfigError as error:
+            raise HostError(f"no session opens here: {error}") from error
 
     def _claim(self, name: str, *, is_new: bool) -> Lease:
         """Take a session for this host. Raises SessionError when another host has it, JournalError."""

@@ -13,8 +13,8 @@ __all__ = ["LOOKING", "may_loosen"]
 
 LOOKING: Final = frozenset({
     "audit", "chat", "check", "completion", "config", "connect", "coverage", "demo", "diff", "doctor", "explain",
-    "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "replay", "review", "run", "serve", "sessions",
-    "stats", "tasks", "top", "try", "verify", "why",
+    "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "project", "replay", "review", "run", "serve",
+    "sessions", "stats", "tasks", "top", "try", "verify", "why",
 })  # fmt: skip
 """Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself."""
 
@@ -36,10 +36,13 @@ def may_loosen(words: Sequence[str]) -> bool:
         return True
     match name:
         case "config":
-            return len(rest) > 1 or any(word.partition("=")[0] == "--unset" for word in words)
+            may = len(rest) > 1 or any(word.partition("=")[0] == "--unset" for word in words)
+        case "project":
+            may = not {"trust", "untrust"}.isdisjoint(rest)
         case "tasks":
-            return any(word.partition("=")[0] == "--cancel" for word in words)
+            may = any(word.partition("=")[0] == "--cancel" for word in words)
         case "connect":
-            return not {"--status", "--print", "--managed"} & set(words)
+            may = not {"--status", "--print", "--managed"} & set(words)
         case _:
-            return False
+            may = False
+    return may

@@ -55,6 +55,8 @@ LOOSENING = [
     ("connect", "claude"),
     ("disconnect", "claude"),
     ("call", NAME, "shout"),
+    ("project", "trust", "--yes"),
+    ("project", "untrust"),
 ]
 
 LOOKING = [
@@ -70,6 +72,7 @@ LOOKING = [
     ("connect", "--status"),
     ("connect", "claude", "--print"),
     ("completion", "bash"),
+    ("project",),
 ]
 
 

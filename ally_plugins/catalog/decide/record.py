@@ -110,6 +110,11 @@ class PluginRecord:
         return self.found.origin if self.found is not None else None
 
     @property
+    def project(self) -> str | None:
+        """The folder of the trusted project that adds it, None for one that takes part in all sessions."""
+        return self.found.project if self.found is not None else None
+
+    @property
     def bridge(self) -> Bridge | None:
         """The way to run it, for a plugin of another system that is no daemon of ours."""
         return self.found.bridge if self.found is not None else None

@@ -58,6 +58,8 @@ class Found:
     """The name of the source that found it; set by `plugin_search`, as are `origin` and `terms`."""
     origin: str = "package"
     """What distinguishes it from others of its name in commands and `config.toml`: package, folder, or its source."""
+    project: str | None = None
+    """The folder of the trusted project that adds it: it takes part in the sessions about that alone."""
     terms: str = ""
     """What else the digest covers: how it runs, where its files do not contain that."""
 

@@ -6,10 +6,10 @@ decided in `catalog.decide`.
 
 from __future__ import annotations
 
-# ruff: noqa: PTH117, PTH118, PTH119  # strings all the way, as in `home.files`
+# ruff: noqa: PTH117, PTH118, PTH119, PTH120  # strings all the way, as in `home.files`
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import orjson
@@ -17,7 +17,9 @@ from attrs import evolve, frozen
 
 from ally_plugins.catalog.bounded_calls import BoundedCalls
 from ally_plugins.catalog.home import files as locating
+from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.grants import is_plugin_name
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 
@@ -38,7 +40,9 @@ def find_plugins(sources: Sequence[ChosenSource], search: Search) -> Discovery:
 
     Raises nothing for a source: one that raises, hangs or returns something else is a problem of the result.
     """
-    folders, problems = _folders_by_source(sources, search)
+    projects, problems = _projects(search)
+    folders, more = _folders_by_source(sources, search, projects)
+    problems += more
     all_found: list[Found] = []
     failed: dict[str, str] = {}
     from_cache = False
@@ -51,7 +55,7 @@ def find_plugins(sources: Sequence[ChosenSource], search: Search) -> Discovery:
             lost = "its plugins do not run, and their granted gates deny"
             problems.append(f"the source {chosen.name!r} found nothing: {answer}; {lost}")
         else:
-            all_found += answer.found
+            all_found += [_of_project(found, projects) for found in answer.found] if projects else answer.found
             problems += answer.problems
             from_cache |= answer.from_cache
     return Discovery(tuple(_unique(all_found)), tuple(sorted(problems)), from_cache, failed)
@@ -60,7 +64,31 @@ def find_plugins(sources: Sequence[ChosenSource], search: Search) -> Discovery:
 # --- the folders of the home ---
 
 
-def _folders_by_source(sources: Sequence[ChosenSource], search: Search) -> tuple[dict[str, list[str]], list[str]]:
+def _projects(search: Search) -> tuple[Mapping[str, str], list[str]]:
+    """Return the folders of the home with the plugins of trusted projects, each with its project, and problems."""
+    if not os.path.lexists(search.home / "projects.json"):
+        return {}, []
+    from ally_plugins.catalog.projects.trusted import plugin_folders  # reads TOML, and only where there is one
+
+    try:
+        return plugin_folders(Home("ally-plugins", search.home)), []
+    except ConfigError as error:
+        return {}, [f"{error}; until then its plugins are not found, and their granted gates deny"]
+
+
+def _of_project(found: Found, projects: Mapping[str, str]) -> Found:
+    """Return a plugin with the project that adds it, where one does."""
+    project = projects.get(os.path.dirname(found.root))
+    if project is None:
+        return found
+    has_durable = found.manifest is not None and found.manifest.durable
+    problem = "it asks for durable events, which come of every session, and a project adds it; leave them out"
+    return evolve(found, project=project, problem=found.problem or (problem if has_durable else None))
+
+
+def _folders_by_source(
+    sources: Sequence[ChosenSource], search: Search, projects: Mapping[str, str]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Return the folders of each source, and problems. A folder belongs to the first source with a manifest file in it.
 
     Our own format comes last: another system's folder may have an `ally-plugin.toml` for what its format lacks.
@@ -70,6 +98,10 @@ def _folders_by_source(sources: Sequence[ChosenSource], search: Search) -> tuple
     if not marked:
         return by_source, []
     folders, problems = list_folders(str(search.home / "plugins"))
+    for directory in projects:
+        added, wrong = list_folders(directory)
+        folders += added
+        problems += wrong
     for path in folders:
         owner = next((each for each in marked if _has_one(path, each.source.manifest_files)), None)
         if owner is not None:

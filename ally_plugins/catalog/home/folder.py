@@ -158,6 +158,16 @@ class Home:
         return self.path / "plugins"
 
     @property
+    def projects_file(self) -> Path:
+        """What was trusted of which projects."""
+        return self.path / "projects.json"
+
+    @property
+    def projects_dir(self) -> Path:
+        """Copies of the plugins that trusted projects add."""
+        return self.path / "projects"
+
+    @property
     def envs_dir(self) -> Path:
         """Virtual environments for plugins that run in a process of their own."""
         return self.path / "envs"

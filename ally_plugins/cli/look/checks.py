@@ -15,6 +15,7 @@ from ally_plugins.catalog.home.machine_policy import read_policy
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE, in_sandbox
+from ally_plugins.cli.shell.projects import project_state
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.text import when
@@ -69,6 +70,7 @@ def run_checks(state: State) -> list[CheckResult]:
         _check_platform,
         _check_home,
         _check_plugins,
+        _check_project,
         _check_journal,
         _check_keyring,
     )
@@ -81,6 +83,15 @@ def run_checks(state: State) -> list[CheckResult]:
         except (AllyError, OSError) as error:
             findings.append(CheckResult("problem", topic, str(error)))
     return findings
+
+
+def _check_project(state: State) -> Iterator[CheckResult]:
+    found = project_state(state.home, ".")
+    for line in found.lines():
+        text, _, remedy = line.partition(": ")
+        yield CheckResult("note" if found.state == "not trusted" else "warning", "project", text, remedy)
+    if found.state == "trusted":
+        yield CheckResult("ok", "project", f"what {found.root}/.ally says is trusted")
 
 
 def _check_python(_: State) -> Iterator[CheckResult]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.processes import placed, sandbox_gaps, trust, unheld
+from ally_plugins.cli.shell.projects import project_state
 from ally_plugins.cli.shell.requests import unheld_line
 from ally_plugins.cli.shell.running_hosts import HostsStatus, hosts_status, project_lines, warn_of_silent_hosts
 from ally_plugins.cli.shell.state import command
@@ -61,6 +62,8 @@ def list_(state: State, is_all: bool) -> None:  # noqa: FBT001 - click's way
         echo(f"{len(folded)} are new, and do nothing until you agree: {names}; to look at them: ally-plugins review")
     for line in [line for record in records for line in (*_projects(record, live), *_remarks(record))]:
         echo(line)
+    for line in project_state(state.home, ".").lines():
+        echo(f"project: {line}")
     for problem in registry.problems:
         echo(f"problem: {inert(problem)}")
     for line in _trust(records):
@@ -110,8 +113,9 @@ def _state(record: PluginRecord) -> str:
 
 
 def _reason(record: PluginRecord) -> str:
+    of_project = f"in {inert(record.project)} only; " if record.project is not None else ""
     shadowed = "shadow mode; " if record.is_enabled and record.config.shadow else ""
-    return shadowed + inert(record.reason or record.manifest.description)
+    return of_project + shadowed + inert(record.reason or record.manifest.description)
 
 
 def _data(record: PluginRecord) -> dict[str, Any]:
@@ -125,6 +129,7 @@ def _data(record: PluginRecord) -> dict[str, Any]:
         "version": record.version,
         "entry_point": record.entry_point,
         "label": record.label,
+        "project": record.project,
         "source": record.source,
         "found_by": record.found_by,
         "placement": record.placement,

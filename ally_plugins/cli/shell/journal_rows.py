@@ -195,6 +195,8 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "message_state": lambda data: f"{data['state']}: {', '.join(data['ids'])}",
     "decision": _decision,
     "enable": _enable,
+    "trust": lambda data: f"the project {data['folder']}, content {data['digest'][:16]}",
+    "untrust": lambda data: f"the project {data['folder']} no longer",
     "disable": lambda _: "not loaded any more",
     "forget": lambda _: "agreement and grants taken back",
     "grant": lambda data: str(data["grant"]),

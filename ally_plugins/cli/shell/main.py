@@ -45,6 +45,7 @@ _SECTIONS: Final = {
         "upgrade": (f"{_HERE}.play.diff:upgrade", "Show what a newer version would have done, then install it."),
         "lock": (f"{_HERE}.change.locking:lock", "Write what is installed, agreed and granted to a file."),
         "apply": (f"{_HERE}.change.locking:apply", "Make this machine as a lock file says, or say what differs."),
+        "project": (f"{_HERE}.change.project:project", "Show or trust what a project's .ally folder says."),
         "config": (f"{_HERE}.change.settings:config", "Show or change a plugin's settings."),
         "place": (f"{_HERE}.change.placement:place", "Run a plugin in a process of its own, or inline."),
         "env": (f"{_HERE}.change.placement:env", "Build a virtual environment for one plugin."),

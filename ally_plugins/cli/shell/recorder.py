@@ -80,7 +80,7 @@ class Recorder:
                 return change
             after = _contents(home)
             try:
-                self.note(change.kind, change.plugin, change.data)
+                self.note(change.kind, change.plugin or None, change.data)
             except JournalError as error:
                 if undo is not None:
                     undo()
@@ -112,7 +112,7 @@ def _refused(error: Exception) -> JournalError:
 def _contents(home: Home) -> dict[Path, bytes | None]:
     """Return what the files hold, None for one that is not there; without those that cannot be read or put back."""
     contents: dict[Path, bytes | None] = {}
-    for file in (home.config_file, home.consent_file, home.quarantine_file):
+    for file in (home.config_file, home.consent_file, home.quarantine_file, home.projects_file):
         # Only config.toml may be a link, since people keep it among their dotfiles; the others are ours.
         with suppress(OSError):
             contents[file] = home.read(file, _MAX_BYTES, follow=file == home.config_file)

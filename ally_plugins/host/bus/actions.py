@@ -44,8 +44,8 @@ class ActionRunner:
     own: set[str]
     capabilities: Capabilities
     records: Records
-    is_in: Callable[[str, str | None], bool]
-    """Whether a plugin takes part in a session, by their names."""
+    may: Callable[[str, str, str | None], bool]
+    """Whether what a plugin offers (`tools` or `actions`) may be used in a session, by their names."""
 
     async def run(
         self,
@@ -63,7 +63,7 @@ class ActionRunner:
         recorded as such.
         """
         owner, plugin, arguments = self._owner(request.action), None, request.arguments
-        if owner is not None and not self.is_in(owner.plugin.name, session.id):
+        if owner is not None and not self.may(owner.plugin.name, "actions", session.id):
             name = owner.plugin.name
             raise NotFoundRefused(f"{request.action!r} is of {name!r}, without which session {session.id!r} was opened")
         if requested_by is not None:

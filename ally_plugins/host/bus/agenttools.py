@@ -49,8 +49,8 @@ class ToolRunner:
 
     tools: Contributions
     actions: Contributions
-    is_in: Callable[[str, str | None], bool]
-    """Whether a plugin takes part in a session, by their names."""
+    may: Callable[[str, str, str | None], bool]
+    """Whether what a plugin offers (`tools` or `actions`) may be used in a session, by their names."""
     is_active: Callable[[str, str | None], bool]
     """Whether a plugin is active in a session, by their names: the person may turn some on and off."""
     sessions: Mapping[str, Session]
@@ -65,8 +65,8 @@ class ToolRunner:
         handler; a synchronous one runs on in its thread.
         """
         name, owner = tool.spec.name, tool.plugin.name
-        if not self.is_in(owner, session_id):
-            text = f"{name!r} cannot run: session {session_id!r} was opened without {owner!r}"
+        if not self.may(owner, "tools", session_id):
+            text = f"{name!r} cannot run: session {session_id!r} was opened without {owner!r}, or its tools"
             raise ToolCallError(text, tool=name, plugin=owner)
         if not self.is_active(owner, session_id):
             text = f"{name!r} cannot run: {owner!r} is not active in this session; the person says +{owner} for it"
@@ -85,7 +85,7 @@ class ToolRunner:
             self.actions,
             agent=agent,
             taken=taken,
-            is_active=lambda plugin: self.is_in(plugin, session_id) and self.is_active(plugin, session_id),
+            is_active=lambda plugin, kind: self.may(plugin, kind, session_id) and self.is_active(plugin, session_id),
         )
 
     async def call_offered(
@@ -109,7 +109,7 @@ def offered_to_agent(
     *,
     agent: str = MAIN_AGENT,
     taken: Collection[str] = (),
-    is_active: Callable[[str], bool] = lambda _: True,
+    is_active: Callable[[str, str], bool] = lambda _, __: True,
 ) -> tuple[AgentTool, ...]:
     """Return what an agent may call, by plugin and name; `taken` are names that the host's own tools have.
 
@@ -118,7 +118,7 @@ def offered_to_agent(
     """
     found: dict[tuple[str, str], Contribution] = {}
     for each in (*actions, *tools):  # the tool last: it stays
-        if each.is_for_agents and is_active(each.plugin.name) and _is_visible(each, agent):
+        if each.is_for_agents and is_active(each.plugin.name, f"{each.spec.kind}s") and _is_visible(each, agent):
             found[each.plugin.name, each.spec.name] = each
     if not found:
         return ()

@@ -87,7 +87,7 @@ class PluginMessageBus(MessageCalls):
             _log.info("the %s %r of %r is not offered: %s", call.KIND, name, plugin.name, plugin.describe(refusal))
 
     async def _emit_event(self, plugin: Plugin, scope: Scope | None, call: EmitEvent) -> Receipt:
-        self._permit(plugin, plugin.grants.may_emit_event(), "emit_event")
+        self._permit(plugin, self._grants(plugin, call.session_id).may_emit_event(), "emit_event")
         # Before the validation: a flood of invalid events is bounded too.
         plugin.budget.take_event(self._services.clock.steady())
         full_name = check_event_type(plugin.name, call.type)
@@ -111,7 +111,7 @@ class PluginMessageBus(MessageCalls):
 
     async def _get_context(self, plugin: Plugin, _: Scope | None, call: GetContext) -> Context:
         # Before the rate: a read that is not granted uses up nothing of it.
-        wanted = self._parts(plugin, call.parts)
+        wanted = self._parts(plugin, call.parts, self._grants(plugin, call.session_id).context_parts)
         plugin.budget.take_context_read(self._services.clock.steady())
         session = self._services.session_for(plugin.name, call.session_id)
         since = call.since
@@ -154,7 +154,8 @@ class PluginMessageBus(MessageCalls):
     async def _request_action(self, plugin: Plugin, scope: Scope | None, call: RequestAction) -> Any:
         action, timeout = call.action, call.timeout
         _check_action(action)
-        self._permit(plugin, plugin.grants.may_request_action(action), f"request_action:{action}")
+        may_request = self._grants(plugin, call.session_id).may_request_action(action)
+        self._permit(plugin, may_request, f"request_action:{action}")
         # In flight until it returns: an action may take minutes, and its caller start as many as it likes.
         begin_call(plugin, plugin.budget.take_action_request, self._services.clock.steady())
         try:
@@ -171,7 +172,7 @@ class PluginMessageBus(MessageCalls):
             plugin.budget.end_call()
 
     async def _ask(self, plugin: Plugin, scope: Scope | None, call: AskQuestion) -> str:
-        self._permit(plugin, plugin.grants.may("ask"), "ask")
+        self._permit(plugin, self._grants(plugin, call.session_id).may("ask"), "ask")
         begin_call(plugin, plugin.budget.take_question, self._services.clock.steady())
         try:
             session = self._services.session_for(plugin.name, call.session_id)
@@ -182,7 +183,7 @@ class PluginMessageBus(MessageCalls):
 
     async def _start_task(self, plugin: Plugin, scope: Scope | None, call: StartTask) -> PluginTask:
         host, name = self._services, call.name
-        self._permit(plugin, plugin.grants.may("tasks"), "tasks")
+        self._permit(plugin, self._grants(plugin, call.session_id).may("tasks"), "tasks")
         plugin.budget.check_running_tasks(host.tasks.running(plugin.name))
         plugin.budget.take_task(host.clock.steady())
         check_name(name)
@@ -225,8 +226,7 @@ class PluginMessageBus(MessageCalls):
             return False
         return True
 
-    def _parts(self, plugin: Plugin, parts: Collection[str] | None) -> tuple[str, ...]:
-        granted = plugin.grants.context_parts
+    def _parts(self, plugin: Plugin, parts: Collection[str] | None, granted: frozenset[str]) -> tuple[str, ...]:
         if parts is None:
             self._permit(plugin, bool(granted), "get_context:messages")
             return tuple(sorted(granted))

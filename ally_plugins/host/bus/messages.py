@@ -50,10 +50,11 @@ class MessageCalls(BusSteps):
         A message whose `key` the plugin has used in the session gives the earlier receipt.
         """
         role = call.role
-        if type(role) is not str or role not in plugin.grants.roles:
+        grants = self._grants(plugin, call.session_id)
+        if type(role) is not str or role not in grants.roles:
             self._permit(plugin, is_granted=False, permission=f"add_message:{check_role(role)}")
         if call.trigger_turn:
-            self._permit(plugin, plugin.grants.may_trigger_turn(), "add_message:trigger_turn")
+            self._permit(plugin, grants.may_trigger_turn(), "add_message:trigger_turn")
         try:
             session = self._services.session_for(plugin.name, call.session_id)
         except NotFoundRefused:

@@ -108,13 +108,13 @@ class HostServices:
         # By a function: there is no journal before the host's start.
         self.activations = SessionActivations(lambda: self.records.journal, self.clock.time_ms)
         self.action_runner = ActionRunner(
-            self.actions, self.host_actions, self.capabilities, self.records, self.dispatcher.is_in
+            self.actions, self.host_actions, self.capabilities, self.records, self.dispatcher.may
         )
         self.questions = Questions(self.records)
         self.tool_runner = ToolRunner(
             self.tools,
             self.actions,
-            self.dispatcher.is_in,
+            self.dispatcher.may,
             self.activations.is_active,
             self.sessions,
             self.action_runner,
@@ -273,6 +273,8 @@ class HostServices:
             self.dispatcher.sets[session.id] = session.plugins
             data = {"plugins": sorted(session.plugins)}
             self.records.write_soon("session_plugins", None, session.id, None, data)
+        if session.rules.project is not None or session.rules.rules:
+            self.dispatcher.rules[session.id] = session.rules
         self.sessions[session.id] = session
         for lane in self.lanes():
             if session.has_plugin(lane.plugin):
@@ -288,6 +290,7 @@ class HostServices:
         self.sessions.pop(session.id, None)
         self.starting.pop(session.id, None)
         self.dispatcher.sets.pop(session.id, None)
+        self.dispatcher.rules.pop(session.id, None)
         self.activations.forget(session.id)
 
     def find_session(self, session_id: str) -> Session | None:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ally_plugins.contract.values.errors import (
     BudgetRefused,
+    ConfigError,
     HopLimitRefused,
     PermissionRefused,
     RefusedError,
     UnavailableRefused,
 )
 from ally_plugins.contract.values.scope import Scope, current_scope
-from ally_plugins.policy.permissions import command_for
+from ally_plugins.policy.permissions import GrantSet, command_for
 from ally_plugins.policy.validation import extend_chain
 from ally_plugins.runtime.lanes.plugin import Plugin, RunState, describe
 
@@ -55,11 +57,34 @@ class BusSteps:
             raise UnavailableRefused(text, plugin=plugin.name)
         return current_scope(plugin.name)
 
+    def _grants(self, plugin: Plugin, session_id: str | None) -> GrantSet:
+        """Return what a plugin may do in the session of its call: what it was granted, as its project narrows it."""
+        if not self._services.dispatcher.rules:
+            return plugin.grants
+        try:
+            session = self._services.session_for(plugin.name, session_id)
+        except RefusedError:  # the call itself is refused for it, or waits on disk for a session that is not open
+            return plugin.grants
+        rules = session.rules
+        return rules.grants(plugin.name, plugin.grants) if rules.narrows(plugin.name) else plugin.grants
+
     def _permit(self, plugin: Plugin, is_granted: bool, permission: str) -> None:  # noqa: FBT001
+        if not is_granted and self._is_narrowed(plugin, permission):
+            text = (
+                f"{plugin.name!r} is not granted {permission!r} in this project: its .ally narrows what it may do there"
+            )
+            raise PermissionRefused(f"{text}; to see what holds: ally-plugins project", plugin=plugin.name,
+                                    permission=permission, command="ally-plugins project")  # fmt: skip
         if not is_granted:
             command = command_for(plugin.name, permission)
             text = f"{plugin.name!r} is not granted {permission!r}; the operator grants it with `{command}`"
             raise PermissionRefused(text, plugin=plugin.name, permission=permission, command=command)
+
+    def _is_narrowed(self, plugin: Plugin, permission: str) -> bool:
+        """Return whether it was granted what is refused, so that a project is the reason."""
+        with suppress(ConfigError):  # a plugin may name an action that no grant could
+            return bool(self._services.dispatcher.rules) and plugin.grants.covers(permission)
+        return False
 
     async def _implemented(self, hook: str, answer: Awaitable[T]) -> T:
         """Return the answer of a capability hook; an error of the host's implementation is a refusal, and no crash."""

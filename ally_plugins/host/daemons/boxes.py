@@ -123,6 +123,7 @@ def _granted_files(remote: RemotePlugin, program: str, home: str, project: str |
         return OpenedFiles()
     try:
         places = remote.services.protected_places()
+        granted = remote.services.narrowed(name, granted, project)
     except AllyError as error:
         text = f"{name!r} is not started: what it must not reach cannot be found out: {error}"
         raise CannotExecute(text, plugin=name, program=program) from error

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.host.sessions.activations import SessionActivations
     from ally_plugins.host.sockets.talkback import TalkBackServer
+    from ally_plugins.policy.permissions import GrantSet
     from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -54,6 +55,10 @@ class DaemonServices(Protocol):
 
     def project_of(self, session_id: str | None) -> str | None:
         """Return the root of the project that an open session is about."""
+        ...
+
+    def narrowed(self, plugin: str, granted: GrantSet, project: str | None) -> GrantSet:
+        """Return what a plugin may do of what it was granted, in sessions about a project. Raises ConfigError."""
         ...
 
     def note_start(self, session_id: str, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ally_plugins.catalog.projects.trusted import rules_for
 from ally_plugins.contract.values.errors import NotFoundRefused
 from ally_plugins.host.sockets.leftovers import temporary_folder
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.bus.services import HostServices
     from ally_plugins.host.durable.feeds import Feeds
     from ally_plugins.host.sockets.talkback import TalkBackServer
+    from ally_plugins.policy.permissions import GrantSet
     from ally_plugins.policy.protected_places import ProtectedPlace
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -108,6 +110,10 @@ class HostDaemonServices:
         """Return the root of the project that an open session is about."""
         session = self._services.sessions.get(session_id) if session_id is not None else None
         return session.project if session is not None else None
+
+    def narrowed(self, plugin: str, granted: GrantSet, project: str | None) -> GrantSet:
+        """Return what a plugin may do of what it was granted, in sessions about a project. Raises ConfigError."""
+        return rules_for(self.home, project).grants(plugin, granted) if self.home is not None else granted
 
     def data_dir_of(self, plugin: str) -> str | None:
         """Return the plugin's own directory, made when it is not there; None for a host without a home."""

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.daemons.interface import DaemonServices  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.daemons.remote_plugin import RemotePlugin  # noqa: TC004 - nobody reads these annotations at run time
     from ally_plugins.host.sessions.session import Session
+    from ally_plugins.policy.project_rules import SessionRules
 
 __all__ = ["PluginMember", "PluginSet", "options_of", "secrets_of"]
 
@@ -162,6 +163,7 @@ class PluginSet:
             before=record.manifest.before,
             after=record.manifest.after,
             version=record.version,
+            project=record.project,
             thresholds=record.manifest.thresholds,
             secrets=secrets_of(record),
         )
@@ -229,6 +231,24 @@ class PluginSet:
             # They come from the journal, of all sessions of the home, in whichever host.
             if name not in chosen and member.record.durable and not member.plugin.is_disabled:
                 raise HostError(f"plugins leaves out {name!r}, which has durable events of every session; name it too")
+
+    def check_mandatory(self, rules: SessionRules, chosen: frozenset[str] | None) -> None:
+        """Refuse a session whose project makes a plugin mandatory that does not guard in it. Raises HostError."""
+        for name in sorted(rules.mandatory):
+            text = f"{rules.whose_mandatory(name)}/.ally makes {name!r} mandatory, and it"
+            member = self.members.get(name)
+            if member is None or member.plugin.is_disabled:
+                raise HostError(f"{text} is not enabled: ally-plugins enable {name}")
+            plugin = member.plugin
+            if not plugin.is_running:
+                raise HostError(f"{text} is {plugin.state}: {plugin.reason}")
+            if not plugin.guards or plugin.options.shadow:
+                why = "is in shadow mode" if plugin.guards else "was granted no gate and no transform"
+                raise HostError(f"{text} {why}; see ally-plugins info {name}")
+            if chosen is not None and name not in chosen:
+                raise HostError(
+                    f"plugins leaves out {name!r}, which {rules.whose_mandatory(name)}/.ally makes mandatory"
+                )
 
     def check_served(self, serves: Serves) -> None:
         """Refuse to run agents past a mandatory plugin's gate or transform. Raises HostError, with the ways out."""

@@ -25,6 +25,7 @@ from ally_plugins.contract.values.verdicts import Allow, Ask, Deny, Verdict
 from ally_plugins.journal.values import DECISION, LeaseLostError, Record
 from ally_plugins.policy.decided_values import decided_value
 from ally_plugins.policy.model_input import check_model_input, shown_to_plugins
+from ally_plugins.policy.project_rules import NO_RULES, SessionRules
 from ally_plugins.policy.prompt_sections import check_sections
 from ally_plugins.policy.validation import check_text
 from ally_plugins.policy.verdicts import GateOutcome, Vote, combine, is_sensitive, verdict_name
@@ -142,11 +143,17 @@ class SessionGates:
         self._now_ms = now_ms
         self._has_person = has_person
 
+    rules: SessionRules = NO_RULES
+    """What trusted projects say of the session."""
     overrides: SessionOverrides | None = None
     """What a person decides over the plugins' heads, where the host has a way to be told so."""
 
     async def gate_tool_call(self, call: ToolCall, origin: tuple[str, ...]) -> Ruling:
-        """Ask the plugins whether a tool may run with these arguments."""
+        """Ask the plugins whether a tool may run with these arguments, unless its project has it denied."""
+        if self.rules.decides_calls and (why := self._why_ruled_out(call)) is not None:
+            ruling = await self.deny_by_host(call, why, origin)
+            if ruling.is_denied:
+                return ruling
         if not self._dispatcher.has_any("ally_gate_tool_call"):
             return ALLOWED
         hook_call = self._hook_call("ally_gate_tool_call", **_about_call(call, origin))
@@ -156,7 +163,9 @@ class SessionGates:
             self._on_decided(call, is_sensitive=False)  # also where nobody was asked, or the question was taken back
 
     async def gate_permission(self, request: PermissionRequest, origin: tuple[str, ...]) -> Ruling:
-        """Ask the plugins about a permission question of the host's own."""
+        """Ask the plugins about a permission question of the host's own, unless its project has the call denied."""
+        if self.rules.decides_calls and (why := self._why_ruled_out(request)) is not None:
+            return await self._deny_ruled_out(request, why, origin)
         hook_call = self._hook_call(
             "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
         )
@@ -305,6 +314,18 @@ class SessionGates:
         vote = Vote(plugin=HOST_GATE, verdict=Deny(why))
         ruling = Ruling(Deny(why), why, (HOST_GATE,), decision_id=new_id("d"), votes=(vote,))
         return await self._record_decision(hook_call, call.tool_name, self._overridden(HOSTS_OWN, call, ruling), call)
+
+    def _why_ruled_out(self, call: ToolCall | PermissionRequest) -> str | None:
+        common = call.common_name if isinstance(call, ToolCall) else None
+        return self.rules.why_denied(call.tool_name, common) or self._dispatcher.why_unguarded(self._session_id)
+
+    async def _deny_ruled_out(self, request: PermissionRequest, why: str, origin: tuple[str, ...]) -> Ruling:
+        hook_call = self._hook_call(
+            "ally_gate_permission", tool=request.tool_name, origin=origin, cause=request.request_id
+        )
+        vote = Vote(plugin=HOST_GATE, verdict=Deny(why))
+        ruling = Ruling(Deny(why), why, (HOST_GATE,), decision_id=new_id("d"), votes=(vote,))
+        return await self._record_decision(hook_call, request.tool_name, ruling, request)
 
     def _overridden(self, topic: str, call: ToolCall | PermissionRequest, ruling: Ruling) -> Ruling:
         """Return the ruling on a call, or that of the person in its place."""

@@ -54,6 +54,7 @@ from ally_plugins.contract.wording import suggest
 from ally_plugins.journal.contents import is_not_kept
 from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import with_ids
+from ally_plugins.policy.project_rules import NO_RULES, SessionRules
 from ally_plugins.policy.prompt_sections import refuse_doubles
 from ally_plugins.policy.thresholds import Thresholds
 from ally_plugins.runtime.lanes.dispatch import HookCall
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 _log: Final = logging.getLogger(__name__)
+
+_RULED: Final = frozenset({"tool_call", "permission"})
 
 UNWRITTEN: Final = 65_536
 """Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
@@ -184,12 +187,15 @@ class Session:
         first_seq: int = 0,
         project: str | None = None,
         plugins: frozenset[str] | None = None,
+        rules: SessionRules = NO_RULES,
     ) -> None:
         self.id: Final = session_id
         self.project: Final = project
         """The real path of the folder that it is about, None for a session without one."""
         self.plugins: Final = plugins
         """The names of the plugins that take part in it, None for all."""
+        self.rules: Final = rules
+        """What trusted projects narrow in it."""
         self.lease: Final = lease
         self.conversation = Conversation()
         self.inbox = Inbox()
@@ -211,7 +217,8 @@ class Session:
             has_person=lambda: self.has_person,
             on_decided=self._note_decided,
         )
-        self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms)
+        self.gates.rules = rules
+        self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms, rules)
         self.prefixes = PromptPrefixes(
             session_id,
             limit_of=self._prompt_changes_of,
@@ -377,7 +384,7 @@ class Session:
     def _note(self, event: Event) -> None:
         """Note what an event says of the session before it is emitted."""
         if isinstance(event, ToolCallStart):
-            if self.gates.has_participants("ally_gate_tool_call"):
+            if self.rules.decides_calls or self.gates.has_participants("ally_gate_tool_call"):
                 with self._lock:
                     # Its number, unless another thread emits first; too small a one only keeps more back.
                     self._undecided.begin(event, self.ring.head + 1)
@@ -687,14 +694,20 @@ class Session:
         takes part. Costs next to nothing; call it each time, since plugins come and go. Raises ValueError for another
         topic.
         """
-        return any(map(self._dispatcher.has_participants, self._hooks_of(topic, "wants")))
+        hooks = self._hooks_of(topic, "wants")
+        return self._is_ruled(topic) or any(map(self._dispatcher.has_participants, hooks))
 
     def passes(self, topic: str) -> bool:
         """Say whether what is of a topic goes on as it is, since no plugin implements a hook of that, from any thread.
 
         Then nothing is to be asked on the host's loop. Raises as `wants` does.
         """
-        return not any(map(self._dispatcher.has_any, self._hooks_of(topic, "passes")))
+        hooks = self._hooks_of(topic, "passes")
+        return not self._is_ruled(topic) and not any(map(self._dispatcher.has_any, hooks))
+
+    def _is_ruled(self, topic: str) -> bool:
+        """Say whether a trusted project may deny what is of a topic, whichever plugins there are."""
+        return topic in _RULED and self.rules.decides_calls
 
     def _hooks_of(self, topic: str, call: str) -> Sequence[str]:
         # One look for each call; which of the two it is, the checks find out.
@@ -902,15 +915,25 @@ class Session:
 
     def has_plugin(self, plugin: str) -> bool:
         """Say whether a plugin takes part in it."""
-        return self.plugins is None or plugin in self.plugins
+        if self.plugins is not None and plugin not in self.plugins:
+            return False
+        found = self._dispatcher.plugins.get(plugin)
+        return found is None or self.rules.has(found.project, plugin, guards=found.guards)
 
     def load_pending(self) -> None:
         """Queue what the journal holds as pending for this session. Raises JournalError."""
         self._deliveries.load_pending(self._enqueue_stored)
 
     def _enqueue_stored(self, waiting: Waiting) -> None:
-        if self.has_plugin(waiting.plugin):  # of another one it waits on disk for a time when that takes part
+        # Of another one it waits on disk for a time when that takes part.
+        if self.has_plugin(waiting.plugin) and self._may_add(waiting):
             self.enqueue(waiting)
+
+    def _may_add(self, waiting: Waiting) -> bool:
+        found = self._dispatcher.plugins.get(waiting.plugin)
+        if found is None or not self.rules.narrows(waiting.plugin):
+            return True
+        return waiting.role in self.rules.grants(waiting.plugin, found.grants).roles
 
     def restore_todos(self) -> None:
         """Give the conversation the todos that the agent last had, from the journal.

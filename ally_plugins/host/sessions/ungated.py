@@ -15,6 +15,7 @@ from attrs import define, field
 from ally_plugins.contract.values.errors import GateRefused
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.journal.values import Record
+from ally_plugins.policy.project_rules import NO_RULES, SessionRules
 from ally_plugins.policy.serving import ungated_refusal
 from ally_plugins.runtime.lanes.dispatch import HookCall
 
@@ -43,12 +44,16 @@ class UngatedTools:
     dispatcher: Dispatcher
     journal: Callable[[], Journal]
     now_ms: Callable[[], int]
+    rules: SessionRules = NO_RULES
+    """What trusted projects say of the session."""
     _noted: set[tuple[str, str, str | None]] = field(init=False, factory=set)
     """Agent, tool, and the plugin that refused it."""
 
     @property
     def may_refuse(self) -> bool:
         """Whether any plugin would refuse some tool that no gate sees; costs next to nothing where none gates calls."""
+        if self.rules.decides_calls:
+            return True
         return self.dispatcher.has_any(_GATE) and any(
             plugin.options.mandatory for plugin in self.dispatcher.plugins.values()
         )
@@ -60,6 +65,10 @@ class UngatedTools:
         past the gate. The model must not be asked then.
         """
         names = tuple(sorted(set(tools)))
+        for name in names:
+            # No gate will see the call, so that the model must not have the tool.
+            if (why := self.rules.why_denied(name, None)) is not None:
+                raise GateRefused(f"{why}; take it out of what {agent} is given")
         refusing = {name: self._refusing(name) for name in names}
         # Before it is refused, so that the record names who refuses.
         self._note(agent, refusing)
@@ -73,7 +82,8 @@ class UngatedTools:
         for plugin in self.dispatcher.participants(call):
             accepted = plugin.options.ungated_tools
             is_accepted = accepted if isinstance(accepted, bool) else tool in accepted
-            if plugin.options.mandatory and not is_accepted and not plugin.is_shadowed(_GATE, "tool_call"):
+            is_mandatory = plugin.options.mandatory or plugin.name in self.rules.mandatory
+            if is_mandatory and not is_accepted and not plugin.is_shadowed(_GATE, "tool_call"):
                 return plugin
         return None
 

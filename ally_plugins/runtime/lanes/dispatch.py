@@ -19,6 +19,7 @@ from ally_plugins.contract.values.errors import BudgetRefused, PluginError, Reen
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.contract.values.verdicts import Ask, Deny
 from ally_plugins.policy.ordering import Placement, order_for_hook
+from ally_plugins.policy.project_rules import ANY_SESSION, NO_RULES, SessionRules
 from ally_plugins.policy.verdicts import (
     Cause,
     OnError,
@@ -150,6 +151,8 @@ class Dispatcher:
         self._waits = Waits()
         self.sets: dict[str, frozenset[str]] = {}
         """By session the plugins that take part in it, for those sessions in which not all do."""
+        self.rules: dict[str, SessionRules] = {}
+        """By session what trusted projects narrow in it; without an entry nothing."""
         self.has_message_hooks = False
         self.listener: HookListener | None = None
 
@@ -178,8 +181,43 @@ class Dispatcher:
 
     def is_in(self, plugin: str, session_id: str | None) -> bool:
         """Say whether a plugin takes part in a session; outside of one every plugin does."""
-        chosen = self.sets.get(session_id) if session_id is not None else None
-        return chosen is None or plugin in chosen
+        if session_id is None:
+            return True
+        chosen, found = self.sets.get(session_id), self.plugins.get(plugin)
+        if chosen is not None and plugin not in chosen:
+            return False
+        rules = self.rules.get(session_id, NO_RULES)
+        return found is None or rules.has(found.project, plugin, guards=found.guards)
+
+    def may(self, plugin: str, kind: str, session_id: str | None) -> bool:
+        """Say whether what a plugin offers may be used in a session: it takes part, and no project narrows that."""
+        if not self.is_in(plugin, session_id):
+            return False
+        rules, found = self.rules.get(session_id or ""), self.plugins.get(plugin)
+        if rules is None or found is None or not rules.narrows(plugin):
+            return True
+        return rules.grants(plugin, found.grants).may(kind)
+
+    def why_unguarded(self, session_id: str) -> str | None:
+        """Return why no call may run in a session: a plugin that its project makes mandatory does not guard now."""
+        rules = self.rules.get(session_id, NO_RULES)
+        for name in rules.mandatory:
+            if (why := self._why_unguarded(name, session_id)) is not None:
+                text = f"{rules.whose_mandatory(name)}/.ally makes {name!r} mandatory, and it {why}"
+                return f"{text}; to see what holds here: ally-plugins project"
+        return None
+
+    def _why_unguarded(self, name: str, session_id: str) -> str | None:
+        plugin = self.plugins.get(name)
+        if plugin is None or plugin.is_disabled:
+            return "is not enabled"
+        if not self.is_in(name, session_id):
+            return "takes no part in this session"
+        if not plugin.is_running:
+            return f"is {plugin.state}{': ' if plugin.reason else ''}{plugin.reason}"
+        if not plugin.guards:
+            return "has no gate and no transform"
+        return "is in shadow mode" if plugin.options.shadow else None
 
     def has_any(self, hook: str) -> bool:
         """Return whether any plugin implements a gate or transform; costs one look-up in a dictionary."""
@@ -199,11 +237,14 @@ class Dispatcher:
         is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
         tools = (call.tool,) if call.common_tool is None else (call.tool, call.common_tool)
         chosen = self.sets.get(call.session_id)
+        # Without a session it is asked whether there may be any.
+        rules = self.rules.get(call.session_id, NO_RULES) if call.session_id else ANY_SESSION
         return [
             plugin
             for plugin in self._orders.get(call.hook, ())
             if plugin.name != call.caused_by
             and (chosen is None or plugin.name in chosen)
+            and (plugin.project is None or rules.is_about(plugin.project))
             and not plugin.is_disabled
             and any(
                 (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, tool)
@@ -237,7 +278,7 @@ class Dispatcher:
         try:
             for plugin in plugins:
                 if plugin.why_unavailable(call.hook) is None:
-                    future = _submit(plugin, call, arguments(plugin), "gate")
+                    future = self._submit(plugin, call, arguments(plugin), "gate")
                     poll.add(plugin.name, future)
                     if held and not future.done():
                         self._waits.begin(held, plugin.name)
@@ -245,7 +286,16 @@ class Dispatcher:
             await poll.wait()
         finally:
             poll.cancel()
-        votes = [_vote(plugin, call, poll.waiting.get(plugin.name), poll.elapsed_ms(plugin.name)) for plugin in plugins]
+        votes = [
+            _vote(
+                plugin,
+                call,
+                poll.waiting.get(plugin.name),
+                poll.elapsed_ms(plugin.name),
+                self._gate_on_error(plugin, call),
+            )
+            for plugin in plugins
+        ]
         if self.listener is not None:
             for plugin, vote in zip(plugins, votes, strict=True):
                 self.listener.hook_ended(_vote_end(plugin, call, vote, started_ns))
@@ -278,7 +328,7 @@ class Dispatcher:
             except _TransformFailed as failed:
                 self._report(plugin, call, start, failed)
                 done.changes.append(TransformChange(plugin.name, error=failed.reason, shadow=failed.shadow))
-                if (why := failed.blocks(plugin)) is not None:
+                if (why := failed.blocks(plugin, blocks=self._blocks(plugin, call))) is not None:
                     done.blocked_by = plugin.name
                     done.reason = why
                     return done
@@ -323,7 +373,7 @@ class Dispatcher:
         held = self._refuse_reentry(call, [plugin])  # it may have begun to wait meanwhile
         start = time.perf_counter()
         try:
-            future = _submit(plugin, call, arguments(value), "transform")
+            future = self._submit(plugin, call, arguments(value), "transform")
             if held and not future.done():
                 self._waits.begin(held, plugin.name)
                 future.add_done_callback(partial(self._has_answered, held, plugin.name))
@@ -339,6 +389,26 @@ class Dispatcher:
             _count(plugin, call.hook, error)
             raise _TransformFailed(plugin.describe(error), shadow, error) from error
         return new, TransformChange(plugin.name, fields, shadow=shadow) if fields else None
+
+    def _blocks(self, plugin: Plugin, call: HookCall) -> bool:
+        """Return whether a transform that fails blocks: so the operator has it, or a project that cannot do without."""
+        return plugin.options.transform_on_error == "block" or self._is_mandatory(plugin, call)
+
+    def _gate_on_error(self, plugin: Plugin, call: HookCall) -> OnError:
+        return "deny" if self._is_mandatory(plugin, call) else cast("OnError", plugin.options.gate_on_error)
+
+    def _is_mandatory(self, plugin: Plugin, call: HookCall) -> bool:
+        rules = self.rules.get(call.session_id)
+        return rules is not None and plugin.name in rules.mandatory
+
+    def _submit(self, plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
+        deadline, rules = plugin.deadline(call.hook, kind), self.rules.get(call.session_id)
+        if rules is not None and rules.rules:
+            # Only where being late denies: a guard that has less time and is passed over then would guard less.
+            denies = self._gate_on_error(plugin, call) == "deny" if kind == "gate" else self._blocks(plugin, call)
+            if denies:
+                deadline = rules.deadline(plugin.name, call.hook, kind, deadline)
+        return _submit(plugin, call, arguments, deadline)
 
     def _refuse_reentry(self, call: HookCall, plugins: Iterable[Plugin]) -> frozenset[str]:
         """Return the lanes that wait for this call. Raises ReentryRefused when a plugin waits for one of these."""
@@ -373,8 +443,8 @@ class _TransformFailed(Exception):
         # It has changed the value and cannot send the new one: the old one may be what it was to redact.
         self._is_oversized = isinstance(error, BudgetRefused)
 
-    def blocks(self, plugin: Plugin) -> str | None:
-        """Return why the chain ends with it, None when it goes on."""
+    def blocks(self, plugin: Plugin, *, blocks: bool) -> str | None:
+        """Return why the chain ends with it, None when it goes on; `blocks` is whether any failure ends it."""
         if self.shadow:
             return None
         if self._is_unshown:
@@ -382,7 +452,7 @@ class _TransformFailed(Exception):
         if self._is_oversized:
             why = "what it made of it is too large for it to send"
             return f"{plugin.name} could not check it, and {why}: {self.reason}"
-        if plugin.options.transform_on_error == "block":
+        if blocks:
             return f"{plugin.name} could not check it, and is set to block then: {self.reason}"
         return None
 
@@ -444,7 +514,7 @@ def _placement(plugin: Plugin, hook: str) -> Placement:
     return cast("Placement", implementation.placement) if implementation is not None else None
 
 
-def _submit(plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], kind: str) -> asyncio.Future[Any]:
+def _submit(plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], deadline: float) -> asyncio.Future[Any]:
     implementation: Implementation = plugin.implementations[call.hook]
     caller = SCOPE.get()
     # With the lanes that are held already: whoever makes the call waits for this hook as well.
@@ -458,13 +528,14 @@ def _submit(plugin: Plugin, call: HookCall, arguments: tuple[Any, ...], kind: st
         is_async=implementation.is_async,
         scope=scope,
         session_id=call.session_id,
-        deadline=plugin.deadline(call.hook, kind),
+        deadline=deadline,
     )
 
 
-def _vote(plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, elapsed_ms: float) -> Vote:
+def _vote(
+    plugin: Plugin, call: HookCall, future: asyncio.Future[Any] | None, elapsed_ms: float, on_error: OnError
+) -> Vote:
     shadow = plugin.is_shadowed(call.hook, call.topic)
-    on_error = cast("OnError", plugin.options.gate_on_error)
     if future is None:
         cause, reason = plugin.why_unavailable(call.hook) or ("not_running", plugin.reason)
         return vote_from_failure(plugin.name, cause, reason, on_error, shadow=shadow)

@@ -143,6 +143,8 @@ class Plugin:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     version: str = ""
+    project: str | None = None
+    """The folder of the project that adds it, None for one of all sessions."""
     thresholds: tuple[float, ...] = ()
     """The levels of context usage, in percent, that it is told of beside those that everybody is."""
     state: RunState = RunState.LOADED
@@ -188,6 +190,11 @@ class Plugin:
     def is_running(self) -> bool:
         """Whether its hooks are called."""
         return self.state is RunState.RUNNING and self.lane is not None and self.lane.is_open
+
+    @property
+    def guards(self) -> bool:
+        """Whether it was granted a gate or transform, or confirms its own tools: then nobody leaves it out."""
+        return bool(self.confirms) or any(grant.kind in ("gate", "transform") for grant in self.grants.grants)
 
     def lacks(self, hook: str) -> bool:
         """Return whether a gate or transform was granted by name and is not there."""
