@@ -20,7 +20,7 @@ from ally_plugins.contract.values.raised import describe_raised
 from ally_plugins.contract.wording import describe
 from ally_plugins.policy.permissions import GrantSet
 
-from .decide.loosening import keep_stricter
+from .decide.loosening import WHOLE_FILE, keep_host_stricter, keep_stricter
 from .decide.policy_rules import tightened
 from .decide.state import Facts
 from .environments.build import chosen_interpreter
@@ -53,7 +53,9 @@ class Settled:
     written: Config
     """What stands in `config.toml`; `config` is as strict as what was agreed to."""
     loosened: Mapping[str, tuple[str, ...]]
-    """The keys, by plugin, that the file loosens and nobody has agreed to."""
+    """The keys that the file loosens and nobody has agreed to, by plugin, and under `WHOLE_FILE` those of none."""
+    agreed: Config | None
+    """What was agreed to that is about no single plugin; None where nothing was kept yet, and the file counts."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -67,7 +69,7 @@ def read_settled(home: Home) -> Settled:
     Raises ConfigError and ConsentError for those that cannot be read.
     """
     written = read_config(home)
-    agreements, damage = read_consent(home)
+    agreements, agreed, damage = read_consent(home)
     held: dict[str, PluginConfig] = {}
     loosened: dict[str, tuple[str, ...]] = {}
     for name, agreement in agreements.items():
@@ -77,7 +79,11 @@ def read_settled(home: Home) -> Settled:
             if keys:
                 loosened[name] = keys
     holds = evolve(written, plugins=MappingProxyType({**written.plugins, **held}))
-    return Settled(holds, agreements, damage, read_policy(), written, loosened)
+    if agreed is not None:
+        holds, keys = keep_host_stricter(agreed, holds)
+        if keys:
+            loosened[WHOLE_FILE] = keys
+    return Settled(holds, agreements, damage, read_policy(), written, loosened, agreed)
 
 
 @frozen
@@ -136,6 +142,10 @@ def gather(
     if stopped.damage:
         way_out = "restore it, or let each of them out that you trust: ally-plugins release NAME"
         damage = (*damage, f"{stopped.damage}; every plugin that it may name stays stopped; {way_out}")
+    waiting = settled.loosened.get(WHOLE_FILE, ())
+    if waiting:
+        way_out = "what was agreed to holds until: ally-plugins review --agree"
+        damage = (*damage, f"{home.config_file} loosens {', '.join(waiting)}; {way_out}")
     # With `about`, a fault of another plugin is no reason to refuse this one.
     agreed = agreements if about is None else {about} & agreements.keys()
     unanswered = tuple(sorted(name for name in agreed if not config.of(name).is_decided))

@@ -24,6 +24,7 @@ from ally_plugins.contract.values.ids import bare_name
 from ally_plugins.contract.wording import describe, nearest, suggest
 from ally_plugins.policy.permissions import GrantSet
 
+from .decide.loosening import WHOLE_FILE
 from .decide.placement import place
 from .decide.plan import Plan, agreed_facts, default_grants, is_for_review, requested_grant, source_keys
 from .decide.policy_rules import forbidden_grants, is_guarding, missing_mandatory, not_allowed
@@ -281,7 +282,8 @@ class Registry:
 
             edit_config(self.home, name, change, settled.config)
             agreement = evolve(agreement, settled=settled_now(self.home, settled, name, changed))
-            write_consent(self.home, {**settled.agreements, name: agreement})
+            # What holds for the host is kept from the first agreement on.
+            write_consent(self.home, {**settled.agreements, name: agreement}, settled.agreed or settled.config)
         data = {"grants": plan.grants.texts(), "requests": agreement.requests, "durable": agreement.durable or (),
                 "by": by, "code": agreement.code, "placement": plan.record.placement}  # fmt: skip
         return _change("enable", name, **data, distribution=record.distribution, version=record.version)
@@ -314,8 +316,15 @@ class Registry:
             settle(self.home, settled, name, lambda _: {"enabled": False})
         return _change("disable", name)
 
+    def loosened_for_host(self) -> tuple[str, ...]:
+        """Return the keys about no single plugin that `config.toml` loosens and nobody has agreed to.
+
+        Raises ConfigError and ConsentError for files that cannot be read. Blocks on files.
+        """
+        return read_settled(self.home).loosened.get(WHOLE_FILE, ())
+
     def agree_to_file(self, shown: Mapping[str, tuple[str, ...]]) -> OperatorChange:
-        """Agree to what `config.toml` loosens, as it was shown by plugin.
+        """Agree to what `config.toml` loosens, as it was shown by plugin, or under `WHOLE_FILE`.
 
         Raises ConsentError where that has changed since.
         """
@@ -335,7 +344,8 @@ class Registry:
                 return None
             # First, unlike in `enable`, and for the same reason: with only this written the plugin waits for consent;
             # with only its keys removed, config.toml would look as if it had been emptied.
-            write_consent(self.home, {other: kept for other, kept in settled.agreements.items() if other != name})
+            left = {other: kept for other, kept in settled.agreements.items() if other != name}
+            write_consent(self.home, left, settled.agreed)
             if name in settled.config.plugins:
                 edit_config(self.home, name, lambda _: {"enabled": None, "grants": None}, settled.config)
             set_quarantine(self.home, name, None, settled.names)

@@ -14,7 +14,8 @@ from attrs import evolve
 from ally_plugins.contract.values.errors import ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 
-from .home.config import PluginConfig, read_config
+from .decide.loosening import WHOLE_FILE
+from .home.config import PluginConfig, host_table, read_config
 from .home.config_edits import edit_config
 from .home.consent import write_consent
 from .plugin_facts import read_settled
@@ -51,7 +52,7 @@ def settle(
     if before is not None:
         now = evolve(before, settled=settled_now(home, settled, name, keys), **agreed)
         if now != before:
-            write_consent(home, {**settled.agreements, name: now})
+            write_consent(home, {**settled.agreements, name: now}, settled.agreed)
 
 
 def settled_now(home: Home, settled: Settled, name: str, keys: Mapping[str, Any]) -> PluginConfig:
@@ -73,12 +74,17 @@ def keep_tightened(home: Home) -> None:
     Raises ConfigError and ConsentError for files that cannot be read or written.
     """
     settled = read_settled(home)
-    if all(_kept(settled, name) == agreement.settled for name, agreement in settled.agreements.items()):
+    is_kept = settled.agreed is not None and host_table(settled.agreed) == host_table(settled.config)
+    kept = (_kept(settled, name) == agreement.settled for name, agreement in settled.agreements.items())
+    # Without an agreement nothing is kept: a home in which nobody has agreed to anything has no consent.
+    if not settled.agreements or (is_kept and all(kept)):
         return
     with home.locked():
         settled = read_settled(home)
         write_consent(
-            home, {name: evolve(each, settled=_kept(settled, name)) for name, each in settled.agreements.items()}
+            home,
+            {name: evolve(each, settled=_kept(settled, name)) for name, each in settled.agreements.items()},
+            settled.config,
         )
 
 
@@ -101,5 +107,7 @@ def agree_to_file(home: Home, shown: Mapping[str, tuple[str, ...]]) -> None:
         settled = read_settled(home)
         if any(settled.loosened.get(name) != keys for name, keys in shown.items()):
             raise ConsentError("config.toml has changed since it was shown", command="ally-plugins review")
-        agreed = {name: evolve(settled.agreements[name], settled=settled.written.of(name)) for name in shown}
-        write_consent(home, {**settled.agreements, **agreed})
+        plugins = shown.keys() - {WHOLE_FILE}
+        agreed = {name: evolve(settled.agreements[name], settled=settled.written.of(name)) for name in plugins}
+        host = settled.written if WHOLE_FILE in shown else settled.agreed
+        write_consent(home, {**settled.agreements, **agreed}, host)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from ally_plugins.catalog.decide.record import given_records
 from ally_plugins.catalog.home.agent_processes import GuardedAgents
-from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.failed_starts import remember_starts
+from ally_plugins.catalog.plugin_facts import read_settled
 from ally_plugins.catalog.projects.trusted import rules_for
 from ally_plugins.catalog.protected_places import protected_places
 from ally_plugins.catalog.registry import Registry
@@ -289,7 +289,7 @@ class Host:
             records.journal = Journal.in_memory()
             return
         self.home.prepare()
-        keeping = read_config(self.home).journal.keeping
+        keeping = read_settled(self.home).config.journal.keeping
         records.journal = Journal.open(self.home.journal_file, head=self.home.audit_head_file, keeping=keeping)
 
     async def stop(self) -> None:

@@ -345,7 +345,7 @@ def test_a_listing_survives_names_that_no_terminal_shows(folders: Folders) -> No
     folder = folders.add()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff\n\x1b.py")).write_text("x")
     folders.enable()
-    agreements, damage = read_consent(folders.home)
+    agreements, _, damage = read_consent(folders.home)
     assert damage == ()
     assert all(line.isprintable() for line in agreements["counter"].listing)
     assert folders.registry.get("counter").is_enabled

@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomlkit
+from attrs import evolve
 
 from ally_plugins import Host, ToolCall
-from ally_plugins.catalog.decide.loosening import keep_stricter
-from ally_plugins.catalog.home.config import PluginConfig, config_table, parse_config, plugin_config
+from ally_plugins.catalog.decide.loosening import keep_host_stricter, keep_stricter
+from ally_plugins.catalog.home.config import (
+    Config,
+    PluginConfig,
+    config_table,
+    host_config,
+    host_table,
+    parse_config,
+    plugin_config,
+)
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.plugin_facts import read_settled
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.documents import Document
 from tests.kit.commands import run_command
@@ -139,6 +149,56 @@ def test_what_was_agreed_to_is_the_same_when_it_is_read_again() -> None:
             table = tomllib.loads(tomlkit.dumps(config_table(config)))
             assert plugin_config(table, "x", document) == config
             assert document.problems == []
+
+
+def host_of(**keys: Any) -> Config:
+    return parse_config(tomlkit.dumps(keys), "config.toml")
+
+
+HOST_PAIRS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("sources", {}, {"sources": ["packages", "folders", "code_ally", "hermes"]}),
+    ("sources", {"sources": ["packages"]}, {"sources": ["hermes", "packages"]}),
+    ("journal.content", {}, {"journal": {"content": "metadata"}}),
+    ("journal.content", {"journal": {"content": "metadata"}}, {}),
+    ("journal.keep_days", {}, {"journal": {"keep_days": 1}}),
+    ("journal.keep_days", {"journal": {"keep_days": 0}}, {}),
+    ("journal.max_megabytes", {}, {"journal": {"max_megabytes": 1}}),
+    ("journal.max_megabytes", {"journal": {"max_megabytes": 0}}, {"journal": {"max_megabytes": 99999}}),
+    ("chat.allow", {}, {"chat": {"allow": ["bash"]}}),
+    ("chat.allow", {"chat": {"allow": ["read"]}}, {"chat": {"allow": ["read", "bash"]}}),
+    ("chat.base_url", {}, {"chat": {"base_url": "https://elsewhere.example/v1"}}),
+    ("chat.base_url", {"chat": {"base_url": "http://localhost:1/v1"}}, {}),
+    ("chat.api_key_env", {"chat": {"api_key_env": "A"}}, {"chat": {"api_key_env": "B"}}),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "strict", "loose"), HOST_PAIRS, ids=[f"{key} {strict} {loose}" for key, strict, loose in HOST_PAIRS]
+)
+def test_of_what_is_about_no_plugin_the_stricter_holds_too(
+    key: str, strict: dict[str, Any], loose: dict[str, Any]
+) -> None:
+    agreed, written = host_of(**strict), host_of(**loose)
+    held, keys = keep_host_stricter(agreed, written)
+    assert keys == (key,)
+    assert host_table(held) == host_table(agreed)
+    assert keep_host_stricter(agreed, held) == (held, ())
+    # The other way round nothing waits, but where no way is the stricter one.
+    if key not in {"journal.content", "chat.base_url", "chat.api_key_env"}:
+        assert keep_host_stricter(written, agreed) == (agreed, ())
+    for config in (agreed, written):
+        document = Document()
+        assert host_config(tomllib.loads(tomlkit.dumps(host_table(config))), "host", document) == config
+        assert document.problems == []
+
+
+def test_a_models_name_and_a_longer_memory_wait_for_nobody() -> None:
+    changed = host_of(
+        chat={"model": "openai:gpt-5.2", "context_window": 9}, journal={"keep_days": 90}, sources=["folders"]
+    )
+    assert keep_host_stricter(Config(), changed) == (changed, ())
+    # Plugins that our own sources find wait for a consent of their own.
+    assert keep_host_stricter(changed, evolve(changed, sources=("code_ally", "packages")))[1] == ()
 
 
 # --- in a home ---
@@ -270,3 +330,75 @@ def test_an_agreement_that_says_nonsense_of_what_was_settled_is_none(damage: Any
     record = Registry(home).get(GUARD)
     assert record.state == "waiting for consent" or damage == {"unknown": 1}
     assert denied(home)
+
+
+def edit_host(home: Home, **keys: Any) -> None:
+    document = tomllib.loads(home.config_file.read_text()) | keys
+    home.config_file.write_text(tomlkit.dumps(document))
+
+
+def keeping(home: Home) -> tuple[str, int]:
+    async def main() -> tuple[str, int]:
+        async with Host(home=home) as host:
+            found = host.journal._writer._keeping
+            assert found is not None
+            return found.content, found.days
+
+    return go(main())
+
+
+def test_a_journal_that_would_keep_less_and_a_new_source_wait_for_review(home: Home) -> None:
+    assert keeping(home) == ("full", 30)
+    edit_host(home, journal={"content": "metadata", "keep_days": 1}, sources=["packages", "hermes"])
+    assert keeping(home) == ("full", 30)
+    registry = Registry(home)
+    registry.load()
+    [problem] = registry.problems
+    assert "loosens sources, journal.content, journal.keep_days; what was agreed to holds until" in problem
+    assert "ally-plugins review --agree" in run_command("review").stdout
+    assert "config.toml: sources" not in run_command("review", GUARD, "--agree", "--yes").stdout
+    assert keeping(home) == ("full", 30)
+    # A command that changes something else agrees to nothing of it.
+    run_command("shadow", GUARD)
+    run_command("shadow", GUARD, "--off")
+    assert keeping(home) == ("full", 30)
+    shown = run_command("review", "--agree", "--yes").stdout
+    assert "config.toml: sources, journal.content, journal.keep_days" in shown
+    # It holds now, and what is not installed is an error as ever.
+    edit_host(home, sources=["packages"])
+    assert keeping(home) == ("metadata", 1)
+    assert "journal.keep_days" in run_command("audit", "--kind", "loosen").stdout
+    edit_host(home, journal={"content": "metadata", "keep_days": 2})
+    assert keeping(home) == ("metadata", 2)
+    edit_host(home, journal={"content": "metadata", "keep_days": 1})
+    assert keeping(home) == ("metadata", 2), "what was tightened by hand is kept once a host has run"
+
+
+def test_the_chat_sends_its_words_where_the_person_agreed_to_until_review(home: Home) -> None:
+    assert denied(home)
+    edit_host(home, chat={"base_url": "https://elsewhere.example/v1", "allow": ["run_command"], "model": "offline"})
+    config = read_settled(home).config
+    assert (config.chat.base_url, config.chat.allow, config.chat.model) == ("", (), "offline")
+    assert read_settled(home).loosened == {"config.toml": ("chat.base_url", "chat.allow")}
+
+
+@pytest.mark.parametrize("damage", ["text", {"sources": 3}, {"journal": {"keep_days": -1}}], ids=str)
+def test_where_it_cannot_be_read_what_was_settled_for_the_host_the_defaults_were(damage: Any, home: Home) -> None:
+    edit_host(home, journal={"keep_days": 1}, sources=["packages", "folders", "hermes"])
+    assert denied(home)
+    document = tomllib.loads(home.consent_file.read_text())
+    document["host"] = damage
+    home.consent_file.write_text(tomlkit.dumps(document))
+    settled = read_settled(home)
+    assert (settled.config.sources, settled.config.journal.keep_days) == (("packages", "folders"), 30)
+    assert any("is damaged at host" in each for each in settled.damage)
+
+
+def test_what_a_home_from_before_says_of_the_host_is_kept_when_one_first_runs(home: Home) -> None:
+    document = tomllib.loads(home.consent_file.read_text())
+    del document["host"]
+    home.consent_file.write_text(tomlkit.dumps(document))
+    edit_host(home, journal={"keep_days": 5})
+    assert keeping(home) == ("full", 5)
+    edit_host(home, journal={"keep_days": 4})
+    assert keeping(home) == ("full", 5)

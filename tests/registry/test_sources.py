@@ -16,6 +16,7 @@ from ally_plugins import Host, ToolCall
 from ally_plugins.catalog.discovery import configured_sources, plugin_search
 from ally_plugins.catalog.registry import Registry, load_class
 from ally_plugins.contract.values.errors import AllyError, ConfigError, ConsentError
+from tests.kit.agreeing import agree
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
@@ -277,6 +278,8 @@ def test_a_command_that_mends_the_file_works_all_the_same(toys: Toys) -> None:
     toys.say({"name": "guard"})
     toys.enable()
     toys.name("toy", "gone")
+    assert toys.registry.get("guard").is_enabled, "a source that is added waits"
+    agree(toys.home)
     with pytest.raises(ConfigError, match="'gone'"):
         toys.registry.get("guard")
     toys.registry.disable("guard")

@@ -294,7 +294,7 @@ def test_no_file_is_written_that_would_be_too_large_to_be_read(registry: Registr
     with pytest.raises(
         ConfigError, match=r"consent\.toml cannot be written: it would have \d{7,} bytes, expected 4194304"
     ):
-        write_consent(home, many)
+        write_consent(home, many, None)
     large = "x" * 1024 * 1024
     with pytest.raises(ConfigError, match=r"cannot be kept in .*: it would have 1048[56]\d\d bytes, expected 1048576"):
         registry.secrets.set("guard", "token", large)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, evolve
 
-from ally_plugins.catalog.home.config import PluginConfig
+from ally_plugins.catalog.home.config import DEFAULT_SOURCES, Config, PluginConfig
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.budget import Limits
@@ -21,7 +21,10 @@ from .policy_rules import is_guarding
 if TYPE_CHECKING:
     from ally_plugins.contract.grants import Grant
 
-__all__ = ["keep_stricter"]
+__all__ = ["WHOLE_FILE", "keep_host_stricter", "keep_stricter"]
+
+WHOLE_FILE: Final = "config.toml"
+"""What stands for a plugin's name where keys are about none: no plugin is called so."""
 
 _GUARDS: Final = ("gate", "transform")
 _USUAL_DEADLINE: Final = 15.0
@@ -158,3 +161,45 @@ _COMPARED: Final[Mapping[str, Compare]] = {
     "settings": _settings,
     "source": _origin,
 }
+
+
+def keep_host_stricter(agreed: Config, written: Config) -> tuple[Config, tuple[str, ...]]:
+    """Return what holds of what is settled for no single plugin, and which keys the file loosens.
+
+    A source that is none of our own brings code that runs in the host. Of the journal, what would be removed sooner is
+    gone for good, and what would be kept longer can be removed later. Whether it keeps contents is wanted by one for
+    the evidence and not by another for the secrets in it, so neither way is the stricter. In the chat, a tool that is
+    `allow`ed is not asked about, and where the conversation and its key are sent is the person's to say. The model's
+    name and its window are not held: they say how well it answers, and to nobody new.
+    """
+    journal, chat = agreed.journal, agreed.chat
+    limits = {"keep_days": journal.keep_days, "max_megabytes": journal.max_megabytes}
+    held: dict[str, dict[str, Any]] = {
+        "journal": {
+            "content": journal.content,
+            **{key: before for key, before in limits.items() if _removes_more(before, getattr(written.journal, key))},
+        },
+        "chat": {
+            "base_url": chat.base_url,
+            "api_key_env": chat.api_key_env,
+            "allow": tuple(each for each in written.chat.allow if each in chat.allow),
+        },
+    }
+    kept = evolve(
+        written,
+        sources=tuple(each for each in written.sources if each in agreed.sources or each in DEFAULT_SOURCES),
+        journal=evolve(written.journal, **held["journal"]),
+        chat=evolve(written.chat, **held["chat"]),
+    )
+    keys = ["sources"] if kept.sources != written.sources else []
+    keys += [
+        f"{part}.{key}"
+        for part, values in held.items()
+        for key in values
+        if getattr(getattr(kept, part), key) != getattr(getattr(written, part), key)
+    ]
+    return kept, tuple(keys)
+
+
+def _removes_more(before: int, now: int) -> bool:
+    return now != 0 and (before == 0 or now < before)  # 0 is no limit

@@ -52,6 +52,8 @@ __all__ = [
     "PluginConfig",
     "check_config",
     "config_table",
+    "host_config",
+    "host_table",
     "parse_config",
     "plugin_config",
     "read_config",
@@ -266,6 +268,19 @@ def plugin_config(table: Mapping[str, Any], path: str, mistakes: Document) -> Pl
     return PluginConfig() if given is WRONG else _plugin(given, PluginConfig())
 
 
+def host_table(config: Config) -> dict[str, Any]:
+    """Return what is settled for no single plugin as `host_config` reads it: sources, chat and journal."""
+    chat = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config.chat).items()}
+    written = {key: value for key, value in chat.items() if value not in ("", None)}
+    return {"sources": list(config.sources), "chat": written, "journal": asdict(config.journal)}
+
+
+def host_config(table: Mapping[str, Any], path: str, mistakes: Document) -> Config:
+    """Read what `host_table` has returned; what is wrong is noted in the document."""
+    given = _HOST.read(table, path, mistakes)
+    return Config() if given is WRONG else Config(**given)
+
+
 def thawed(value: Any) -> Any:
     """Return a value of frozen tables and lists as plain ones, which TOML is written from."""
     if isinstance(value, Mapping):
@@ -357,11 +372,15 @@ _PLUGIN: Final = table(
     **_SHARED,
     settings=Shape((dict,), "a table", {"type": "object"}, _read_settings),
 )
+_OF_HOST: Final = {
+    "sources": lines(_source_problem),
+    "chat": object_of(ChatSettings, 'a table such as [chat] with model = "offline"'),
+    "journal": object_of(JournalSettings, 'a table such as [journal] with content = "metadata"'),
+}
+_HOST: Final = table("a table", **_OF_HOST)
 FILE: Final = keys(
-    sources=lines(_source_problem),
     plugins=named_tables(checked(_PLUGIN, _two_pythons), is_plugin_name, "the name of a plugin"),
-    chat=object_of(ChatSettings, 'a table such as [chat] with model = "offline"'),
-    journal=object_of(JournalSettings, 'a table such as [journal] with content = "metadata"'),
+    **_OF_HOST,
     **_SHARED,
 )
 """The keys of a `config.toml`."""

@@ -16,7 +16,7 @@ from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.policy.permissions import Grant, GrantSet
 
-from .config import Placement, PluginConfig, config_table, plugin_config
+from .config import Config, Placement, PluginConfig, config_table, host_config, host_table, plugin_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -95,8 +95,10 @@ def _by_path(listing: Iterable[str]) -> dict[str, str]:
     return {path: digest for digest, _, path in (line.partition(" ") for line in listing)}
 
 
-def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
-    """Return the agreements and what is wrong with the file. What cannot be read was not agreed to.
+def read_consent(home: Home) -> tuple[Mapping[str, Agreement], Config | None, tuple[str, ...]]:
+    """Return the agreements, what was settled with them for no single plugin, and what is wrong with the file.
+
+    What cannot be read was not agreed to: of the host's own settings the defaults were, None where nothing was kept.
 
     Raises ConsentError for what is no file, or one that another user may have written: it proves no consent.
     """
@@ -114,7 +116,7 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
     except ValueError as error:
         written, reason = {}, f"it is {error}"
     if reason:
-        return FrozenDict(), (f"{file} is damaged: {reason}; every plugin waits for consent: {_REVIEW}",)
+        return FrozenDict(), Config(), (f"{file} is damaged: {reason}; every plugin waits for consent: {_REVIEW}",)
     document = _Written()
     entries = _ENTRIES.read(written.get("plugins", {}), "plugins", document)
     agreements = {}
@@ -128,7 +130,9 @@ def read_consent(home: Home) -> tuple[Mapping[str, Agreement], tuple[str, ...]]:
             # An entry without them was agreed to with no requests, from no distribution: it agrees to nothing.
             nothing: dict[str, Any] = {"requests": (), "distribution": "", "by": ""}
             agreements[name] = Agreement(**nothing | given)
-    return MappingProxyType(agreements), tuple(f"{file} is damaged at {problem}" for problem in document.problems)
+    host = host_config(written["host"], "host", document) if "host" in written else None
+    damage = tuple(f"{file} is damaged at {problem}" for problem in document.problems)
+    return MappingProxyType(agreements), host, damage
 
 
 class _Written(Document):
@@ -159,8 +163,11 @@ _AGREEMENT: Final = table(
 )
 
 
-def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
-    """Replace the file. The caller holds `home.locked()`. Raises ConfigError when it cannot be written."""
+def write_consent(home: Home, agreements: Mapping[str, Agreement], host: Config | None) -> None:
+    """Replace the file. The caller holds `home.locked()`. Raises ConfigError when it cannot be written.
+
+    `host` is what is kept of what is settled for no single plugin, None for nothing.
+    """
     import tomlkit  # 40 ms, and only when something is agreed to
 
     plugins: dict[str, Any] = {name: asdict(agreements[name], recurse=False) for name in sorted(agreements)}
@@ -175,7 +182,8 @@ def write_consent(home: Home, agreements: Mapping[str, Agreement]) -> None:
         for key in ("durable", "placement"):
             if entry[key] is None:
                 del entry[key]
-    content = _HEADER + tomlkit.dumps({"plugins": plugins})
+    kept = {} if host is None else {"host": host_table(host)}
+    content = _HEADER + tomlkit.dumps({**kept, "plugins": plugins})
     try:
         home.write(home.consent_file, content.encode(), _MAX_BYTES, private=True)
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.catalog.decide.loosening import WHOLE_FILE
 from ally_plugins.cli.shell.completion import grants_requested, plugin_names
 from ally_plugins.cli.shell.operators import require_operator
 from ally_plugins.cli.shell.processes import outside_sandbox, placed, way_out
@@ -20,7 +21,7 @@ from ally_plugins.contract.values.errors import ConsentError
 from .placement import PLACEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from ally_plugins.catalog.decide.record import PluginRecord
     from ally_plugins.catalog.home.config import Placement
@@ -177,7 +178,8 @@ def review(state: State, names: tuple[str, ...], agree: bool, yes: bool) -> None
     At a terminal it asks after each one that you can agree to: `accept` agrees to all that is shown, `narrow` asks for
     each grant by itself, `skip`, and every other answer, leaves it as it is. Elsewhere it changes nothing; below each
     plugin stands the command that does. At its end stand the enabled plugins that could be placed in a sandbox and are
-    not. What config.toml loosens since you agreed is agreed to with --agree, of all plugins or of those named.
+    not. What config.toml loosens since you agreed is agreed to with --agree, of all plugins or of those named; its
+    sources, [chat] and [journal], which are about no plugin, where none is named.
 
     \b
     Example:
@@ -188,8 +190,7 @@ def review(state: State, names: tuple[str, ...], agree: bool, yes: bool) -> None
     registry = state.registry
     wanted = {registry.get(name).label for name in names}  # an unknown one is an error with the nearest right name
     if agree:
-        found = [record for record in registry.load() if record.loosened and (not names or record.label in wanted)]
-        _agree_to_file(state, registry, found, yes=yes)
+        _agree_to_file(state, registry, _loosened(registry, wanted), yes=yes)
         return
     if yes:
         raise click.UsageError("--yes is for --agree; without it, nothing is asked")
@@ -242,30 +243,39 @@ def _walk(state: State, plan: Plan) -> bool:
     return True
 
 
-def _agree_to_file(state: State, registry: Registry, found: list[PluginRecord], *, yes: bool) -> None:
+def _loosened(registry: Registry, wanted: Collection[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the keys that wait, by plugin: of those of these labels, or of all and of the whole file."""
+    records = [record for record in registry.load() if record.loosened]
+    found = {record.name: record.loosened for record in records if not wanted or record.label in wanted}
+    of_file = () if wanted else registry.loosened_for_host()
+    return {**found, WHOLE_FILE: of_file} if of_file else found
+
+
+def _agree_to_file(state: State, registry: Registry, found: Mapping[str, tuple[str, ...]], *, yes: bool) -> None:
     require_operator(state.home)
-    lines = [f"{record.label}: {', '.join(record.loosened)}" for record in found]
     if not found:
         if state.as_json:
             print_json({"agreed": {}, "hosts": []})
         else:
             echo("config.toml loosens nothing that was agreed to")
         return
-    for line in lines:
-        echo(inert(line), to_stderr=state.as_json)
+    for name, keys in found.items():
+        echo(inert(f"{name}: {', '.join(keys)}"), to_stderr=state.as_json)
     question = "Agree to what config.toml says of these?"
     how = "to agree to exactly what is shown: ally-plugins review --agree --yes"
     require_consent(state, question, is_agreed=yes, refused="nothing is agreed to", way_out=how)
     with recorder(registry) as writing:
-        writing.change(lambda it: it.agree_to_file({record.name: record.loosened for record in found}))
-    effects = [notify_hosts(state.home, "apply", record.name) for record in found]
+        writing.change(lambda it: it.agree_to_file(found))
+    # What is about no plugin is read by the next host.
+    effects = {name: notify_hosts(state.home, "apply", name) for name in found if name != WHOLE_FILE}
     if state.as_json:
-        agreed = {record.name: record.loosened for record in found}
-        print_json({"agreed": agreed, "hosts": [each for effect in effects for each in effect.data()]})
+        print_json({"agreed": found, "hosts": [each for effect in effects.values() for each in effect.data()]})
         return
-    for record, effect in zip(found, effects, strict=True):
+    for name, effect in effects.items():
         for line in effect.lines():
-            echo(f"{inert(record.label)}: {line}")
+            echo(f"{inert(name)}: {line}")
+    if WHOLE_FILE in found:
+        echo(f"{WHOLE_FILE}: hosts that start from now on have it")
 
 
 def _plan(registry: Registry, record: PluginRecord) -> Plan | None:

@@ -286,8 +286,8 @@ def _chosen(
 
     Raises ConfigError and NotFoundRefused.
     """
-    from ally_plugins.catalog.home.config import read_config
     from ally_plugins.catalog.home.folder import absolute_path
+    from ally_plugins.catalog.plugin_facts import read_settled
 
     from .chat_options import Options, find_saved
     from .models import choose_model
@@ -295,7 +295,7 @@ def _chosen(
     if continues and resume is not None:
         raise click.UsageError("--continue and --resume are two sessions; give one of them")
     home = state.home
-    settings = read_config(home).chat
+    settings = read_settled(home).config.chat
     saved = find_saved(home, resume) if continues or resume is not None else None
     last_folder = saved.about.get("folder") if saved is not None else None
     # A resumed session works where it did: its files are named relative to that folder.

@@ -9,9 +9,9 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.catalog.home.config import read_config
 from ally_plugins.catalog.home.filesystems import NETWORK_REMEDY, network_problem
 from ally_plugins.catalog.home.machine_policy import read_policy
+from ally_plugins.catalog.plugin_facts import read_settled
 from ally_plugins.cli.shell.check_results import CheckResult, Level
 from ally_plugins.cli.shell.journal_rows import reading_of, summary
 from ally_plugins.cli.shell.processes import IN_PROCESS, INLINE, in_sandbox
@@ -201,7 +201,7 @@ def _check_plugins(state: State) -> Iterator[CheckResult]:
     for problem in registry.problems:
         yield CheckResult("problem", "discovery", problem)
     yield from _policy(registry, records)
-    for source in read_config(state.home).sources:
+    for source in read_settled(state.home).config.sources:
         names = [record.label for record in records if record.found_by == source]
         yield CheckResult("ok", f"source {source}", f"found {', '.join(names) or 'nothing'}")
     findings = [finding for record in records for finding in _plugin(record)]
