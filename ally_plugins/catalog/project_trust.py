@@ -82,7 +82,9 @@ def _forget(home: Home, names: Iterable[str]) -> None:
     }
     # As in `Registry.forget`, whose order has a reason.
     if gone & settled.agreements.keys():
-        write_consent(home, {name: kept for name, kept in settled.agreements.items() if name not in gone})
+        write_consent(
+            home, {name: kept for name, kept in settled.agreements.items() if name not in gone}, settled.agreed
+        )
     for name in sorted(gone & settled.config.plugins.keys()):
         edit_config(home, name, lambda _: {"enabled": None, "grants": None}, settled.config)
     for name in sorted(gone):
