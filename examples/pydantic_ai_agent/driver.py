@@ -53,6 +53,7 @@ class PydanticAIDriver(AdapterDriver):
             approve=setup.approve,
             sensitive=setup.sensitive,
             preview=setup.preview,
+            tool_failure=setup.tool_failure,
             context_window=setup.script.window,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )

@@ -22,6 +22,7 @@ from ally_plugins import (
     PermissionRequest,
     PermissionResponse,
     Replace,
+    TodoUpdate,
     ToolCall,
     ToolCallEnd,
     ToolCallStart,
@@ -30,13 +31,13 @@ from ally_plugins import (
 )
 from ally_plugins.adapters.kit.tool_calls import CallDeferred, UnshownCall
 from ally_plugins.host.sessions.open_calls import Postponed
-from tests.kit.hosts import make_plugin
+from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
 from .bench import KitBench
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from ally_plugins import AgentWork
 
@@ -56,24 +57,6 @@ class Guarded(KitBench):
             return self.verdict(call) if callable(self.verdict) else self.verdict
 
         super().__init__({"p": make_plugin(ally_gate_tool_call=gate)}, **options)
-
-    def run(self, play: Callable[[AgentWork], Awaitable[None]], *, can_defer: bool = False) -> None:
-        """Play in a run of an agent."""
-
-        async def main() -> None:
-            work = await self.kit.open("s", "r", "agent")
-            work.can_defer = can_defer
-            try:
-                await work.begin("go")
-                await play(work)
-            finally:
-                await work.close()
-
-        go(main())
-
-    @property
-    def ends(self) -> list[tuple[Any, ...]]:
-        return [(each.success, each.denied, each.error) for each in self.of(ToolCallEnd)]
 
 
 class Tool:
@@ -287,6 +270,120 @@ def test_how_sensitive_a_tool_is_the_host_author_says_before_the_adapter(is_in_p
     bench.run(play)
     assert [request.sensitivity for request in bench.of(PermissionRequest)] == ["high"]
     assert tool.ran == []
+
+
+# --- failures that are values ---
+
+
+FULL = ToolResult(success=True, output="Error: the disk is full")
+
+
+def no_space(call: ToolCall, result: ToolResult) -> str | None:
+    assert (call.call_id, result.success) == ("c1", True)
+    return "no space" if result.output.startswith("Error: ") else None
+
+
+class Redacting(KitBench):
+    """A bench with a plugin that makes `left` of results that are failures, and withholds others where it is None."""
+
+    def __init__(self, left: Callable[[ToolResult], ToolResult] | None, **options: Any) -> None:
+        self.seen: list[tuple[bool, str | None]] = []
+
+        async def redact(_: Any, call: ToolCall, result: ToolResult) -> Replace[ToolResult]:
+            self.seen.append((result.success, result.error))
+            assert left is not None
+            return Replace(left(result))
+
+        plugin = setup(make_plugin(ally_transform_tool_output=redact), transform_on_error="block")
+        super().__init__({"p": plugin}, tool_failure=no_space, **options)
+
+
+@pytest.mark.parametrize("in_halves", [False, True])
+@pytest.mark.parametrize(("left", "told", "read"), [
+    (lambda result: result, "no space", FULL),
+    (lambda result: evolve(result, output="Error: [path]"), "no space", evolve(FULL, output="Error: [path]")),
+    (lambda result: evolve(result, error="[redacted]"), "[redacted]", FULL),
+])  # fmt: skip
+def test_a_result_in_which_a_tool_reports_its_failure_is_one_to_plugins_and_the_model_reads_the_result(
+    left: Any,
+    told: str,
+    read: ToolResult,
+    in_halves: bool,  # noqa: FBT001
+) -> None:
+    bench, tool = Redacting(left), Tool(result=FULL)
+
+    async def play(work: AgentWork) -> None:
+        if in_halves:
+            assert await work.begin_call(CALL) == CALL
+            assert await work.end_call("c1", FULL) == read
+        else:
+            assert await work.run_tool_call(CALL, tool.run) == read
+
+    bench.run(play)
+    assert bench.seen == [(False, "no space")]
+    (end,) = bench.of(ToolCallEnd)
+    assert (end.success, end.error, end.output, end.denied) == (False, told, read.output, False)
+
+
+def test_a_failure_that_is_a_value_is_withheld_where_the_plugin_that_redacts_it_fails() -> None:
+    bench, tool = Redacting(None), Tool(result=FULL)
+
+    async def play(work: AgentWork) -> None:
+        result = await work.run_tool_call(CALL, tool.run)
+        assert not result.success
+        assert "the output is withheld" in (result.error or "")
+        assert "disk" not in repr(result)
+
+    bench.run(play)
+    assert "disk" not in repr(bench.of(ToolCallEnd))
+
+
+def test_nobody_is_asked_whether_a_call_that_was_denied_or_has_failed_reports_a_failure() -> None:
+    def never(call: ToolCall, result: ToolResult) -> str | None:
+        raise AssertionError(f"{call} {result}")
+
+    bench = Guarded(lambda call: Deny("no") if call.arguments["command"] == "rm" else None, tool_failure=never)
+    tool = Tool(result=ToolResult(success=False, error="it is not there"))
+
+    async def play(work: AgentWork) -> None:
+        await work.run_tool_call(CALL, tool.run)
+        await work.run_tool_call(evolve(CALL, arguments={"command": "rm"}, call_id="c2"), tool.run)
+
+    bench.run(play)
+    assert bench.ends == [(False, False, "it is not there"), (False, True, "not run: p: no")]
+
+
+def test_a_result_is_what_the_tool_returned_where_the_host_authors_look_at_it_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(call: ToolCall, result: ToolResult) -> str | None:
+        raise KeyError(call.tool_name + result.output)
+
+    bench, tool = KitBench(tool_failure=broken), Tool(result=FULL)
+
+    async def play(work: AgentWork) -> None:
+        assert await work.run_tool_call(CALL, tool.run) == FULL
+
+    bench.run(play)
+    assert [end.success for end in bench.of(ToolCallEnd)] == [True]
+    assert "cannot be told" in caplog.text
+
+
+def test_the_todos_of_a_tool_that_reports_a_failure_are_none() -> None:
+    todos = [{"content": "write", "status": "pending"}]
+    call = ToolCall("todo_write", {"todos": todos}, "c1")
+    bench = KitBench(tool_failure=no_space)
+
+    async def play(work: AgentWork) -> None:
+        for result, updates in ((FULL, 0), (DONE, 1)):
+
+            async def run(_: ToolCall, result: ToolResult = result) -> ToolResult:
+                return result
+
+            await work.run_tool_call(call, run)
+            assert len(bench.of(TodoUpdate)) == updates
+
+    bench.run(play)
 
 
 # --- halves that do not meet ---

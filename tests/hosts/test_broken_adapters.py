@@ -246,6 +246,11 @@ class HidesWhatToolsRaise(page.Adapter):
         return await super().around_call(loop, call, quiet)
 
 
+class TakesWhatToolsReturnForSuccess(page.Adapter):
+    def __init__(self, host: Any, **options: Any) -> None:
+        super().__init__(host, **{**options, "tool_failure": None})
+
+
 class ShowsWhatWasWithheld(page.Adapter):
     """Gives the model the tool's output instead of what transforms made of it."""
 
@@ -575,6 +580,7 @@ BROKEN = {
     ChecksNothing: ["checks what transforms made"],
     TellsCallsWithoutIds: ["tells calls with their results"],
     HidesWhatToolsRaise: ["tells of a tool that fails", "offers plugins' tools"],
+    TakesWhatToolsReturnForSuccess: ["tells a failure that a tool returns"],
     ShowsWhatWasWithheld: ["runs transforms in order"],
     DeliversBetweenResults: ["steers after all results", "keeps the conversation valid"],
     DeliversNothing: ["steers after all results", "is woken by plugins",

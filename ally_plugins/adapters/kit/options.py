@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from attrs import define
 
 from ally_plugins.host.person.permission import Approver, Sensitive, sensitivity_of
-from ally_plugins.host.sessions.open_calls import Preview
+from ally_plugins.host.sessions.open_calls import Preview, ToolFailure
 
 if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves  # noqa: TC004 - as below
     from ally_plugins.host.host import Host  # noqa: TC004 - nobody reads this annotation at run time
 
-__all__ = ["AgentOptions", "CompactingOptions", "KitOptions", "Preview"]
+__all__ = ["AgentOptions", "CompactingOptions", "KitOptions", "Preview", "ToolFailure"]
 
 
 class AgentOptions(TypedDict, total=False):
@@ -22,6 +22,7 @@ class AgentOptions(TypedDict, total=False):
     approve: Approver | None
     sensitive: Sensitive
     preview: Preview | None
+    tool_failure: ToolFailure | None
     context_window: int | None
 
 
@@ -37,7 +38,8 @@ class KitOptions:
     """How agents run with one host. Lives as long as the adapter's object; several may share a host.
 
     `approve` asks the person. `sensitive` names the tools that need permission. `preview` returns what an edit would
-    change. `context_window` is in tokens, where the framework does not know the model's. `compact` shortens
+    change. `tool_failure` returns the error of a result in which a tool reports its failure, None for any other.
+    `context_window` is in tokens, where the framework does not know the model's. `compact` shortens
     conversations, a function from the framework's messages to messages or what else the adapter knows: when a plugin or
     the person asks for it, and by itself when `compact_at` percent of the window is used (None: never).
     """
@@ -46,6 +48,7 @@ class KitOptions:
     approve: Approver | None = None
     sensitive: Sensitive = ()
     preview: Preview | None = None
+    tool_failure: ToolFailure | None = None
     context_window: int | None = None
     compact: Any = None
     compact_at: float | None = 85.0  # below the last CONTEXT_THRESHOLD, with room for the summary itself

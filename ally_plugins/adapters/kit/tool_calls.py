@@ -173,7 +173,7 @@ class ToolCallRun(AgentRun):
         if isinstance(opened, ToolResult):
             return opened
         after = await opened.finish(result, self._transform_output)
-        self._note_result(opened.call, after)
+        self._note_end(opened)
         return after
 
     def interrupt_call(self, call: ToolCall, error: BaseException) -> None:
@@ -213,7 +213,7 @@ class ToolCallRun(AgentRun):
         standing = known.outcome if known is not None and not is_approved else None
         if standing is not None and standing.is_deferred and self.can_defer and self.approve is None:
             raise CallDeferred(call, standing.reason)
-        opened = OpenCall(self.emit_heard, given, self.parent_id, is_resumed)
+        opened = self._opened(given, is_started=is_resumed)
         # Set afterwards, so that `given` stays what the model made: by it, the call is known when it comes again.
         opened.call = call
         is_standing = standing is not None and standing.is_allowed
@@ -226,6 +226,11 @@ class ToolCallRun(AgentRun):
             outcome = PermissionOutcome(is_allowed=False, reason=f"the run is interrupted: {self.interruption_cause}")
             opened.end(not_run(outcome.reason))
         return call if outcome.is_allowed else not_run(outcome.reason)
+
+    def _opened(self, call: ToolCall, *, is_started: bool = False) -> OpenCall:
+        opened = OpenCall(self.emit_heard, call, self.parent_id, is_started)
+        opened.failure = self.kit.tool_failure
+        return opened
 
     # --- in pieces ---
 
@@ -241,7 +246,7 @@ class ToolCallRun(AgentRun):
         try:
             return await session.own_loop.run(session.transform_tool_input(call))
         except GateRefused as refusal:  # the transform may redact: no event may carry the arguments before it
-            OpenCall(self.emit_heard, call, self.parent_id).deny_unshown(str(refusal))
+            self._opened(call).deny_unshown(str(refusal))
             raise
 
     async def refuse(self, tool_name: str, reason: str, call_id: str | None = None) -> str:
@@ -286,7 +291,7 @@ class ToolCallRun(AgentRun):
         call was made in an earlier run, which has emitted its start. Cancelling ends the call as interrupted. Raises
         HostError for a call whose id is open already.
         """
-        opened = OpenCall(self.emit_heard, call, self.parent_id, is_resumed)
+        opened = self._opened(call, is_started=is_resumed)
         return await self._authorize(opened, sensitivity, is_approved=is_approved)
 
     async def _authorize(
@@ -351,7 +356,7 @@ class ToolCallRun(AgentRun):
         """Emit the denial, and the call's end, of a question that an earlier run deferred and the host answered."""
         self.live.permission.respond(self.emit, call, is_allowed=False, parent_id=self.parent_id)
         self.live.deferred.pop(call_key(call), None)
-        OpenCall(self.emit_heard, call, self.parent_id, is_started=True).deny(reason)
+        self._opened(call, is_started=True).deny(reason)
 
     def postpone(self, call: ToolCall) -> None:
         """Leave a call open that may run, for a tool that is run after this run, or that has put itself off."""
@@ -363,7 +368,7 @@ class ToolCallRun(AgentRun):
         Cancelling ends the call as interrupted.
         """
         deferred = self.live.deferred.pop(call_key(call), None)
-        opened = OpenCall(self.emit_heard, call if deferred is None else deferred.call, self.parent_id, is_started=True)
+        opened = self._opened(call if deferred is None else deferred.call, is_started=True)
         return await opened.finish(result, self._transform_output)
 
     async def carry_out(self, call: ToolCall, run: Runner) -> ToolResult:
@@ -387,7 +392,7 @@ class ToolCallRun(AgentRun):
             raise
         finally:
             del self._running[opened]
-        self._note_result(call, result)
+        self._note_end(opened)
         return result
 
     async def _transform_output(self, call: ToolCall, result: ToolResult) -> ToolResult:
@@ -399,7 +404,7 @@ class ToolCallRun(AgentRun):
             return result
         return await session.own_loop.run(session.transform_tool_output(call, result))
 
-    def _note_result(self, call: ToolCall, result: ToolResult) -> None:
+    def _note_end(self, ended: OpenCall) -> None:
         """Take note of what a call came to."""
 
     def end_open_calls(self) -> None:

@@ -45,6 +45,7 @@ from .run import Interrupted
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint, TodoItem, ToolCall
+    from ally_plugins.host.sessions.open_calls import OpenCall
 
     from .compaction import Compact
     from .mirror import Convert
@@ -357,9 +358,10 @@ class AgentWork(AnswerRun):
     # --- tools ---
 
     @override
-    def _note_result(self, call: ToolCall, result: ToolResult) -> None:
+    def _note_end(self, ended: OpenCall) -> None:
         """Emit TODO_UPDATE, when a tool has run that is known to keep the todos."""
-        if result.success and (todos := self._todos_after(call, result)) is not None:
+        call, result = ended.call, ended.result
+        if result is not None and result.success and (todos := self._todos_after(call, result)) is not None:
             self.planned([todo_data(todo) for todo in todos], call.call_id)
 
     def _todos_after(self, call: ToolCall, result: ToolResult) -> tuple[TodoItem, ...] | None:

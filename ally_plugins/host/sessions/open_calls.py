@@ -32,6 +32,7 @@ __all__ = [
     "Preview",
     "Previewed",
     "Runner",
+    "ToolFailure",
     "call_key",
     "is_same_call",
     "not_run",
@@ -51,6 +52,9 @@ Emit = Callable[[Event], object]
 
 Check: TypeAlias = Callable[[Any], None]
 """What checks a call's final arguments; raises ArgumentsError."""
+
+ToolFailure: TypeAlias = Callable[[ToolCall, ToolResult], str | None]
+"""What tells a result that reports a failure, although the tool did not fail: its error, or None for any other."""
 
 Preview: TypeAlias = Callable[[ToolCall], DiffPreview | Awaitable[DiffPreview | None] | None]
 """What a call would change, None when it changes no file; may read, must not write. It is tied to the call."""
@@ -101,6 +105,9 @@ class OpenCall:
     given: ToolCall = field(init=False)
     """The call as it was made, before transforms gave `call` its final arguments."""
     is_ended: bool = field(init=False, default=False)
+    failure: ToolFailure | None = field(init=False, default=None)
+    result: ToolResult | None = field(init=False, default=None)
+    """What it came to, as observers are told; None while it has not ended."""
     outcome: PermissionOutcome | None = field(init=False, default=None)
     """How it was decided, None while it was not, and where that counts no more."""
     running_since: float | None = field(init=False, default=None)
@@ -186,7 +193,8 @@ class OpenCall:
         """Emit the end, unless that was done."""
         if self.is_ended:
             return
-        self.is_ended = True  # before the event: a listener of it may close what is open
+        # Before the event: a listener of it may close what is open.
+        self.is_ended, self.result = True, result
         if self.emit is None:
             return
         summary = {"success": result.success, "error": result.error, "data": result.data}
@@ -230,18 +238,36 @@ class OpenCall:
         return await self.finish(result, transform)
 
     async def finish(self, result: ToolResult, transform: OutputTransform) -> ToolResult:
-        """Return what transforms make of what the tool came to, and emit the end with it; cancelling emits it too."""
+        """Return what transforms make of what the tool came to, and emit the end with it; cancelling emits it too.
+
+        A result that reports a `failure` is one to transforms and observers, and to the model what the tool returned.
+        """
         # Before the transforms, whose time is not the tool's.
         duration_ms = self.duration_ms()
+        given = _checked(result)
+        shown = self._judged(given)
         try:
-            result = await transform(self.call, _checked(result))
+            left = await transform(self.call, shown)
         except GateRefused as error:
-            result = ToolResult(success=False, error=f"the output is withheld: {error}")
+            given = shown = left = ToolResult(success=False, error=f"the output is withheld: {error}")
         except BaseException as error:
             self.interrupt(error, duration_ms)
             raise
-        self.end(result, duration_ms=duration_ms)
-        return result
+        self.end(left, duration_ms=duration_ms)
+        if left is shown:
+            return given
+        return left if shown is given else evolve(left, success=given.success, error=given.error)
+
+    def _judged(self, result: ToolResult) -> ToolResult:
+        """Return a result as the failure that it reports, the same one where it reports none."""
+        if self.failure is None or not result.success:
+            return result
+        try:
+            error = self.failure(self.call, result)
+        except Exception:  # noqa: BLE001 - the host author's code; the result is what the tool returned
+            _log.exception("whether a result of %r is a failure cannot be told", self.call.tool_name)
+            return result
+        return result if error is None else evolve(result, success=False, error=str(error))
 
     def duration_ms(self) -> float | None:
         """Return the milliseconds since the tool was let run, to the microsecond; None when it was not."""

@@ -11,7 +11,7 @@ from attrs import frozen
 from ally_plugins.contract.serves import Serves
 
 if TYPE_CHECKING:
-    from ally_plugins.adapters.kit.options import Preview  # noqa: TC004
+    from ally_plugins.adapters.kit.options import Preview, ToolFailure  # noqa: TC004
     from ally_plugins.contract.values.conversation import Message
     from ally_plugins.host.host import Host  # noqa: TC004
     from ally_plugins.host.person.permission import Approver  # noqa: TC004 - nobody reads these annotations at run time
@@ -26,6 +26,7 @@ PARTS: Final = {
     "usage": "how many tokens a request took, and the size of the window",
     "approval": "an approver that is asked before a tool runs",
     "preview": "what an edit would change, before it is made",
+    "tool_failure": "which results report a failure, as the host author says",
     "interruption": "the action `interrupt`",
     "plugin_tools": "plugins' tools as the agent's",
     "system_prompt": "plugins' sections of the system prompt",
@@ -82,6 +83,7 @@ class AgentSetup:
     tools: tuple[HostTool, ...] = ()
     approve: Approver | None = None
     preview: Preview | None = None
+    tool_failure: ToolFailure | None = None
     can_compact: bool = False
     """Whether the adapter is given a way to shorten histories: one that keeps the last message of the person and what
     came after it."""
@@ -97,7 +99,7 @@ class AdapterDriver(ABC):
 
     `serves` is the adapter's own (`AllyPlugins.serves`): it is compared with what plugins are given, and checks of what
     is not served are left out, with a remark. `lacks` names those of the `PARTS` that its framework
-    cannot give and `Serves` has no word for: streaming, approval, interruption, plugin_tools, sub_agents.
+    cannot give and `Serves` has no word for: streaming, approval, tool_failure, interruption, plugin_tools, sub_agents.
     """
 
     name: ClassVar[str] = "the adapter"

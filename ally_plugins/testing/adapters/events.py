@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.events import (
     AgentEnd,
@@ -25,6 +25,9 @@ from ally_plugins.testing.checks import Broken
 from .check import Checks
 from .script import Answer, Step, calls
 from .stage import SESSION, WORK, Play, Stage, expect, tool
+
+if TYPE_CHECKING:
+    from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 
 __all__ = ["CHECKS"]
 
@@ -50,6 +53,27 @@ async def _a_turn_in_order(stage: Stage, *, is_streamed: bool) -> None:
         expect({*kinds[:2]} == {"UserMessage", "AgentStart"}, f"a turn began with {', '.join(kinds[:2])}")
         turns = {event.turn_id for event in found}
         expect(len(turns) == 1 and None not in turns, f"the events of one turn have the turn ids {turns}")
+
+
+@CHECKS.add("tells a failure that a tool returns", "tool_failure")
+async def _a_failure_as_a_value(stage: Stage) -> None:
+    """Check that a result in which a tool reports its failure is one to plugins, and to the model what it was."""
+    given = "Error: the disk is full"
+
+    def failure(call: ToolCall, result: ToolResult) -> str | None:  # noqa: ARG001 - as the option is called
+        return "no space" if result.output.startswith("Error: ") else None
+
+    def write(text: str) -> str:
+        return given if text == "a" else "it is written"
+
+    steps = (WORK, calls(("c2", "work", "b")), "done")
+    async with stage.play(*steps, tools=[tool(result=write)], tool_failure=failure) as play:
+        await play.run()
+        found = [(end.call_id, end.success, end.error) for end in play.events_of(ToolCallEnd)]
+        wanted = [("c1", False, "no space"), ("c2", True, None)]
+        expect(found == wanted, f"the calls ended with {found}; expected {wanted}")
+        read = play.requests[1].result_of("c1")
+        expect(read is not None and given in read, f"the model read {read!r}; the tool returned {given!r}")
 
 
 @CHECKS.add(

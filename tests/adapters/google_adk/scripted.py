@@ -129,6 +129,7 @@ class GoogleADKDriver(AdapterDriver):
             approve=setup.approve,
             sensitive=setup.sensitive,
             preview=setup.preview,
+            tool_failure=setup.tool_failure,
             context_window=setup.script.window,
             session_id=lambda session: session.id,
         )

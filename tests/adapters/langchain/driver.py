@@ -42,6 +42,7 @@ class LangChainDriver(AdapterDriver):
             approve=setup.approve,
             sensitive=setup.sensitive,
             preview=setup.preview,
+            tool_failure=setup.tool_failure,
             context_window=setup.script.window,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )

@@ -169,6 +169,7 @@ class OpenAIAgentsDriver(AdapterDriver):
             approve=setup.approve,
             sensitive=setup.sensitive,
             preview=setup.preview,
+            tool_failure=setup.tool_failure,
             context_window=setup.script.window,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )

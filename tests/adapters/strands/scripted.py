@@ -133,6 +133,7 @@ class StrandsDriver(AdapterDriver):
             approve=setup.approve,
             sensitive=setup.sensitive,
             preview=setup.preview,
+            tool_failure=setup.tool_failure,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )
         return Driven(setup, plugins)
