@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field, frozen
@@ -37,8 +36,11 @@ from .history import media_of
 from .history_repair import mended_response
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pydantic_ai.messages import ModelMessage, ModelResponsePart, ModelResponseStreamEvent
     from pydantic_ai.models import ModelRequestParameters  # noqa: TC004 - nobody reads these annotations at run time
+    from pydantic_ai.usage import RequestUsage
 
     from ally_plugins.adapters.kit.work import AgentWork  # noqa: TC004 - as above
 
@@ -168,11 +170,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _of_inner(name: str) -> Any:
-    """Return a property of a held response that is the provider's stream's."""
-    return property(attrgetter(f"_inner.{name}"))
-
-
 class HeldResponse(StreamedResponse):
     """A streamed response of which nothing is shown that plugins have not allowed.
 
@@ -268,8 +265,32 @@ class HeldResponse(StreamedResponse):
         """Return what the provider's stream raises when it is closed."""
         return self._inner.get_stream_cancel_errors()
 
-    usage = _of_inner("usage")
-    model_name = _of_inner("model_name")
-    provider_name = _of_inner("provider_name")
-    provider_url = _of_inner("provider_url")
-    timestamp = _of_inner("timestamp")
+    @property
+    @override
+    def usage(self) -> RequestUsage:
+        """The usage of the provider's stream so far."""
+        return self._inner.usage
+
+    @property
+    @override
+    def model_name(self) -> str:
+        """The name of the model."""
+        return self._inner.model_name
+
+    @property
+    @override
+    def provider_name(self) -> str | None:
+        """The name of the provider."""
+        return self._inner.provider_name
+
+    @property
+    @override
+    def provider_url(self) -> str | None:
+        """The address of the provider."""
+        return self._inner.provider_url
+
+    @property
+    @override
+    def timestamp(self) -> datetime:
+        """When the response was begun."""
+        return self._inner.timestamp
