@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from attrs import asdict, evolve, field, fields_dict, frozen
 
 from ally_plugins.contract.documents import (
+    FILLED,
     LINE,
     LINES,
     Document,
@@ -127,6 +128,8 @@ class Config:
     journal: JournalSettings = _DEFAULT_JOURNAL
     sources: tuple[str, ...] = DEFAULT_SOURCES
     """The sources that are searched for plugins, in this order."""
+    indexes: Mapping[str, str] = FrozenDict()
+    """Where `search` looks, by the operator's names: files and https URLs. One that is added loosens nothing."""
     text: str = field(default="", eq=False, repr=False)
     """What the file holds, for `config_edits`; not shown, since settings stand in it."""
 
@@ -190,7 +193,8 @@ def _read(document: Document, written: Mapping[str, Any]) -> Config:
             document.wrong_choice(f"plugins.{name}.source", plugin.origin, _origin_hint(plugin.origin, origins))
     chat = given.get("chat", _DEFAULT_CHAT)
     journal = given.get("journal", _DEFAULT_JOURNAL)
-    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, journal=journal, sources=sources)
+    return Config(plugins=MappingProxyType(plugins), default=default, chat=chat, journal=journal, sources=sources,
+                  indexes=FrozenDict(given.get("indexes", {})))  # fmt: skip
 
 
 def _origin_hint(found: str, origins: tuple[str, ...]) -> str:
@@ -380,6 +384,13 @@ _OF_HOST: Final = {
 _HOST: Final = table("a table", **_OF_HOST)
 FILE: Final = keys(
     plugins=named_tables(checked(_PLUGIN, _two_pythons), is_plugin_name, "the name of a plugin"),
+    # Not held to what was agreed to: an index is looked at, and nothing follows from it.
+    indexes=named_tables(
+        FILLED,
+        is_plugin_name,
+        "a name of lower-case letters, digits, '_' and '-'",
+        'a table such as { main = "https://..." }',
+    ),
     **_OF_HOST,
     **_SHARED,
 )

@@ -39,6 +39,7 @@ _SECTIONS: Final = {
     "Plugins": {
         "list": (f"{_HERE}.look.list:list_", "Show every plugin with its state."),
         "info": (f"{_HERE}.look.info:info", "Show all about one plugin."),
+        "search": (f"{_HERE}.look.search:search", "Look for plugins in the indexes that config.toml names."),
         "install": (f"{_HERE}.change.packages:install", "Install plugins with pip or uv; enables nothing."),
         "uninstall": (f"{_HERE}.change.packages:uninstall", "Uninstall plugins and forget what was agreed to."),
         "diff": (f"{_HERE}.play.diff:diff", "Show what two versions of a plugin would have done differently."),
@@ -54,6 +55,7 @@ _SECTIONS: Final = {
         "new": (f"{_HERE}.author.new:new", "Write the project of a new plugin."),
         "check": (f"{_HERE}.author.check:check", "Show everything that is wrong with a plugin."),
         "try": (f"{_HERE}.author.try_plugin:try_plugin", "Run a plugin from its folder on a recorded session."),
+        "index": (f"{_HERE}.author.index:index", "Write an index of a folder of wheels."),
         "hooks": (f"{_HERE}.author.hooks:hooks", "Show the hooks that there are, or call one."),
     },
     "Consent": {
