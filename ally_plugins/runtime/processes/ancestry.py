@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ __all__ = [
     "is_plugins_own",
     "lineage_of",
     "lineage_of_peer",
+    "nearest_above_peer",
 ]
 
 _SCRIPT: Final = "/".join(("", *Path(__file__).with_name("guardian").parts[-3:], "__main__.py")).encode()
@@ -125,6 +127,40 @@ def lineage_of_peer(connection: Any) -> Lineage | None:
         return found if found is not None and (found.chain or not _has_ended(pidfd)) else None
     finally:
         os.close(pidfd)
+
+
+def nearest_above_peer(connection: Any, is_wanted: Callable[[int], bool]) -> tuple[int, int] | None:
+    """Return the nearest process above the one at the other end of a connected Unix socket that is wanted.
+
+    With when it started, in clock ticks since boot. What stands further up is not looked at, so it costs less than
+    `lineage_of_peer`. None where none is wanted, one on the way has ended, or the system does not tell.
+    """
+    try:
+        pid = _peer_pid(connection)
+        pidfd = _peer_pidfd(connection, pid)
+    except OSError:
+        return None
+    try:
+        found = next(filter(None, (_nearest_above(pid, is_wanted) for _ in range(_TRIES))), None)
+        return None if _has_ended(pidfd) else found  # as above
+    finally:
+        os.close(pidfd)
+
+
+def _nearest_above(pid: int, is_wanted: Callable[[int], bool]) -> tuple[int, int] | None:
+    """Walk up to a process that is wanted; None as in `_look_above`, and where none is."""
+    found = parent_and_start(pid)
+    for _ in range(_HIGHEST):
+        if found is None or found[0] == 0:
+            return None
+        pid, started = found
+        found = parent_and_start(pid)
+        if found is None or found[1] > started:  # as in `_look_above`
+            return None
+        if is_wanted(pid):
+            # Once more: what was looked at may have ended, and the number be another's.
+            return (pid, found[1]) if parent_and_start(pid) == found else None
+    return None
 
 
 def _look_above(pid: int) -> Lineage | None:

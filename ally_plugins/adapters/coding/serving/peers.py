@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from ally_plugins.adapters.coding.settings.connections import is_ours
-from ally_plugins.runtime.processes.ancestry import has_guardians, lineage_of_peer
+from ally_plugins.runtime.processes.ancestry import has_guardians, nearest_above_peer
 
 __all__ = ["agent_of_peer"]
 
@@ -32,10 +32,8 @@ def agent_of_peer(connection: Any, agent: str) -> tuple[int, int] | None:
     """
     if not has_guardians():
         return None
-    found = lineage_of_peer(connection)
-    # The first is the client. The shell that runs it stays above it where its line has another command after it.
-    above = found.processes[1:] if found is not None else ()
-    process = next((each for each in above if not _is_shell_of_hook(_words(each[0]))), None)
+    # The shell that runs the client stays above it where its line has another command after it.
+    process = nearest_above_peer(connection, lambda pid: not _is_shell_of_hook(_words(pid)))
     if process is None or _took_orphans(process[0], agent):
         raise ValueError("its agent has ended, or cannot be seen from here")
     return process
