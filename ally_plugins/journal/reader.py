@@ -5,13 +5,14 @@ Reads in pages: a long read transaction would keep SQLite from folding the write
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import attrs
 import orjson
@@ -33,9 +34,10 @@ from .values import (
     StoredRecord,
 )
 
-__all__ = ["EventBlock", "JournalReader", "SessionSummary"]
+__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow"]
 
 _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records holds few of them
+_BARE_PAGE: Final = 8192  # of rows without their contents
 _BLOCKS_BYTES: Final = (
     1024 * 1024
 )  # after which `event_blocks` returns: bounds what a reader that falls behind holds in memory
@@ -72,6 +74,37 @@ class EventBlock:
     def events(self) -> Iterator[StoredEvent]:
         """Yield them in order; none when they are pruned."""
         return iter(()) if self.content is None else decode_block(self.n, self.session_id, self.content)
+
+
+class TimelineRow(NamedTuple):
+    """A record, or a block of events, as it stands in a session; `content` is None where it was removed or not read."""
+
+    n: int
+    at: int
+    kind: str
+    plugin: str | None
+    session_id: str | None
+    ref: str | None
+    key: str | None
+    content: str | bytes | None
+    hash: bytes
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The `seq` of the first event that it covers, and how many there are or were; 0 and 1 for another record."""
+        if self.kind != EVENTS:
+            return 0, 1
+        first, _, last = (self.ref or "").partition("-")
+        return int(first), int(last) - int(first) + 1
+
+    def events(self) -> Iterator[StoredEvent]:
+        """Yield its events, those that are there. Raises ValueError, KeyError or TypeError where it is damaged."""
+        if self.kind == EVENTS and isinstance(self.content, bytes):
+            yield from decode_block(self.n, self.session_id or "", self.content)
+
+    def record(self) -> StoredRecord:
+        """Return it as a record. Raises ValueError where it is damaged."""
+        return record_from_row((*self[:7], self.content, self.hash))
 
 
 class JournalReader:
@@ -198,6 +231,42 @@ class JournalReader:
                 if ref in texts or (isinstance(data, str) and any(text in data for text in texts)):
                     yield record_from_row(row)
             after_n = page[-1][0]
+
+    def timeline(
+        self,
+        session_id: str | None,
+        *,
+        after_n: int = 0,
+        upto_n: int | None = None,
+        kind: str | None = None,
+        with_contents: bool = False,
+    ) -> Iterator[TimelineRow]:
+        """Yield what happened in a session, and in no session, in order: records and blocks of events.
+
+        With None for all sessions. Saved conversations are left out. Without the contents it is a million rows a
+        second, and about that of all sessions, since only events have an index by session.
+        """
+        where, params = ["n > ?", f"kind <> '{HISTORY}'"], [*([upto_n] if upto_n is not None else [])]
+        if upto_n is not None:
+            where.append("n <= ?")
+        if session_id is not None:
+            # The plus keeps SQLite at the order of numbers: by any index it would sort, page by page.
+            where, params = [*where, "(+session_id = ? OR session_id IS NULL)"], [*params, session_id]
+        if kind is not None:
+            where, params = [*where, "kind = ?"], [*params, kind]
+        data, size = ("data", _PAGE // 4) if with_contents else ("NULL", _BARE_PAGE)
+        columns = f"n, at, kind, plugin, session_id, ref, key, {data}, hash"
+        query = f"SELECT {columns} FROM records NOT INDEXED WHERE {' AND '.join(where)} ORDER BY n LIMIT {size}"  # noqa: S608 - constants
+        while page := self._rows(query, (after_n, *params)):
+            yield from itertools.starmap(TimelineRow, page)
+            if len(page) < size:
+                return
+            after_n = page[-1][0]
+
+    def last_session(self) -> str | None:
+        """Return the session with the latest record; None when no session has one."""
+        rows = self._rows("SELECT session_id FROM records WHERE session_id IS NOT NULL ORDER BY n DESC LIMIT 1")
+        return str(rows[0][0]) if rows else None
 
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
         """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""

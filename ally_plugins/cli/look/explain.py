@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredEvent, StoredMessage, StoredRecord
 
-__all__ = ["explain", "explain_lines"]
+__all__ = ["explain", "explain_lines", "explanation_data"]
 
 _MANY_EVENTS: Final = 200_000
 """Events of a session that are searched for those of one tool call; some 0.2 s."""
@@ -60,6 +60,14 @@ def explain_lines(reading: JournalReader, id_: str, session_id: str) -> list[str
 
     found = explanation.explain(reading, id_, session_id=session_id)
     return list(_lines(found, _events_of_call(reading, found))) if found is not None else None
+
+
+def explanation_data(reading: JournalReader, id_: str, session_id: str) -> dict[str, Any] | None:
+    """Return what led to one thing of a session as JSON values, None when the journal does not have it."""
+    from ally_plugins.journal import explanation
+
+    found = explanation.explain(reading, id_, session_id=session_id)
+    return _data(found, _events_of_call(reading, found)) if found is not None else None
 
 
 def _events_of_call(reading: JournalReader, found: Explanation) -> list[StoredEvent]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ally_plugins.host.control.client import HostAnswer
     from ally_plugins.journal.statistics import HookStatistics, PluginStatistics
 
-__all__ = ["seconds_text", "stats", "top"]
+__all__ = ["plugin_data", "seconds_text", "stats", "top"]
 
 _SINCE: Final = "24h"
 _EVERY_S: Final = 2.0
@@ -66,7 +66,7 @@ def stats(state: State, name: str | None, since: str) -> None:
     if plugin is not None and not found and plugin not in {record.name for record in state.registry.load()}:
         raise NotFoundRefused(f"no plugin {plugin!r} is installed, and since {when(after)} nothing is recorded of one")
     if state.as_json:
-        plugins = [_data(each, found[each]) for each in sorted(found)]
+        plugins = [plugin_data(each, found[each]) for each in sorted(found)]
         print_json({"since": after, "plugins": plugins, "silent_hosts": silent})
         return
     if not found:
@@ -113,7 +113,8 @@ def hook_data(hook: HookStatistics) -> dict[str, Any]:
             "failed": hook.failed}  # fmt: skip
 
 
-def _data(name: str, plugin: PluginStatistics) -> dict[str, Any]:
+def plugin_data(name: str, plugin: PluginStatistics) -> dict[str, Any]:
+    """Return a plugin's numbers as JSON values."""
     import attrs
 
     hooks = [{"hook": hook, **hook_data(each)} for hook, each in sorted(plugin.hooks.items())]

@@ -85,6 +85,7 @@ _SECTIONS: Final = {
         "audit": (f"{_HERE}.look.audit:audit", "Show or verify what was recorded."),
         "coverage": (f"{_HERE}.look.coverage:coverage", "Name the calls of coding agents that no gate has seen."),
         "explain": (f"{_HERE}.look.explain:explain", "Show everything that led to one message or decision."),
+        "inspect": (f"{_HERE}.inspect.commands:inspect", "Show a session in the browser, live or recorded."),
         "export": (f"{_HERE}.change.export_and_prune:export", "Write one session as JSON lines, which replay reads."),
         "prune": (f"{_HERE}.change.export_and_prune:prune", "Remove old content; the audit chain stays whole."),
         "purge": (f"{_HERE}.change.export_and_prune:purge", "Remove what was recorded of one session."),
