@@ -246,9 +246,9 @@ class JournalReader:
         With None for all sessions. Saved conversations are left out. Without the contents it is a million rows a
         second, and about that of all sessions, since only events have an index by session.
         """
-        where, params = ["n > ?", f"kind <> '{HISTORY}'"], [*([upto_n] if upto_n is not None else [])]
+        where, params = ["n > ?", f"kind <> '{HISTORY}'"], list[Any]()
         if upto_n is not None:
-            where.append("n <= ?")
+            where, params = [*where, "n <= ?"], [*params, upto_n]
         if session_id is not None:
             # The plus keeps SQLite at the order of numbers: by any index it would sort, page by page.
             where, params = [*where, "(+session_id = ? OR session_id IS NULL)"], [*params, session_id]

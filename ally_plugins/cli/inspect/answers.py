@@ -220,7 +220,7 @@ class Answers:
         }  # fmt: skip
 
     def wire(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """Return the lines between a daemon and each running host, from now on; a host keeps none that nobody watches."""
+        """Return the lines between a daemon and each running host: those since somebody looks at them."""
         plugin, after = asked.get("plugin", ""), _number(asked, "after", 0)
         hosts = hosts_of(self._home)
         answers = call_all(hosts, "wire", {"plugin": plugin, "after": after}, ANSWER_TIMEOUT) if hosts else []

@@ -6,6 +6,7 @@ What plugins, models and tools wrote is inert in a row, and whole in its content
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from .timelines import Entry
 
-__all__ = ["content_of", "receivers_of", "row_of", "votes_of"]
+__all__ = ["content_of", "message_of", "receivers_of", "row_of", "votes_of"]
 
 _TEXT: Final = 240  # characters of a row: more than the widest screen shows
 _MOST_BYTES: Final = 512 * 1024
@@ -57,7 +58,8 @@ def _record_row(entry: Entry) -> tuple[str, str, dict[str, Any]]:
         more["ms"] = max((time for time in times if isinstance(time, (int, float))), default=None)
     if record.data is None:
         more["tone"] = "muted"
-    return who, preview(summary(record), _TEXT), more
+    # Its id has a place of its own.
+    return who, preview(summary(record).removeprefix(f"{inert(record.ref)} "), _TEXT), more
 
 
 def _event_row(entry: Entry) -> tuple[str, str, dict[str, Any]]:
@@ -69,13 +71,13 @@ def _event_row(entry: Entry) -> tuple[str, str, dict[str, Any]]:
         data = data if isinstance(data, dict) else {}
     except (ValueError, AttributeError):
         return "", "it cannot be read: see `ally-plugins audit verify`", {"tone": "muted"}
-    who = data.get("pluginName") or value.get("agent_id") or (event.origin or "").replace(">", " › ")
+    who = data.get("pluginName") or value.get("agent_id") or (event.origin or "").replace(">", " > ")
     describe = _LINES.get(event.type, _plain)
     more: dict[str, Any] = {"tone": _tone(event.type, data), "call": value.get("call_id")}
     for name in ("durationMs", "duration_ms"):
         if isinstance(data.get(name), (int, float)):
             more["ms"] = data[name]
-    return str(who), preview(describe(data), _TEXT), more
+    return str(who), preview(describe(data).strip(), _TEXT), more
 
 
 def _tone(type_: str, data: Mapping[str, Any]) -> str:
@@ -162,10 +164,8 @@ def content_of(entry: Entry) -> dict[str, Any]:
     """Return what is recorded of an entry, as text of JSON, and whether that is all."""
     if entry.event is not None:
         raw = entry.event.body
-        try:
+        with suppress(ValueError):  # damaged: shown as it is
             raw = orjson.dumps(entry.event.value(), option=orjson.OPT_INDENT_2)
-        except ValueError:  # damaged: shown as it is
-            pass
     elif entry.record is not None and entry.record.data is not None:
         raw = orjson.dumps(entry.record.data, option=orjson.OPT_INDENT_2)
     else:

@@ -65,6 +65,7 @@ class PageServer(ThreadingHTTPServer):
     """Serves from its making until `server_close`. `answer` gets the name of a request and its parameters."""
 
     daemon_threads = True
+    request_queue_size = _MOST  # of five, as the base has it, a browser alone would fill
     block_on_close = False  # a browser's connections stay open until it closes them
 
     def __init__(self, port: int, answer: Callable[[str, Mapping[str, str]], dict[str, Any]]) -> None:
@@ -86,6 +87,7 @@ class PageServer(ThreadingHTTPServer):
 
     @override
     def server_bind(self) -> None:
+        """Bind to loopback."""
         # The base class would look its own name up, which may ask the network.
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
@@ -93,6 +95,7 @@ class PageServer(ThreadingHTTPServer):
 
     @override
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+        """Take a connection, unless there are too many."""
         if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
             return
@@ -100,6 +103,7 @@ class PageServer(ThreadingHTTPServer):
 
     @override
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -213,7 +217,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     @override
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002 - the base's
         """Refuse what is no GET, or no HTTP: as a text, which repeats nothing of it."""
         is_other = code == HTTPStatus.NOT_IMPLEMENTED
         self.close_connection = True
@@ -221,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.METHOD_NOT_ALLOWED if is_other else HTTPStatus(code), text)
 
     @override
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's
         """Log nothing: the terminal belongs to the person, and a link is in the first request."""
 
 

@@ -232,7 +232,7 @@ async function tail() {
 
 // --- what there is to choose from
 
-let facetsAt = 0;
+let facetsAt = -Infinity;
 
 async function facets() {
   if (performance.now() - facetsAt < 3000) return;
@@ -380,7 +380,7 @@ sessions.addEventListener("change", () => {
   Object.assign(state, { session: sessions.value, id: "", type: "" });
   details.hide();
   setFollowing(false);
-  facetsAt = 0;
+  facetsAt = -Infinity;
   write("push");
   load().then(facets);
   if (state.tab !== "timeline") updatePanel();

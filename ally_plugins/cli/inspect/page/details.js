@@ -79,7 +79,7 @@ export class Details {
         el("button", { class: "icon", "aria-label": "Close the details", title: "Close (Esc)", onclick: this.close }, "×"),
       ),
       el("p", { class: "facts" },
-        el("span", { class: "mono" }, row.id), ` · ${date(row.at)} (${clock(row.at)}) · record ${row.n}`),
+        el("span", { class: "mono" }, row.id), ` · ${date(row.at, true)} · record ${row.n}`),
       el("p", { class: "actions" },
         el("button", { onclick: () => copy(location.href) }, "Copy link"),
         el("button", { onclick: () => copy(command), title: command }, "Copy command"),

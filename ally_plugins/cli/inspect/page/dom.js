@@ -41,6 +41,8 @@ export function el(tag, attributes, ...children) {
 export const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 const TIME = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const PRECISE = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit",
+  second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23", timeZoneName: "short" });
 const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
 /** Whether a time can be shown as one: a recording may have any number. @param {number} at */
@@ -51,10 +53,10 @@ export function clock(at) {
   return isTime(at) ? `${TIME.format(at)}.${String(((at % 1000) + 1000) % 1000).padStart(3, "0")}` : `${at} ms`;
 }
 
-/** @param {number | null | undefined} at Unix ms */
-export function date(at) {
+/** @param {number | null | undefined} at Unix ms @param {boolean} [precise] with milliseconds */
+export function date(at, precise = false) {
   if (at === null || at === undefined) return "–";
-  return isTime(at) ? DATE.format(at) : `${at} ms`;
+  return isTime(at) ? (precise ? PRECISE : DATE).format(at) : `${at} ms`;
 }
 
 /** @param {number | null | undefined} ms */
