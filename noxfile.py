@@ -26,7 +26,7 @@ COVERAGE = WORK / "coverage"
 # One more than CI has cores, since a third of the time is waiting for a disk or a child process.
 WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
-FAST = "not e2e and not soak and not slow and not long"
+FAST = "not e2e and not soak and not slow and not long and not browser"
 BOXED = f"{FAST} and (smoke or not sandboxed)"
 UNBOXED = f"{FAST} and not sandboxed"
 # Those whose framework is not in the dependency group `test`.
@@ -191,6 +191,19 @@ def sandbox(session: nox.Session) -> None:
     where = [f"tests/process/test_process_{name}.py" for name in ("sandbox", "namespaces")]
     where += ["tests/sandbox", "tests/placements"]
     _pytest(session, "-m", "not soak", "-k", "sandbox or namespaces", *WORKERS, *where, *session.posargs)
+
+
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@nox.session(requires=["wheels"], default=False)
+def browser(session: nox.Session) -> None:
+    """Use the page of `inspect` in the machine's Chromium, headless: clicks, keys, links, and 100,000 events."""
+    found = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    if found is None:
+        session.skip(f"no {' or '.join(CHROMIUMS)} is on PATH; not tried: the page of `inspect` in a browser")
+    session.install(*_wheels(), *_group("test", "browser"))
+    _pytest(session, "-m", "browser", "tests/inspect", *session.posargs, env={"ALLY_CHROMIUM": str(found)})
 
 
 @nox.session(default=False)

@@ -34,6 +34,7 @@ ARGUMENTS: dict[str, list[list[str]]] = {
     "explain": [["d1"]],
     "export": [["s1"]],
     "info": [["loop-warner"]],
+    "inspect": [["m-none"]],  # with one that is recorded it would serve until it is ended
     "install": [[str(HOME / "nothing")]],
     "place": [["loop-warner", "process"]],
     "prune": [["--older-than", "1d", "--yes"]],

@@ -18,7 +18,6 @@ from ally_plugins.contract.values.event_types import EVENT_NAMES
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.policy.keeping import Keeping
-from tests.kit.commands import run_command
 from tests.kit.recorded_sessions import HOSTILE
 
 if TYPE_CHECKING:
@@ -48,9 +47,11 @@ def test_every_place_has_its_entry_whatever_part_is_asked_for(page: Page) -> Non
     assert [row["place"] for row in whole["rows"]] == list(range(whole["total"]))
     assert [row["id"] for row in whole["rows"] if row["isEvent"]] == [f"{S}:{seq}" for seq in range(1, 122)]
     for start in range(0, whole["total"], 7):
-        part = page.ask("rows", session=S, **{"from": start, "count": 7})["rows"]
+        asked: dict[str, Any] = {"session": S, "from": start, "count": 7}
+        part = page.ask("rows", **asked)["rows"]
         assert part == whole["rows"][start : start + 7]
-    assert page.ask("rows", session=S, **{"from": "end", "count": 3})["rows"] == whole["rows"][-3:]
+    last: dict[str, Any] = {"session": S, "from": "end", "count": 3}
+    assert page.ask("rows", **last)["rows"] == whole["rows"][-3:]
     for row in whole["rows"][::9]:
         found = page.ask("find", session=S, id=row["id"])
         assert page.ask("entry", session=S, position=found["position"])["row"]["n"] == row["n"]
@@ -105,8 +106,10 @@ def test_an_event_says_whose_hooks_received_its_kind_in_its_minute(page: Page) -
 
 def test_costs_are_those_of_the_sessions_time(page: Page) -> None:
     costs = page.ask("costs", session=S)
-    assert costs["models"] == [{"model": "scripted-1", "requests": 24, "inputTokens": 24 * 1200 + sum(range(2, 122, 5)),
-                                "outputTokens": 1920, "cacheReadTokens": 21600, "cacheCreationTokens": 0, "durationMs": 19500.0}]  # fmt: skip
+    (model,) = costs["models"]
+    assert (model["model"], model["requests"], model["outputTokens"]) == ("scripted-1", 24, 1920)
+    assert model["inputTokens"] == 24 * 1200 + sum(range(2, 122, 5))
+    assert (model["cacheReadTokens"], model["durationMs"]) == (21600, 19500.0)
     plugins = {each["name"]: each for each in costs["plugins"]}
     assert plugins["test-watch"]["crashes"] == 2
     assert plugins["secret-guard"]["hooks"][0]["denied"] == 3
@@ -229,13 +232,3 @@ def test_each_kind_and_type_belongs_to_one_group_at_most() -> None:
     assert len(every) == len(set(every))
     assert {name for name in every if not name.isupper()} <= KINDS
     assert {name for name in every if name.isupper()} <= {*EVENT_NAMES}
-
-
-def test_the_command_refuses_a_session_or_an_id_that_was_never_recorded(
-    home: Home, record: Callable[..., None]
-) -> None:
-    record(events=10)
-    for words in (("--session", "s-none"), ("m-none",)):
-        result = run_command("--home", str(home.path), "inspect", "--no-open", *words, code=1)
-        assert "the journal has no" in result.stderr
-    assert "Example:" in run_command("inspect", "--help").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -36,7 +37,9 @@ def record_session(
     path: Path, session: str = "s-recorded-1", *, events: int = 60, keeping: Keeping | None = None, since: int = 1
 ) -> None:
     """Record a session of about so many events, `since` the first of them, in the journal at a path."""
-    asyncio.run(_record(path, session, events, keeping, since))
+    # In a thread of its own: a test may stand in a loop, as a browser's driver has one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, _record(path, session, events, keeping, since)).result()
 
 
 async def _record(path: Path, session: str, events: int, keeping: Keeping | None, since: int) -> None:

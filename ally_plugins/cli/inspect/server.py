@@ -55,7 +55,8 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _ENTERED: Final = (
-    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={}"><title>ally-plugins</title>'
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={base}{place}">'
+    '<link rel="icon" href="{base}icon.svg"><title>ally-plugins</title>'
 )
 """Not a redirection: where the link was on a page of another site, or in a file, the browser would follow it without
 the cookie that came with it. It takes the link's place in the history."""
@@ -167,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         names = [quote(asked[name], safe="") for name in ("session", "id") if asked.get(name)]
         place = f"#/{'/'.join(names)}" if names else ""
         cookie = f"{_COOKIE}={self.server.cookie}; Path={base}; HttpOnly; SameSite=Strict"
-        self._send(HTTPStatus.OK, _ENTERED.format(base + place), _TYPES["html"], {"Set-Cookie": cookie})
+        self._send(HTTPStatus.OK, _ENTERED.format(base=base, place=place), _TYPES["html"], {"Set-Cookie": cookie})
 
     def _serve(self, path: str, asked: Mapping[str, str]) -> None:
         if path.startswith("api/"):

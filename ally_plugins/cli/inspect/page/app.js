@@ -77,10 +77,9 @@ const list = new VirtualList(byId("list"), {
   select: (place, row, how) => void select(place, row, how === "click" ? "push" : "replace"),
   fail,
   scrolled: (isAtEnd) => {
-    if (isFollowing && !isAtEnd && performance.now() - followedAt > 300) setFollowing(false);
+    if (isFollowing && !isAtEnd) setFollowing(false); // nobody but the person scrolls away from it
   },
 });
-let followedAt = 0;
 
 /** @param {HTMLElement} element @param {Row | null} row @param {number} place */
 function draw(element, row, place) {
@@ -201,10 +200,7 @@ function setLive(isLive) {
 function setFollowing(on) {
   isFollowing = on;
   follow.setAttribute("aria-pressed", String(on));
-  if (on) {
-    followedAt = performance.now();
-    list.toEnd();
-  }
+  if (on) list.toEnd();
 }
 
 /** Look for what is new, as long as somebody can see it. */

@@ -57,7 +57,7 @@ export class Details {
     } catch (error) {
       if (isAbort(error) || request.signal.aborted) return;
       body.removeAttribute("aria-busy");
-      body.append(el("p", { class: "note bad" }, error instanceof Error ? error.message : error));
+      body.append(el("p", { class: "note bad" }, error instanceof Error ? error.message : String(error)));
     }
   }
 

@@ -45,6 +45,7 @@ export class VirtualList {
     this.height = 0;
     this.frame = 0;
     this.timer = 0;
+    this.shown = 0; // rows at once
     this.isDrawn = false;
     this.sizer = el("div", { class: "sizer", role: "presentation" });
     host.append(this.sizer);
@@ -97,10 +98,13 @@ export class VirtualList {
 
   resize() {
     const first = this.first();
+    // As it was drawn: the height is another one by now.
+    const wasShown = this.selected >= first - 1 && this.selected <= first + this.shown;
     this.rowHeight = Number.parseFloat(getComputedStyle(this.host).getPropertyValue("--row")) || 26;
     this.size();
     if (this.isDrawn) this.scrollTo(first);
-    this.draw();
+    if (wasShown) this.show(this.selected);
+    else this.draw();
   }
 
   size() {
@@ -189,6 +193,7 @@ export class VirtualList {
     if (active) this.host.setAttribute("aria-activedescendant", active);
     else this.host.removeAttribute("aria-activedescendant");
     this.isDrawn = true;
+    this.shown = this.host.clientHeight / this.rowHeight;
     this.need(begin, end);
   }
 
