@@ -187,7 +187,7 @@ def _unexplained(keys: set[str], text: str) -> list[str]:
 
 def _general(path: str) -> str:
     """Replace the names that authors and operators choose."""
-    return re.sub(r"(^|\.)(settings|plugins)\.[^.]+", r"\1\2.NAME", path)
+    return re.sub(r"(^|\.)(settings|plugins|indexes)\.[^.]+", r"\1\2.NAME", path)
 
 
 def _keys(schema: dict[str, Any], prefix: str = "") -> set[str]:
