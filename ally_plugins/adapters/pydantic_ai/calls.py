@@ -12,10 +12,11 @@ from pydantic_core import from_json
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.kept_messages import MARK
+from ally_plugins.adapters.kit.tool_calls import UnshownCall
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult, evolve
-from ally_plugins.contract.values.errors import EventError, GateRefused
+from ally_plugins.contract.values.errors import GateRefused
 from ally_plugins.host.sessions.open_calls import PermissionOutcome, Postponed, is_same_call
 
 from .history import call_of_part
@@ -76,10 +77,9 @@ class Calls:
         read = _read(args)
         if read is None:
             return args
-        try:
-            given = self._call(call, read)
-        except EventError as error:
-            raise ToolFailed(await self._work.refuse(call.tool_name, str(error), call.tool_call_id)) from None
+        given = self._work.given_call(call.tool_name, read, call.tool_call_id)
+        if isinstance(given, UnshownCall):
+            raise ToolFailed(await self._work.refuse(given.tool_name, given.why, given.call_id))
         before = self._prepared.get(call.tool_call_id)
         if (
             before is not None
@@ -100,10 +100,12 @@ class Calls:
         Raises ApprovalRequired when the question waits for another run, and what the tool raises. Cancelling takes the
         question back, or cancels the tool; the call ends as interrupted.
         """
-        try:
-            prepared = self._prepared.get(call.tool_call_id) or self._as_given(call)
-        except (ValueError, AssertionError, EventError) as error:  # the framework took what cannot be shown
-            return ToolDenied(await self._work.refuse(call.tool_name, str(error), call.tool_call_id))
+        prepared = self._prepared.get(call.tool_call_id)
+        if prepared is None:  # the framework took what is no JSON object
+            given = self._work.given_call(call.tool_name, call.args, call.tool_call_id)
+            if isinstance(given, UnshownCall):
+                return ToolDenied(await self._work.refuse(given.tool_name, given.why, given.call_id))
+            prepared = _prepared(given, given, as_text=not isinstance(call.args, dict))
         final = prepared.final
         # Taken out: an approval holds for one run of the call.
         agreed = self._approved.pop(call.tool_call_id, None)
@@ -249,14 +251,6 @@ class Calls:
             return self._restore(answer, after)
         except (ModelRetry, ToolFailed) as failure:
             return failure
-
-    def _as_given(self, call: ToolCallPart) -> _Prepared:
-        """Return a call as the model made it. Raises ValueError, AssertionError or EventError when there is none."""
-        given = self._call(call, call.args_as_dict(raise_if_invalid=True))
-        return _prepared(given, given, as_text=not isinstance(call.args, dict))
-
-    def _call(self, call: ToolCallPart, arguments: Any) -> ToolCall:
-        return ToolCall(call.tool_name, arguments, call.tool_call_id, self._work.about.get("agent_id"))
 
 
 def _confirmed(tool: ToolDefinition) -> str | None:

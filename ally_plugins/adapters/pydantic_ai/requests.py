@@ -27,53 +27,49 @@ if TYPE_CHECKING:
 
     from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["RequestView"]
+__all__ = ["unwoven", "weave"]
 
 
-class RequestView:
-    """The messages of one request, without the system prompt and parts that are no message (changes of tools).
+def weave(history: list[ModelMessage], session_id: str) -> Weaver:
+    """Return a request's messages without the system prompt and parts that are no message (changes of tools).
 
     Raises GateRefused for a request with a call that is too large to be shown.
     """
+    return Weaver(_items(history), session_id)
 
-    def __init__(self, history: list[ModelMessage], session_id: str) -> None:
-        self._history = history
-        self._weaver = Weaver(_items(history), session_id)
-        self.messages = self._weaver.messages
 
-    def with_messages(self, after: Sequence[Message]) -> list[ModelMessage]:
-        """Return the history as the messages have it now; it is valid again where whole messages are gone.
+def unwoven(weaver: Weaver, history: list[ModelMessage], after: Sequence[Message]) -> list[ModelMessage]:
+    """Return the history as the messages have it now; it is valid again where whole messages are gone.
 
-        What was added behind an answer comes with what answers it, before that.
-        """
-        made: list[tuple[int | None, list[Any]]] = []
-        carried: list[ModelRequestPart] = []
-        for place, before, now in self._weaver.woven(after):
-            if place is None:
-                # A response is followed by its results, and a request between them would part the two.
-                is_behind = made and isinstance(made[-1][1][-1], ModelResponse)
-                (carried if is_behind or not made else made[-1][1]).extend(request_for(now).parts)
-                continue
-            number, item = place
-            if not made or made[-1][0] != number:
-                made.append((number, []))
-            if before is not None and not isinstance(item, ModelResponse):
-                made[-1][1].extend(carried)
-                carried = []
-            made[-1][1].append(item if before is None or now.content == before.content else _changed(item, now))
-        if carried:
-            made.append((None, carried))
-        # Providers refuse a call without its result, and a result without its call.
-        return repair_messages([self._message(number, items) for number, items in made])
+    What was added behind an answer comes with what answers it, before that.
+    """
+    made: list[tuple[int | None, list[Any]]] = []
+    carried: list[ModelRequestPart] = []
+    for place, before, now in weaver.woven(after):
+        if place is None:
+            # A response is followed by its results, and a request between them would part the two.
+            is_behind = made and isinstance(made[-1][1][-1], ModelResponse)
+            (carried if is_behind or not made else made[-1][1]).extend(request_for(now).parts)
+            continue
+        number, item = place
+        if not made or made[-1][0] != number:
+            made.append((number, []))
+        if before is not None and not isinstance(item, ModelResponse):
+            made[-1][1].extend(carried)
+            carried = []
+        made[-1][1].append(item if before is None or now.content == before.content else _changed(item, now))
+    if carried:
+        made.append((None, carried))
+    # Providers refuse a call without its result, and a result without its call.
+    return repair_messages([_message(history, number, items) for number, items in made])
 
-    def _message(self, number: int | None, items: list[Any]) -> ModelMessage:
-        if number is None:
-            return ModelRequest(parts=items)
-        message = self._history[number]
-        if isinstance(message, ModelResponse):
-            changed: ModelResponse = items[0]
-            return changed
-        return message if items == list(message.parts) else dataclasses.replace(message, parts=items)
+
+def _message(history: list[ModelMessage], number: int | None, items: list[Any]) -> ModelMessage:
+    """Return what a message of the history has become, or one of what plugins added."""
+    before = history[number] if number is not None else None
+    if before is None or isinstance(before, ModelResponse):
+        return ModelRequest(parts=items) if before is None else items[0]
+    return before if items == list(before.parts) else dataclasses.replace(before, parts=items)
 
 
 def _items(history: list[ModelMessage]) -> Iterator[tuple[Any, Message | None]]:
