@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
 
+from ally_plugins.contract.tools.returned import json_text
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.errors import GateRefused, SessionError
 from ally_plugins.contract.values.inert import inert
 
-from .results import json_text
 from .tool_calls import ToolCallRun
 
 if TYPE_CHECKING:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
-import attrs
-
+from ally_plugins.contract.tools.returned import json_text
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.errors import EventError
-from ally_plugins.contract.values.shown import media
 
-__all__ = ["changed_value", "json_text", "result_of_value", "settled_value"]
+__all__ = ["changed_value", "result_of_value", "settled_value"]
 
 _UNSAYABLE = (TypeError, ValueError, RecursionError)
 """What writing or reading JSON raises."""
@@ -64,27 +60,3 @@ def changed_value(before: ToolResult, after: ToolResult) -> Any:
     """Return what transforms made of a tool's value: changed data, else the text."""
     is_data = after.data is not None and after.data != before.data  # without its data, the text is left
     return thaw(after.data) if is_data else after.output
-
-
-def json_text(value: Any) -> str:
-    """Return a value as JSON: dataclasses, models and enumerations as what they hold, bytes as what they are.
-
-    Raises TypeError, ValueError or RecursionError for what JSON cannot say.
-    """
-    return json.dumps(value, default=_plain, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return media("bytes", None, value)
-    if isinstance(value, (set, frozenset)):
-        return list(value)
-    if isinstance(value, Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-    if attrs.has(type(value)):
-        return {each.name: getattr(value, each.name) for each in attrs.fields(type(value))}
-    if callable(dump := getattr(value, "model_dump", None)):  # of pydantic, which need not be there
-        return dump(mode="json")
-    raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -1,20 +1,24 @@
-"""What a handler returned as JSON sees it: instances of dataclasses and attrs classes become objects with their fields.
+"""What tools returned as JSON sees it: instances of dataclasses and attrs classes become objects with their fields.
 
-Before anything looks at the value, so that the agent, other plugins' transforms and the journal see the same.
+Of a plugin's handler before anything looks at the value, so that the agent, other plugins' transforms and the journal
+see the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
+from enum import Enum
 from typing import Any, Final
 
 import attrs
 
 from ally_plugins.contract.values.conversation import ToolResult
 from ally_plugins.contract.values.frozen import MAX_DEPTH, FrozenDict, unreadable
+from ally_plugins.contract.values.shown import media
 
-__all__ = ["returned_data"]
+__all__ = ["json_text", "returned_data"]
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), FrozenDict, ToolResult})
 
@@ -41,6 +45,28 @@ def _data(value: Any, depth: int) -> Any:
         return [_data(item, depth + 1) for item in value]
     names = _fields(kind)
     return value if names is None else {name: _data(getattr(value, name), depth + 1) for name in names}
+
+
+def json_text(value: Any) -> str:
+    """Return a value as JSON: dataclasses, models and enumerations as what they hold, bytes as what they are.
+
+    Raises TypeError, ValueError or RecursionError for what JSON cannot say.
+    """
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return media("bytes", None, value)
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    if isinstance(value, Enum):
+        return value.value
+    if (names := _fields(type(value))) is not None:
+        return {name: getattr(value, name) for name in names}
+    if callable(dump := getattr(value, "model_dump", None)):  # of pydantic, which need not be there
+        return dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _fields(kind: type) -> Iterator[str] | None:
