@@ -27,8 +27,8 @@ COVERAGE = WORK / "coverage"
 WORKERS = ("--numprocesses=3", "--dist=worksteal")
 MEASURE = ("--cov", "--cov-report=", "--cov-fail-under=0")
 FAST = "not e2e and not soak and not slow and not long and not browser"
-BOXED = f"{FAST} and (smoke or not sandboxed)"
-UNBOXED = f"{FAST} and not sandboxed"
+BOXED = f"{FAST} and (smoke or not (sandboxed or shared))"
+UNBOXED = f"{FAST} and not (sandboxed or shared)"
 # Those whose framework is not in the dependency group `test`.
 ADAPTERS = sorted({path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py")})
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
@@ -204,6 +204,14 @@ def browser(session: nox.Session) -> None:
         session.skip(f"no {' or '.join(CHROMIUMS)} is on PATH; not tried: the page of `inspect` in a browser")
     session.install(*_wheels(), *_group("test", "browser"))
     _pytest(session, "-m", "browser", "tests/inspect", *session.posargs, env={"ALLY_CHROMIUM": str(found)})
+
+
+@nox.session(requires=["wheels"], default=False)
+def fleet(session: nox.Session) -> None:
+    """Run all of a fleet with a real server: bad days, and the contract suite of plugins that hosts share."""
+    session.install(*_wheels(), *_group("test"))
+    where = ["tests/fleet", "tests/placements"]
+    _pytest(session, "-m", "not soak", "-k", "fleet or shared", *WORKERS, *where, *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,4 +1,7 @@
-"""`python -m ally_plugins.daemon MODULE:CLASS [--name NAME]`: run a plugin's class as a process."""
+"""`python -m ally_plugins.daemon MODULE:CLASS [--name NAME]`: run a plugin's class as a process.
+
+With `--shared` it is the process of a worker, whose hosts are handed to it as descriptors.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,10 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case [entry_point] if not entry_point.startswith("-"):
             name = None
+        case [entry_point, "--shared"] if not entry_point.startswith("-"):
+            from .sharing import run_shared
+
+            run_shared(entry_point)
         case [entry_point, "--name", name] if not entry_point.startswith("-"):
             pass
         case _:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from attrs import frozen
+
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.values.errors import PluginLoadError, RefusedError, VersionError
 from ally_plugins.contract.values.scope import Scope
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from .streams import Descriptors
 
-__all__ = ["PluginProcess"]
+__all__ = ["PluginProcess", "SharedPlace"]
 
 EXIT_FAILED: Final = 1  # the plugin cannot be loaded, or the host speaks another version
 EXIT_HUNG: Final = 70  # a hook ignored its interruption; sysexits calls it an internal software error
@@ -59,6 +61,17 @@ LEEWAY: Final = 0.1
 
 STOP_ALONE: Final = 1.0
 """Seconds for `ally_stop` when nobody waits for it: the host is gone, or sent SIGTERM and will soon send SIGKILL."""
+
+
+@frozen
+class SharedPlace:
+    """What an instance has of its own in a process that many hosts share."""
+
+    number: int
+    """Distinguishes its logger, whose records are for its host alone."""
+    data_dir: str | None
+    """On this machine: the host names one on its own."""
+
 
 METHODS: Final = SERVICE_METHODS | {"initialize", "start", "shutdown", "drain", "gate", "transform"}
 """What a host may call."""
@@ -73,10 +86,12 @@ class PluginProcess:
         *,
         name: str | None = None,
         end_within: Callable[[float, int], None] = end_within,  # tests live on in this process, and pass another
+        shared: SharedPlace | None = None,
     ) -> None:
         self._factory = factory
         self._own_name = name
         self._end_within = end_within
+        self._shared = shared
         self._handler = HostHandler(self._log)
         self._logger: logging.Logger | None = None
         self._peer = Peer(Connection(limits=FROM_HOST, methods=METHODS), self)
@@ -101,16 +116,21 @@ class PluginProcess:
         Cancelling it closes the connection and calls no `ally_stop`.
         """
         self._peer.open(descriptors)
-        with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
-            import signal
+        if self._shared is None:  # else the signal is for all of them
+            with suppress(NotImplementedError, ValueError, RuntimeError):  # Windows; not the main thread
+                import signal
 
-            self._loop.add_signal_handler(signal.SIGTERM, self._stop_alone)
+                self._loop.add_signal_handler(signal.SIGTERM, self.stop)
         try:
             return await self._exit
         finally:
             self._peer.close()
             if self._logger is not None:
                 self._logger.removeHandler(self._handler)
+
+    def stop(self) -> None:
+        """Run `ally_stop` though no host waits for it, and end `serve`."""
+        self._stop_alone()
 
     # --- what the host sends ---
 
@@ -190,9 +210,12 @@ class PluginProcess:
         self._peer.connection.send_limit = initialization.frame_bytes or DEFAULT_LIMITS.frame_bytes
         service = Service(name, self._peer)
         outbound = WireOutbound(name, self._peer, initialization.capabilities, service.handlers, service.tasks)
+        shared = self._shared
         # Before the plugin is built: its `__init__` may log.
-        self._forward_log(name)
-        ally = Ally(name, outbound, settings=initialization.settings, data_dir=initialization.data_dir)
+        logger = self._forward_log(name if shared is None else f"{name}.{shared.number}")
+        data_dir = initialization.data_dir if shared is None else shared.data_dir
+        ally = Ally(name, outbound, settings=initialization.settings, data_dir=data_dir)
+        ally.log.logger = logger
         factory = load_factory(self._factory) if isinstance(self._factory, str) else self._factory
         loaded = load(factory, ally)
         service.handlers.keep([*loaded.tools, *loaded.actions])
@@ -207,11 +230,12 @@ class PluginProcess:
         own = {"name": self._own_name} if self._own_name is not None else {}
         self._peer.respond(message.id, {"protocol": protocol, **own, **loaded.to_wire()})
 
-    def _forward_log(self, name: str) -> None:
+    def _forward_log(self, name: str) -> logging.Logger:
         self._logger = logger = logging.getLogger(f"ally_plugins.plugin.{name}")
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)  # the host decides what it shows
         logger.addHandler(self._handler)
+        return logger
 
     def _log(self, level: str, text: str) -> None:
         # `may_drop`: a log that its host does not read must not fill this process's memory.

@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from .ending import end_within
 from .logs import write_stderr
-from .streams import Descriptors, is_terminal, take_stdio
+from .streams import is_terminal, take_stdio
 
 if TYPE_CHECKING:
     from .loading import Factory
 
-__all__ = ["run"]
+__all__ = ["run", "run_to_end"]
 
 EXIT_USAGE: Final = 64  # sysexits' number
 LAST_GRACE: Final = 1.0
@@ -35,10 +35,18 @@ def run(factory: Factory | str, *, name: str | None = None) -> NoReturn:
         write_stderr("this is the process of a plugin: its host starts it and speaks to it over stdin and stdout")
         sys.exit(EXIT_USAGE)
     descriptors = take_stdio()
+    with _no_garbage():
+        from .process import PluginProcess
+
+    run_to_end(lambda: PluginProcess(factory, name=name).serve(descriptors))
+
+
+def run_to_end(serve: Callable[[], Coroutine[Any, Any, int]]) -> NoReturn:
+    """Run what a process is for on a loop, and end the process with the code that it returns."""
     with suppress(ValueError):  # not the main thread
         # The terminal's Ctrl-C is the host's business. A function and not SIG_IGN, which children would inherit.
         signal.signal(signal.SIGINT, lambda *_: None)
-    code = _run_loop(factory, name, descriptors)
+    code = _run_loop(serve)
     # Before `sys.exit`, which joins the plugin's threads and calls its exit functions, however long they take.
     end_within(LAST_GRACE, code)
     sys.exit(code)
@@ -57,14 +65,11 @@ def _no_garbage() -> Generator[None]:
             gc.enable()
 
 
-def _run_loop(factory: Factory | str, name: str | None, descriptors: Descriptors) -> int:
-    with _no_garbage():
-        import asyncio
-
-        from .process import PluginProcess
+def _run_loop(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    import asyncio
 
     async def serve() -> int:
-        return await PluginProcess(factory, name=name).serve(descriptors)
+        return await work()  # made on the loop
 
     # Not `asyncio.run`, which waits without a limit for tasks that ignore their cancellation.
     loop = asyncio.new_event_loop()

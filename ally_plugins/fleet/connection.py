@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -29,11 +29,16 @@ class FleetError(AllyError):
     """The server cannot be reached, or refuses."""
 
 
+PING_S: Final = 5
+"""Seconds between questions whether the server is there, of which two may stay unanswered."""
+
+
 @asynccontextmanager
-async def connected(who: Credentials) -> AsyncGenerator[Client]:
+async def connected(who: Credentials, on_broken: Callable[[], None] = lambda: None) -> AsyncGenerator[Client]:
     """Connect, and close at the end; a connection that breaks later is made anew without end.
 
-    Raises ConfigError where nats-py is not installed, FleetError when the first connection fails.
+    `on_broken` is called each time that it breaks. Raises ConfigError where nats-py is not installed, FleetError when
+    the first connection fails.
     """
     try:
         import_module("nkeys")  # nats-py signs with it
@@ -52,6 +57,9 @@ async def connected(who: Credentials) -> AsyncGenerator[Client]:
             raise error
         _log.debug("the server: %s", error)
 
+    async def note_break() -> None:
+        on_broken()
+
     try:
         await client.connect(
             who.server.replace("tls:", "nats:", 1),
@@ -62,6 +70,9 @@ async def connected(who: Credentials) -> AsyncGenerator[Client]:
             reconnect_time_wait=1,
             max_reconnect_attempts=-1,
             error_cb=note,
+            disconnected_cb=note_break,
+            ping_interval=PING_S,
+            max_outstanding_pings=2,
             tls=_tls(who) if who.server.startswith("tls:") else None,
         )
     except ConfigError:

@@ -1,6 +1,8 @@
 """Who somebody is to the server: a file of its owner's, which `fleet init` writes, and the subjects that it may use.
 
-A home publishes on a subject of its own name and on no other, which the server holds it to; a collector hears all.
+A home publishes on a subject of its own name and on no other, which the server holds it to; a collector hears all. A
+worker is called where its plugins are asked for, and each link between a host and a worker has both names in its
+subjects, so that the server knows on either side who may speak.
 """
 
 from __future__ import annotations
@@ -19,7 +21,18 @@ from ally_plugins.contract.tables import holds, object_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.owned_files import read_file
 
-__all__ = ["COLLECTOR", "STREAM", "Credentials", "alive_subject", "read_credentials", "records_subject"]
+__all__ = [
+    "COLLECTOR",
+    "STREAM",
+    "WORKERS",
+    "Credentials",
+    "alive_subject",
+    "from_host",
+    "hello_subject",
+    "read_credentials",
+    "records_subject",
+    "to_host",
+]
 
 STREAM: Final = "ALLY_RECORDS"
 """The stream of all homes' records."""
@@ -39,6 +52,25 @@ def records_subject(name: str) -> str:
 def alive_subject(name: str) -> str:
     """Return the subject on which a home says that it is there, and how far its journal has come; `*` for all."""
     return f"ally.alive.{name}"
+
+
+WORKERS: Final = "workers"
+"""The queue group of workers: each question for one goes to one of those that serve the plugin."""
+
+
+def hello_subject(plugin: str, digest: str, host: str) -> str:
+    """Return the subject on which a host asks for a worker that serves a plugin, of files with that digest."""
+    return f"ally.hello.{plugin}.{digest}.{host}"
+
+
+def from_host(worker: str, host: str, link: str) -> str:
+    """Return the subject on which a host speaks over a link to a worker."""
+    return f"ally.call.{worker}.{host}.{link}"
+
+
+def to_host(worker: str, host: str, link: str) -> str:
+    """Return the subject on which a worker speaks over a link to a host."""
+    return f"ally.back.{worker}.{host}.{link}"
 
 
 def _read_name(value: str, path: str, mistakes: Mistakes) -> object:
@@ -85,6 +117,8 @@ class Credentials:
         default="metadata", metadata=holds(one_of("metadata", "body"), "what of each record leaves this machine")
     )
     ca: str | None = attrs.field(default=None, metadata=holds(FILLED, "certificates that the server's is checked with"))
+    authority: str | None = attrs.field(default=None, metadata=holds(FILLED, "the key that workers are certified with"))
+    certificate: str | None = attrs.field(default=None, metadata=holds(FILLED, "what a worker may serve, signed"))
 
     @property
     def inbox(self) -> str:

@@ -1,29 +1,45 @@
 """The server's configuration: who there is, and the subjects that each may use and no other.
 
 A home may publish its own records and say that it is there, and ask how far it has come; it hears nothing of others.
-The collector may make the stream and read it; nobody may remove records from it.
+The collector may make the stream and read it; nobody may remove records from it. A worker is asked for the plugins that
+are named for it and for no others, and speaks to hosts under its own name.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.values.errors import ConfigError
-from ally_plugins.contract.wording import describe
+from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.journal.owned_files import read_file
 
-from .credentials import COLLECTOR, STREAM, Credentials, alive_subject, is_loopback, read_credentials, records_subject
+from .credentials import (
+    COLLECTOR,
+    STREAM,
+    WORKERS,
+    Credentials,
+    alive_subject,
+    from_host,
+    hello_subject,
+    is_loopback,
+    read_credentials,
+    records_subject,
+    to_host,
+)
+from .proofs import Certificate, new_seed, public_key
 
 __all__ = ["Listen", "init"]
 
 _MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes of a message; NATS itself advises against more."""
+
+_MAX_SEED: Final = 1024
 
 
 @attrs.frozen
@@ -43,10 +59,13 @@ class Listen:
         return f"{'tls' if self.cert else 'nats'}://{host}:{self.port}"
 
 
-def init(folder: Path, names: Sequence[str], listen: Listen) -> list[Path]:
-    """Write `server.conf` and a credentials file for the collector and each home, and return the files that are new.
+def init(
+    folder: Path, names: Sequence[str], listen: Listen, workers: Mapping[str, Sequence[str]] = FrozenDict()
+) -> list[Path]:
+    """Write `server.conf` and a credentials file for the collector, each home and each worker; return the new files.
 
-    Who has a file there keeps its key, so that homes can be added. Raises ConfigError, and then changes nothing, for a
+    `workers` has the plugins that each may serve. Who has a file there keeps its key, so that homes can be added; a
+    worker that is named again gets the plugins that are named now. Raises ConfigError, and then changes nothing, for a
     name that is none, files that cannot be written, and a server beyond this machine without a certificate.
     """
     if not is_loopback(listen.host) and not (listen.cert and listen.key):
@@ -54,33 +73,58 @@ def init(folder: Path, names: Sequence[str], listen: Listen) -> list[Path]:
         raise ConfigError(f"{text}: give --tls-cert and --tls-key, or listen on 127.0.0.1", path="--listen")
     if bool(listen.cert) != bool(listen.key):
         raise ConfigError("--tls-cert and --tls-key belong together, found one of them", path="--tls-cert")
-    if COLLECTOR in names:
-        raise ConfigError(f"{COLLECTOR!r} is the name of who collects; choose another one for a home", path="NAME")
     there = {each.name: each for each in map(read_credentials, sorted(folder.glob("*.toml")))}
-    keys = _keys()
-    new = [_new(name, listen, keys) for name in dict.fromkeys((COLLECTOR, *names)) if name not in there]
-    everybody = [*there.values(), *new]
-    files = [folder / f"{each.name}.toml" for each in new]
+    _check_names(names, workers, there)
+    authority_file = folder / "authority.seed"
+    authority = _read_authority(authority_file) or new_seed()
+    everybody = dict(there)
+    for name in dict.fromkeys((COLLECTOR, *names, *workers)):
+        everybody.setdefault(name, _new(name, listen))
+    for name, who in everybody.items():
+        certificate = who.certificate
+        if name in workers:
+            certificate = Certificate(name, public_key(who.seed, name), tuple(sorted(set(workers[name])))).signed(
+                authority
+            )
+        everybody[name] = attrs.evolve(who, authority=public_key(authority, "authority"), certificate=certificate)
+    files = [folder / f"{name}.toml" for name in everybody if name not in there]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for each, file in zip(new, files, strict=True):
-            _write(file, _credentials_text(each))
-        _write(folder / "server.conf", _server_text(folder, everybody, listen, keys))
+        _write(authority_file, f"{authority}\n")
+        for name, who in everybody.items():
+            if who != there.get(name):
+                _write(folder / f"{name}.toml", _credentials_text(who))
+        _write(folder / "server.conf", _server_text(folder, everybody.values(), listen))
     except OSError as error:
         raise ConfigError(f"{str(folder)!r} cannot be written: {error.strerror or error}", path=str(folder)) from error
     return files
 
 
-def _keys() -> Any:
+def _check_names(names: Sequence[str], workers: Mapping[str, Sequence[str]], there: Mapping[str, Credentials]) -> None:
+    """Refuse names of which one would be another's, and plugins that have no name in a subject."""
+    if COLLECTOR in (*names, *workers):
+        raise ConfigError(f"{COLLECTOR!r} is the name of who collects; choose another one for a home", path="NAME")
+    homes = {name for name, who in there.items() if who.certificate is None}
+    if both := sorted({*workers} & ({*names} | homes)):
+        raise ConfigError(f"{both[0]!r} is a home; choose another name for the worker", path="--worker")
+    if both := sorted({*names} & (there.keys() - homes)):
+        raise ConfigError(f"{both[0]!r} is a worker; choose another name for the home", path="NAME")
+    for plugin in (each for served in workers.values() for each in served):
+        if not is_plugin_name(plugin):
+            raise ConfigError(f"found {plugin!r}, expected the name of a plugin", path="--worker")
+
+
+def _new(name: str, listen: Listen) -> Credentials:
+    return Credentials(listen.url, _checked(name), new_seed(), ca=listen.ca)
+
+
+def _read_authority(file: Path) -> str | None:
+    """Return the seed that workers are certified with; it never leaves the folder. None where there is none yet."""
     try:
-        return import_module("nkeys")  # it has no types
-    except ImportError as error:
-        raise ConfigError("a fleet needs nkeys, which is not installed: pip install 'ally-plugins[fleet]'") from error
-
-
-def _new(name: str, listen: Listen, keys: Any) -> Credentials:
-    seed = keys.encode_seed(os.urandom(32), keys.PREFIX_BYTE_USER).decode()
-    return Credentials(listen.url, _checked(name), seed, ca=listen.ca)
+        content = read_file(file, _MAX_SEED)
+    except OSError as error:
+        raise ConfigError(f"{str(file)!r} cannot be read: {error.strerror or error}", path=str(file)) from error
+    return None if content is None else content.decode("ascii", "replace").strip()
 
 
 def _checked(name: str) -> str:
@@ -103,12 +147,15 @@ def _credentials_text(who: Credentials) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen, keys: Any) -> str:
+def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen) -> str:
     tls = {"cert_file": listen.cert, "key_file": listen.key} if listen.cert else None
-    users = [{"nkey": _public_key(who, keys), "permissions": _permissions(who)} for who in everybody]
+    users = [{"nkey": public_key(who.seed, who.name), "permissions": _permissions(who)} for who in everybody]
     settings = {
         "listen": f"{listen.host}:{listen.port}",
         "max_payload": _MAX_PAYLOAD,
+        # A worker that is cut off is asked no more after some seconds; by default that takes six minutes.
+        "ping_interval": "5s",
+        "ping_max": 2,
         # Until the disk has it, nothing is acknowledged: the default of two minutes loses with the power what homes
         # were told is safe.
         "jetstream": {"store_dir": str((folder / "jetstream").absolute()), "sync_interval": "always"},
@@ -120,22 +167,26 @@ def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen,
     return head + "\n".join(f"{key}: {json.dumps(value, indent=2)}" for key, value in settings.items()) + "\n"
 
 
-def _public_key(who: Credentials, keys: Any) -> str:
-    try:
-        key: str = keys.from_seed(bytearray(who.seed.encode())).public_key.decode()
-    except (keys.NkeysError, ValueError) as error:
-        raise ConfigError(f"the seed of {describe(who.name)} is none: {error}", path=who.name) from error
-    return key
-
-
 def _permissions(who: Credentials) -> dict[str, Any]:
     api = "$JS.API"
     inbox = f"{who.inbox}.>"
-    if who.name != COLLECTOR:
-        own = records_subject(who.name)
+    if who.certificate is not None:
+        # Only in the group: a worker beside it would be asked whatever the others are, and answer as well.
+        served = [
+            f"{hello_subject(plugin, '*', '*')} {WORKERS}" for plugin in Certificate.read(who.certificate).plugins
+        ]
         return {
-            "publish": {"allow": [own, alive_subject(who.name), f"{api}.DIRECT.GET.{STREAM}.{own}"]},
-            "subscribe": {"allow": [inbox]},
+            "publish": {"allow": [to_host(who.name, "*", "*")]},
+            "subscribe": {"allow": [inbox, from_host(who.name, "*", "*"), *served]},
+            # Once to the inbox of whoever has asked, which it could not write to otherwise.
+            "allow_responses": {"max": 1, "expires": "10s"},
+        }
+    if who.name != COLLECTOR:
+        own, name = records_subject(who.name), who.name
+        asked = [hello_subject("*", "*", name), from_host("*", name, "*")]
+        return {
+            "publish": {"allow": [own, alive_subject(name), f"{api}.DIRECT.GET.{STREAM}.{own}", *asked]},
+            "subscribe": {"allow": [inbox, to_host("*", name, "*")]},
         }
     stream = [f"{api}.STREAM.{verb}.{STREAM}" for verb in ("CREATE", "INFO")]
     consumer = [f"{api}.CONSUMER.{verb}.{STREAM}.>" for verb in ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT")]

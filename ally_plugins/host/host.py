@@ -87,6 +87,7 @@ class Host:
     profiler or debugger from outside. `ally-plugins chat` does so.
     `telemetry` reports hooks and decisions to OpenTelemetry (extra `otel`): by default where the program has loaded its
     SDK before the host's start. `launcher` is what starts its processes, where that was begun before the host.
+    `fleet` is the file that says who this host is to workers that run plugins for many, instead of the home's own.
 
     A host belongs to the process and the event loop that it was started on: its coroutines, and those of its sessions,
     raise HostError at once when they are awaited on another loop, and every call does in a fork of the process.
@@ -111,8 +112,10 @@ class Host:
         protect: bool = False,
         telemetry: bool | None = None,
         launcher: Launcher | None = None,
+        fleet: Path | str | None = None,
     ) -> None:
         self.home = _home(app, home)
+        self._fleet_file = fleet
         self.stream = HostStream(self._forward)
         self.services = services = HostServices(
             app,
@@ -209,7 +212,12 @@ class Host:
         # From here to the start of the plugins the loop has no turn: a session, which may be opened once there is a set
         # of them, must not find gates missing.
         self._daemon_services = daemon_services = HostDaemonServices(
-            services, self.home, replan=self._replan, protected_places=self._protected_places, launcher=self._launcher
+            services,
+            self.home,
+            replan=self._replan,
+            protected_places=self._protected_places,
+            launcher=self._launcher,
+            fleet_file=self._fleet_file,
         )
         self._plugin_set = plugin_set = self._new_plugin_set(daemon_services, marks)
         services.open_lanes = plugin_set.lanes

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.journal.journal import Journal
-
-    from .conftest import Server
+    from tests.kit.fleets import Server
 
 
 @pytest.fixture(autouse=True)

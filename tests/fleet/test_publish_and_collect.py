@@ -29,7 +29,7 @@ from .conftest import write
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from .conftest import Server
+    from tests.kit.fleets import Server
 
 
 @pytest.fixture

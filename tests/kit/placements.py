@@ -23,6 +23,7 @@ from ally_plugins import Host, PluginRecord
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon, Timing
 from ally_plugins.runtime.sandbox.support import support
+from tests.kit.fleets import has_server, running_server, serving, shared
 from tests.kit.hosts import make_record, new_host
 from tests.kit.waiting import PATIENCE
 
@@ -60,6 +61,8 @@ class Placement:
     """Whether code that outlives its hook is known by the very event of that hook, not by the last of its burst."""
     shares_the_hosts_loop: bool
     """Whether the plugin's code runs in the host's own process."""
+    is_elsewhere: bool
+    """Whether a worker runs the plugin, and the host only has a link to it."""
 
 
 def _inline(target: str, record: PluginRecord) -> Any:
@@ -77,6 +80,11 @@ def _sandbox(target: str, record: PluginRecord) -> Any:
     return daemon, evolve(record, config=evolve(record.config, placement="sandbox"))
 
 
+def _shared(target: str, record: PluginRecord) -> Any:
+    daemon, _ = _process(target, record)
+    return daemon, shared(evolve(record, daemon=daemon))
+
+
 _IN_PROCESS = Placement(
     name="process",
     plugin=_process,
@@ -89,6 +97,7 @@ _IN_PROCESS = Placement(
     makes_logs_one_line=True,
     remembers_each_event=True,
     shares_the_hosts_loop=False,
+    is_elsewhere=False,
 )
 
 PLACEMENTS = (
@@ -104,10 +113,12 @@ PLACEMENTS = (
         makes_logs_one_line=False,
         remembers_each_event=False,
         shares_the_hosts_loop=True,
+        is_elsewhere=False,
     ),
     _IN_PROCESS,
     # Where there is no sandbox it runs as in a process, and its tests are worth no more.
     *([evolve(_IN_PROCESS, name="sandbox", plugin=_sandbox)] if support().has_filter else ()),
+    *([evolve(_IN_PROCESS, name="shared", plugin=_shared, is_elsewhere=True)] if has_server() else ()),
 )
 
 
@@ -148,8 +159,17 @@ class Placed:
     async def host(self, plugins: Mapping[str, PlacedSetup | Any], **options: Any) -> AsyncIterator[Host]:
         """Run a host that keeps nothing and discovers nothing."""
         given = {name: each.under(name) if isinstance(each, PlacedSetup) else each for name, each in plugins.items()}
-        async with new_host(given, **options) as host:
-            yield host
+        if not self.placement.is_elsewhere:
+            async with new_host(given, **options) as host:
+                yield host
+            return
+        records = [record for _, record in given.values() if record.placement == "shared"]
+        with running_server(["host"], {"worker": sorted(given)}) as server:
+            async with (
+                serving(server.who("worker"), records),
+                new_host(given, fleet=server.file("host"), **options) as host,
+            ):
+                yield host
 
     def raised(self, words: str) -> str:
         """Return what a reason says of something that was raised: `words`, or of a placement that hides it the type."""

@@ -18,7 +18,7 @@ _GUARDS: Final = {f"test_placed_{name}.py" for name in ("calls", "gates", "trans
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs in a sandbox: `nox -s sandbox` has all of it, CI what guards, once."""
+    """Mark what runs in a sandbox, and what hosts share: `nox -s sandbox` and `-s fleet` have all, CI what guards."""
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         placement: Any = params.get("placed")
@@ -26,3 +26,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("sandboxed")
             if item.path.name in _GUARDS:
                 item.add_marker("smoke")
+        if Path(__file__).parent in item.path.parents and placement is not None and placement.name == "shared":
+            item.add_marker("shared")

@@ -30,7 +30,7 @@ _GUARDS: Final = ("gate", "transform")
 _USUAL_DEADLINE: Final = 15.0
 """Seconds of a gate and a transform for which nothing is settled."""
 
-_PLACES: Final = {"inline": 0, None: 0, "process": 1, "sandbox": 2}
+_PLACES: Final = {"inline": 0, None: 0, "process": 1, "sandbox": 2, "shared": 2}
 """How much each placement holds. Without one a class runs inline, and a daemon in a process whatever is settled."""
 
 Compare = Callable[[PluginConfig, PluginConfig], Mapping[str, Any]]
@@ -57,7 +57,9 @@ def _enabled(agreed: PluginConfig, written: PluginConfig) -> Mapping[str, Any]:
 
 
 def _placement(agreed: PluginConfig, written: PluginConfig) -> Mapping[str, Any]:
-    is_looser = _PLACES[written.placement] < _PLACES[agreed.placement]
+    # Neither holds more than the other: one runs code here, the other sends what it is shown to another machine.
+    is_moved = agreed.placement != written.placement and "shared" in (agreed.placement, written.placement)
+    is_looser = _PLACES[written.placement] < _PLACES[agreed.placement] or is_moved
     # Another Python is other code.
     is_other = (agreed.interpreter, agreed.environment) != (written.interpreter, written.environment)
     if not is_looser and not (is_other and written.placement != "inline"):

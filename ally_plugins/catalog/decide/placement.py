@@ -32,6 +32,7 @@ _OF_A_DAEMON: Final = frozenset({"startup_timeout", "ping_interval", "ping_timeo
 """Keys of `[plugins.NAME.process]` that mean nothing to programs which are run for each call."""
 
 _BUILT_INSIDE: Final = "its source builds it inside the agent's process, where alone it runs"
+_NO_CLASS: Final = "it ships a program and no class, and many hosts can share the process of a class alone"
 _LISTENS: Final = "it listens on a Unix socket, which there is none of in a sandbox"
 
 
@@ -66,7 +67,9 @@ def place(name: str, found: Found, config: PluginConfig, interpreter: Interprete
         return _class(name, found, config, interpreter)
     if found.plugin is not None:
         problem = f"{_BUILT_INSIDE}: {_command(name, 'inline')}"
-        return Placed(problem=problem if config.placement in {"process", "sandbox"} else "")
+        return Placed(problem=problem if config.placement in {"process", "sandbox", "shared"} else "")
+    if config.placement == "shared":
+        return Placed(daemon=found.daemon, problem=f"{_NO_CLASS}: {_command(name, DEFAULT_PLACEMENT)}")
     if config.placement == "inline":
         listens = found.daemon is not None and found.daemon.transport == "socket"
         way_out = _command(name, "process" if listens else DEFAULT_PLACEMENT)
@@ -118,7 +121,7 @@ def _no_python(name: str, config: PluginConfig) -> str:
 
 
 def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpreter) -> Placed:
-    if config.placement not in {"process", "sandbox"}:
+    if config.placement not in {"process", "sandbox", "shared"}:
         without_use = [key for key in ("interpreter", "environment", "process") if getattr(config, key)]
         use = f"config.toml has {' and '.join(without_use)} for it, of no use while it runs inline: {_command(name)}"
         return Placed(warnings=(use,) if without_use else ())
@@ -127,6 +130,9 @@ def _class(name: str, found: Found, config: PluginConfig, interpreter: Interpret
     search = {"PYTHONPATH": interpreter.search} if interpreter.search else {}
     # With files where a source has found it in a folder: all of them were agreed to, and nothing compiled.
     bytecode = UNREAD_BYTECODE if found.files else _bytecode(config)
+    if config.placement == "shared":
+        # Not run here: a worker runs it, with the Python that its own operator has chosen.
+        return Placed(daemon=Daemon((target,)).with_process(config.process))
     python = interpreter.path or running_python()
     if not python:
         return Placed(problem=interpreter.problem or _no_python(name, config))

@@ -43,7 +43,7 @@ State = Literal[
 ]
 """Only an `enabled` plugin is loaded."""
 
-_OUTSIDE: Final = ("process", "sandbox")
+_OUTSIDE: Final = ("process", "sandbox", "shared")
 """Placements of what runs outside of the host's process."""
 
 _NO_GRANTS: Final = GrantSet()
@@ -102,7 +102,8 @@ class PluginRecord:
         is_shipped = found is not None and not found.is_class
         if not (self.daemon or is_shipped or self.config.placement in _OUTSIDE):
             return "inline"
-        return "sandbox" if self.config.placement == "sandbox" else "process"
+        placement = self.config.placement
+        return placement if placement in ("sandbox", "shared") else "process"
 
     @property
     def origin(self) -> str | None:

@@ -76,7 +76,7 @@ _DEFAULT_LIMITS: Final = Limits()
 _DEFAULT_CHAT: Final = ChatSettings()
 _DEFAULT_JOURNAL: Final = JournalSettings()
 
-Placement = Literal["inline", "process", "sandbox"]
+Placement = Literal["inline", "process", "sandbox", "shared"]
 
 
 @frozen(kw_only=True)
@@ -358,7 +358,7 @@ _SHARED: Final = {
 _PLUGIN: Final = table(
     "a table",
     enabled=FLAG,
-    placement=one_of("inline", "process", "sandbox"),
+    placement=one_of("inline", "process", "sandbox", "shared"),
     interpreter=line(_interpreter_problem),
     environment=line(_environment_problem),
     process=PROCESS,

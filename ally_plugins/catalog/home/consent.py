@@ -158,7 +158,7 @@ _AGREEMENT: Final = table(
     **dict.fromkeys(("distribution", "version", "code", "files", "at", "by"), LINE),
     listing=LINES,
     durable=LINES,
-    placement=one_of("inline", "process", "sandbox"),
+    placement=one_of("inline", "process", "sandbox", "shared"),
     settled=OBJECT,
 )
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLACEMENTS", "env", "place"]
 
-PLACEMENTS: Final = ("sandbox", "process", "inline")
+PLACEMENTS: Final = ("sandbox", "process", "inline", "shared")
 
 
 @command("place")
@@ -38,10 +38,11 @@ PLACEMENTS: Final = ("sandbox", "process", "inline")
 @click.option("--interpreter", metavar="PYTHON", help="Run it with this Python, which has ally-plugins installed.")
 @click.option("--env", "environment", metavar="NAME", help="Run it with this environment, which `env` builds.")
 def place(state: State, name: str, placement: Placement, interpreter: str | None, environment: str | None) -> None:
-    """Run the plugin NAME in a sandbox, in a process of its own, or inline, inside the agent's process.
+    """Run the plugin NAME in a sandbox, in a process of its own, inline, inside the agent's process, or shared.
 
-    A class runs in all of them without being changed; what ships a program runs in a process or a sandbox. Without
-    --interpreter and --env it is the host's own Python. Hosts that run move it at once, by a new instance; where that
+    A class runs in all of them without being changed; what ships a program runs in a process or a sandbox. One that is
+    shared runs at a worker (`fleet serve`), once for many hosts, and needs the home's fleet.toml. Without --interpreter
+    and --env it is the host's own Python. Hosts that run move it at once, by a new instance; where that
     cannot start there, it goes on where it was.
 
     \b
@@ -51,8 +52,9 @@ def place(state: State, name: str, placement: Placement, interpreter: str | None
       ally-plugins place loop-warner process --env loop-warner
       ally-plugins place loop-warner inline
     """
-    if placement == "inline" and (interpreter or environment):
-        raise click.UsageError("--interpreter and --env are for a process: inline it is the agent's own Python")
+    if placement in {"inline", "shared"} and (interpreter or environment):
+        whose = "inline it is the agent's own Python" if placement == "inline" else "shared it is the worker's"
+        raise click.UsageError(f"--interpreter and --env are for a process: {whose}")
     if interpreter and environment:
         raise click.UsageError("--interpreter and --env exclude each other")
     python = _absolute(interpreter) if interpreter else None

@@ -1,4 +1,4 @@
-"""`fleet`: what many homes record, verified and kept in one place."""
+"""`fleet`: what many homes record, verified and kept in one place, and plugins that run once for many hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ally_plugins.fleet.store import HomeState, Noted
     from ally_plugins.journal.chain import Head
 
-__all__ = ["collect", "fleet", "init", "publish", "status"]
+__all__ = ["collect", "fleet", "init", "publish", "serve", "status"]
 
 _PORT: Final = 4222
 _SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
@@ -29,10 +29,11 @@ _SILENT_S: Final = 60.0  # some of the messages by which a home says that it is 
 @click.group("fleet", cls=LazyGroup)
 @options
 def fleet() -> None:
-    """Bring what many homes record to one place, over a NATS server of yours.
+    """Bring what many homes record to one place, and run plugins once for many hosts, over a NATS server of yours.
 
     `init` writes the server's configuration; `publish` runs beside each home, `collect` in one place. Nothing of a
-    host changes: a publisher reads the journal, and only what is committed.
+    host changes: a publisher reads the journal, and only what is committed. `serve` runs plugins for the hosts that
+    have placed them `shared`.
 
     \b
     Example:
@@ -44,7 +45,9 @@ def fleet() -> None:
 
 @command("init")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--worker", "workers", multiple=True, metavar="NAME=PLUGIN,...",
+              help="A worker, and the plugins that it may serve; may be given again.")  # fmt: skip
 @click.option("--listen", metavar="HOST:PORT", default=f"127.0.0.1:{_PORT}", show_default=True,
               help="Where the server listens, and homes find it.")  # fmt: skip
 @click.option("--tls-cert", metavar="FILE", help="The server's certificate; needed beyond this machine.")
@@ -54,20 +57,23 @@ def init(
     state: State,
     folder: Path,
     names: tuple[str, ...],
+    workers: tuple[str, ...],
     listen: str,
     tls_cert: str | None,
     tls_key: str | None,
     tls_ca: str | None,
 ) -> None:
-    """Write a server's configuration into FOLDER, and a file with a key for the collector and each home NAME.
+    """Write a server's configuration into FOLDER, and a file with a key for the collector, each home NAME and worker.
 
     Copy NAME.toml to its home's folder as fleet.toml, and keep it there alone: whoever has it is that home to the
-    server. Each home may publish its own records and hear nothing.
+    server. Each home may publish its own records and hear nothing of others. A worker may serve the plugins that are
+    named for it, to every home; naming it again settles others. The seed in authority.seed signs that: it stays here.
 
     \b
     Example:
       ally-plugins fleet init ./fleet laptop build-1
       ally-plugins fleet init ./fleet build-2   # keeps the keys of the others
+      ally-plugins fleet init ./fleet laptop --worker worker-1=secret-guard,loop-warner
     """
     from ally_plugins.fleet.server import Listen
     from ally_plugins.fleet.server import init as write
@@ -75,7 +81,10 @@ def init(
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise click.BadParameter(f"expected HOST:PORT, found {listen!r}", param_hint="--listen")
-    new = write(folder, names, Listen(host.strip("[]"), int(port), tls_cert, tls_key, tls_ca))
+    if not names and not workers:
+        raise click.UsageError("Missing argument '[NAME]...': name a home, or a worker with --worker")
+    served = dict(map(_worker, workers))
+    new = write(folder, names, Listen(host.strip("[]"), int(port), tls_cert, tls_key, tls_ca), served)
     if state.as_json:
         print_json({"server": str(folder / "server.conf"), "new": [str(file) for file in new]})
         return
@@ -83,6 +92,13 @@ def init(
         echo(f"written: {inert(file)}")
     echo(f"written: {inert(folder / 'server.conf')}")
     echo(f"start the server: nats-server -c {inert(folder / 'server.conf')}")
+
+
+def _worker(text: str) -> tuple[str, tuple[str, ...]]:
+    name, equals, plugins = text.partition("=")
+    if not (name and equals and plugins):
+        raise click.BadParameter(f"expected NAME=PLUGIN,..., found {text!r}", param_hint="--worker")
+    return name, tuple(each.strip() for each in plugins.split(","))
 
 
 @command("publish")
@@ -144,6 +160,40 @@ def collect(state: State, credentials: Path, file: Path, once: bool) -> None:  #
     with FleetStore(file, create=True) as store:
         asyncio.run(take(who, store, once=once))
         _report(state, store.homes(), store.findings(), silent_after=None)
+
+
+@command("serve")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--credentials", type=click.Path(path_type=Path), metavar="FILE",
+              help="The worker's file of `fleet init`, instead of fleet.toml in the home.")  # fmt: skip
+def serve(state: State, names: tuple[str, ...], credentials: Path | None) -> None:
+    """Run the plugins NAME..., once for all hosts that have placed them `shared`, until Ctrl-C.
+
+    They are those of this machine's home: enabled here, in the sandbox that they have here. What they may do at a host
+    is what that host's operator has granted. A host takes only a worker that runs the very files that were agreed to
+    there. Several workers of one plugin share the hosts; when one ends, its hosts go to the others.
+
+    \b
+    Example:
+      ally-plugins fleet serve secret-guard
+      ally-plugins fleet serve secret-guard loop-warner --credentials worker-1.toml
+    """
+    from ally_plugins.fleet.credentials import read_credentials
+    from ally_plugins.fleet.machine import serve as run
+    from ally_plugins.fleet.worker import served_by
+
+    home, registry = state.home, state.registry
+    who = read_credentials(credentials or home.path / "fleet.toml")
+    _show_warnings()
+    served = {name: served_by(registry.get(name)) for name in dict.fromkeys(names)}
+
+    def note() -> None:
+        if state.as_json:
+            print_json({"worker": who.name, "plugins": {name: each.digest for name, each in served.items()}})
+        for name, each in served.items() if not state.as_json else ():
+            echo(f"{who.name} serves {inert(name)} {inert(each.record.version)}, files {each.digest[:12]}...")
+
+    asyncio.run(run(who, served, home, registry.protected_places, note))
 
 
 @command("status")
@@ -213,5 +263,5 @@ def _show_warnings() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
 
-for _each in (init, publish, collect, status):
+for _each in (init, publish, collect, serve, status):
     fleet.add_command(_each)

@@ -47,6 +47,10 @@ _IN_SANDBOX: Final = (
     " own code and its data folder, writes to that alone, has no network and reaches no other process, but for what you"
     " grant it; it sees whether a file is there and how large it is, and may take processor and disk as any program"
 )
+_SHARED: Final = (
+    "runs at a worker of the fleet, in a sandbox there, for all hosts that share it: what it is shown and its settings"
+    " leave this machine, and the worker's machine is trusted with them; what it asks of the host passes its grants"
+)
 _NOT_KEPT: Final = "not kept on this machine: {}"
 _NOT_STARTED: Final = "it does not start so: config.toml says sandbox = 'require'"
 _BRIDGED: Final = "its source {!r} brings it into your agent, and does so inside your agent's process"
@@ -57,6 +61,8 @@ def trust(record: PluginRecord) -> str:
     """Return what a plugin's placement protects from and what not, as a phrase that follows the word 'it'."""
     if record.placement == "inline":
         return INLINE
+    if record.placement == "shared":
+        return _SHARED
     text = in_sandbox() if record.placement == "sandbox" else IN_PROCESS
     if record.placement == "sandbox" and record.config.sandbox == "require" and sandbox_gaps():
         text = f"{text}; {_NOT_STARTED}"

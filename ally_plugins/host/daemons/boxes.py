@@ -10,7 +10,7 @@ import site
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import ally_plugins
 from ally_plugins.contract.granted_paths import is_within
@@ -33,12 +33,37 @@ from ally_plugins.runtime.sandbox.support import Support, gaps, support
 from .opened_files import OpenedFiles, opened_files
 
 if TYPE_CHECKING:
-    from .remote_plugin import RemotePlugin
+    from ally_plugins.catalog.decide.record import PluginRecord
+    from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.policy.permissions import GrantSet
+    from ally_plugins.policy.protected_places import ProtectedPlace
 
-__all__ = ["PROJECT_VARIABLE", "box_for"]
+__all__ = ["PROJECT_VARIABLE", "Places", "box_for"]
 
 PROJECT_VARIABLE: Final = "ALLY_PROJECT"
 """The variable with the root of the project, for a plugin that was granted some of its files."""
+
+
+class Places(Protocol):
+    """Where what belongs to a plugin lies, and what belongs to none; as `DaemonServices` has it."""
+
+    home: Home | None
+
+    def protected_places(self) -> tuple[ProtectedPlace, ...]:
+        """Return what no plugin is given. Blocks on files; raises ConfigError and ConsentError."""
+        ...
+
+    def narrowed(self, plugin: str, granted: GrantSet, project: str | None) -> GrantSet:
+        """Return what a plugin may do of what it was granted, in sessions about a project. Raises ConfigError."""
+        ...
+
+    def data_dir_of(self, plugin: str) -> str | None:
+        """Return the plugin's own directory, None where nothing is kept."""
+        ...
+
+    def temporary_dir_of(self, plugin: str) -> str:
+        """Return a folder for the plugin's temporary files. Raises OSError."""
+        ...
 
 
 _SDK: Final = str(Path(ally_plugins.__file__).parent)
@@ -59,15 +84,20 @@ def _machine() -> Support:
 
 
 def box_for(
-    remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str], project: str | None = None
+    record: PluginRecord,
+    places: Places,
+    command: Sequence[str],
+    folder: str,
+    env: Mapping[str, str],
+    project: str | None = None,
 ) -> Box | None:
     """Return the sandbox for a command of a plugin, None for a plugin that is not placed in one.
 
-    `folder` is where the command begins, empty for its own data folder; `project` is the root of the session's project.
-    None too on a machine that has no sandbox at all: `list` and `doctor` say so. Raises CannotExecute where the
+    `places` is what else there is on this machine. `folder` is where the command begins, empty for its own data folder;
+    `project` is the root of the session's project. None too on a machine that has no sandbox at all: `list` and
+    `doctor` say so. Raises CannotExecute where the
     operator has said `sandbox = "require"` and the machine does not keep all, and for files that no plugin is given.
     """
-    record = remote.record
     if record.placement != "sandbox":
         return None
     missing = gaps(_machine(), has_namespaces)
@@ -76,17 +106,17 @@ def box_for(
             f"{command[0]!r} is not started: config.toml says sandbox = 'require', and on this machine {missing[0]};"
             ' run ally-plugins doctor, or say sandbox = "best"'
         )
-        raise CannotExecute(text, plugin=remote.plugin.name, program=command[0])
+        raise CannotExecute(text, plugin=record.name, program=command[0])
     if not _machine().has_filter:
         return None
-    tmp = remote.services.temporary_dir_of(remote.plugin.name)
-    home = remote.services.data_dir_of(remote.plugin.name) or tmp
+    tmp = places.temporary_dir_of(record.name)
+    home = places.data_dir_of(record.name) or tmp
     # The sandbox would open what it leads to; one that ran outside of a sandbox before could have laid it.
     if Path(home).is_symlink():
         text = f"{command[0]!r} is not started: its data folder {home!r} is a link, expected a folder; remove the link"
-        raise CannotExecute(text, plugin=remote.plugin.name, program=command[0])
+        raise CannotExecute(text, plugin=record.name, program=command[0])
     grants = record.granted.grants
-    files = _granted_files(remote, command[0], home, project)
+    files = _granted_files(record, places, command[0], home, project)
     network = any(grant.kind == "network" for grant in grants)
     named = [command[0], *(grant.target or grant.topic for grant in grants if grant.kind == "run")]
     path = env.get("PATH", os.defpath)
@@ -101,9 +131,9 @@ def box_for(
         write=files.write,
         system=_absolute(system),
         # What it writes may be executed too: it could do itself whatever that does.
-        run=_absolute([home, tmp, *SYSTEM, *_code(remote, command, folder, env), *_parts(found)]),
+        run=_absolute([home, tmp, *SYSTEM, *_code(record, places.home, command, folder, env), *_parts(found)]),
         network=network,
-        env={**_variables(home, tmp), **_user_base(command[0]), **_project_variable(remote, project)},
+        env={**_variables(home, tmp), **_user_base(command[0]), **_project_variable(record, project)},
     )
 
 
@@ -112,22 +142,22 @@ def _variables(home: str, tmp: str) -> dict[str, str]:
     return {SANDBOXED: "1", **folders, **dict.fromkeys(_TEMPORARY, tmp)}
 
 
-def _project_variable(remote: RemotePlugin, project: str | None) -> dict[str, str]:
-    is_seen = project is not None and names_project(remote.record.granted)
+def _project_variable(record: PluginRecord, project: str | None) -> dict[str, str]:
+    is_seen = project is not None and names_project(record.granted)
     return {PROJECT_VARIABLE: project} if project is not None and is_seen else {}
 
 
-def _granted_files(remote: RemotePlugin, program: str, home: str, project: str | None) -> OpenedFiles:
-    name, granted = remote.plugin.name, remote.record.granted
+def _granted_files(record: PluginRecord, places: Places, program: str, home: str, project: str | None) -> OpenedFiles:
+    name, granted = record.name, record.granted
     if not any(grant.kind == "files" for grant in granted.grants):
         return OpenedFiles()
     try:
-        places = remote.services.protected_places()
-        granted = remote.services.narrowed(name, granted, project)
+        protected = places.protected_places()
+        granted = places.narrowed(name, granted, project)
     except AllyError as error:
         text = f"{name!r} is not started: what it must not reach cannot be found out: {error}"
         raise CannotExecute(text, plugin=name, program=program) from error
-    return opened_files(name, program, granted, project, home, places)
+    return opened_files(name, program, granted, project, home, protected)
 
 
 def _parts(found: Sequence[Program]) -> Iterator[str]:
@@ -135,12 +165,14 @@ def _parts(found: Sequence[Program]) -> Iterator[str]:
         yield from (*each.files, *each.folders)
 
 
-def _code(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mapping[str, str]) -> Iterator[str]:
+def _code(
+    record: PluginRecord, home: Home | None, command: Sequence[str], folder: str, env: Mapping[str, str]
+) -> Iterator[str]:
     """Yield where the plugin's own code lies, and what that imports.
 
     What a plugin that was found says of itself is not believed: its folder, and its arguments, could be anything.
     """
-    found = remote.record.found
+    found = record.found
     paths = [entry for name in _SEARCHED for entry in env.get(name, "").split(os.pathsep) if _is_absolute(entry)]
     if found is None or not found.root:  # by code of the host's author, or of a source that the operator has named
         # A script, a file of settings: what the command names, and not the folders that they lie in.
@@ -149,7 +181,6 @@ def _code(remote: RemotePlugin, command: Sequence[str], folder: str, env: Mappin
         yield from (*files, *paths)
     else:
         yield found.root
-        home = remote.services.home
         built = str(home.envs_dir) if home is not None else None
         # Of a class they are the host's own; of a program those that were built for it.
         yield from (path for path in paths if found.is_class or (built is not None and is_within(path, built)))

@@ -144,7 +144,9 @@ class BridgeServices:
             cwd=program.cwd,
             env=env,
             limits=remote.record.limits,
-            box=await asyncio.to_thread(box_for, remote, program.command, program.cwd, env, self._project()),
+            box=await asyncio.to_thread(
+                box_for, remote.record, remote.services, program.command, program.cwd, env, self._project()
+            ),
         )
         grace = remote.record.config.process.get("shutdown_grace", GRACE)
         try:

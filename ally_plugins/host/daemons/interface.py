@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.contract.process_spec import Daemon
     from ally_plugins.host.sessions.activations import SessionActivations
     from ally_plugins.host.sockets.talkback import TalkBackServer
     from ally_plugins.policy.permissions import GrantSet
@@ -16,8 +17,18 @@ if TYPE_CHECKING:
     from ally_plugins.runtime.processes.launcher import Launcher
     from ally_plugins.runtime.processes.stderrlog import StderrLog
 
+__all__ = ["DaemonServices", "SharedLinks"]
 
-__all__ = ["DaemonServices"]
+
+class SharedLinks(Protocol):
+    """The way to plugins that workers run for many hosts."""
+
+    def opener(self, remote: Any, daemon: Daemon) -> Any:
+        """Return what opens links to a RemotePlugin, a `supervisor.Opener`: modules that know this one."""
+        ...
+
+    async def close(self) -> None:
+        """End all links."""
 
 
 class DaemonServices(Protocol):
@@ -94,6 +105,10 @@ class DaemonServices(Protocol):
 
     async def acknowledge(self, plugin: str, offset: str) -> None:
         """Record that a daemon is done with its durable events up to an offset. Raises RefusedError."""
+
+    def shared_plugins(self) -> SharedLinks:
+        """Return the way to plugins that workers run; nothing is connected before the first is launched."""
+        ...
 
     def replan(self) -> None:
         """Compute the order of hooks anew, after a daemon has named its own."""

@@ -66,7 +66,9 @@ class StdioOpener:
         daemon = await prepare(remote, self.daemon)
         link = self._link = new_link(remote, self._is_lost)
         env = remote.environment(daemon.env)
-        box = await asyncio.to_thread(box_for, remote, daemon.command, daemon.cwd, env, remote.project)
+        box = await asyncio.to_thread(
+            box_for, remote.record, remote.services, daemon.command, daemon.cwd, env, remote.project
+        )
         spec = ProcessSpec(
             name=remote.plugin.name,
             argv=daemon.command,

@@ -46,9 +46,11 @@ class DaemonFailed(DaemonError):
 class StartFailed(DaemonError):
     """A daemon could not be started; with `is_final`, trying again would not help."""
 
-    def __init__(self, message: str, *, is_final: bool = False) -> None:
+    def __init__(self, message: str, *, is_final: bool = False, is_away: bool = False) -> None:
         super().__init__(message)
         self.is_final: Final = is_final
+        self.is_away: Final = is_away
+        """Whether there is nobody to start it now, which is no crash of the plugin's."""
 
 
 class Opener(Protocol):
@@ -124,6 +126,8 @@ class Supervisor:
     One that does not come so far is not started again, and is nobody that others know of.
     """
     process: Process | None = field(init=False, default=None)
+    _is_away: bool = field(init=False, default=False)
+    """Whether what has failed was out of reach, and did not fail itself."""
     started: int = field(init=False, default=0)
     """How often a process was started."""
     _task: asyncio.Task[None] | None = field(init=False, default=None)
@@ -175,7 +179,7 @@ class Supervisor:
 
     def describe(self) -> Mapping[str, Any]:
         """Return its process as JSON values."""
-        pid = self.process.pid if self.process is not None else None
+        pid = (self.process.pid or None) if self.process is not None else None
         return {"pid": pid, "restarts": max(0, self.started - 1)}
 
     async def settled(self) -> None:
@@ -216,7 +220,9 @@ class Supervisor:
             plugin.set_state(RunState.FAILED, f"{failure}; see `ally-plugins info {plugin.name}`")
             _log.error("the plugin %r did not start: %s", plugin.name, inert(plugin.masked(str(failure))))
             return None
-        plugin.crashed(Crash(plugin.name, "process", failure))
+        # A worker or a server that is away says nothing about the plugin: no number of such failures is its quarantine.
+        if not self._is_away:
+            plugin.crashed(Crash(plugin.name, "process", failure))
         # The crash may have been one too many, and that state stays.
         if plugin.state == RunState.QUARANTINED:
             return None
@@ -249,6 +255,8 @@ class Supervisor:
             failure, reason = StartFailed(str(error), is_final=error.is_final), str(error)
         except PluginError as error:
             failure, reason = error, str(error)
+        process_away = self.process is not None and self.process.is_away
+        self._is_away = process_away or (isinstance(failure, StartFailed) and failure.is_away)
         if failure is None:
             self.plugin.set_state(RunState.STOPPING, reason)
         await self._end(reason, graceful=failure is None)

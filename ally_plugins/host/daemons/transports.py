@@ -1,4 +1,4 @@
-"""Chooses the opener of a daemon by its transport, and its restart policy."""
+"""Chooses the opener of a daemon by its placement and its transport, and its restart policy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ __all__ = ["new_supervisor", "restarts_of"]
 def new_supervisor(remote: RemotePlugin, daemon: Daemon) -> Supervisor:
     """Return a supervisor for a daemon's process, not started yet."""
     opener = cast("Opener", StdioOpener(remote, daemon))
-    if daemon.transport == "socket":
+    if remote.record.placement == "shared":
+        opener = cast("Opener", remote.services.shared_plugins().opener(remote, daemon))
+    elif daemon.transport == "socket":
         from .sockets import SocketOpener  # only where there is one
 
         opener = SocketOpener(remote, daemon, new_id("h"))

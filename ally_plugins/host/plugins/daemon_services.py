@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from ally_plugins.host.sockets.leftovers import temporary_folder
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.host.bus.services import HostServices
+    from ally_plugins.host.daemons.interface import SharedLinks
     from ally_plugins.host.durable.feeds import Feeds
     from ally_plugins.host.sockets.talkback import TalkBackServer
     from ally_plugins.policy.permissions import GrantSet
@@ -43,6 +45,7 @@ class HostDaemonServices:
         replan: Callable[[], None],
         protected_places: Callable[[], tuple[ProtectedPlace, ...]],
         launcher: Launcher | None = None,
+        fleet_file: Path | str | None = None,
     ) -> None:
         self.app = services.app
         self.replan = replan
@@ -60,6 +63,8 @@ class HostDaemonServices:
         self._making_temporary = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._is_closed = False
+        self._shared: SharedLinks | None = None
+        self._fleet_file = fleet_file
 
     @property
     def launcher(self) -> Launcher:
@@ -76,6 +81,20 @@ class HostDaemonServices:
     def capabilities(self) -> tuple[str, ...]:
         """The names for which `supports` is true, sent to daemons that start now; actions may be added later."""
         return tuple(sorted(self._services.supported()))
+
+    def shared_plugins(self) -> SharedLinks:
+        """Return the way to plugins that workers run; made, and its packages imported, when it is first needed."""
+        if self._shared is None:
+            # By name: a host knows nothing of fleets, and only one that has such a plugin pays for them.
+            fleet: Any = import_module("ally_plugins.fleet.shared_plugins")
+            file = (
+                self.home.path / "fleet.toml"
+                if self._fleet_file is None and self.home is not None
+                else self._fleet_file
+            )
+            self._shared = fleet.SharedPlugins(None if file is None else Path(file))
+        shared: SharedLinks = self._shared
+        return shared
 
     async def talk_back_server(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from the first call on.
@@ -212,6 +231,9 @@ class HostDaemonServices:
         launcher, self._launcher = self._launcher, None
         if launcher is not None:
             await launcher.close()
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            await shared.close()
         server, self._talk_back = self._talk_back, None
         if server is not None:
             await server.close()

@@ -108,9 +108,13 @@ class Process(ABC):
     only then its descriptors are closed.
     """
 
+    is_away = False
+    """Whether it is out of reach, and may run on: one on another machine whose connection broke."""
+
     def __init__(self, pid: int) -> None:
         loop = asyncio.get_running_loop()
         self.pid = pid
+        """Its number; 0 for one on another machine."""
         self.transport: asyncio.Transport | None = None
         """Its standard input and output; None when it has none."""
         self.protocol: asyncio.Protocol | None = None
