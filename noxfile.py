@@ -240,7 +240,7 @@ def adapters(session: nox.Session, name: str) -> None:
     extra = PYPROJECT["project"]["optional-dependencies"].get(key) or _group(key)
     session.install(*_wheels(), *extra, *_group("test"))
     folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
-    tests = (folder, "tests/adapters/test_one_plugin.py")
+    tests = (folder, "tests/testing/test_every_agent.py", "--ally-agents", key)
     if session.posargs:
         _pytest(session, *session.posargs, *tests)
         return
@@ -249,7 +249,8 @@ def adapters(session: nox.Session, name: str) -> None:
     _pytest(session, *WORKERS, *tests)
     session.install(*_group("typing"))
     # By file, since the checks without the frameworks leave these folders out.
-    package = sorted(str(path) for path in Path("ally_plugins", "adapters", name).glob("*.py"))
+    driver = Path("ally_plugins", "testing", "agents", f"{name}.py")
+    package = sorted(map(str, [*Path("ally_plugins", "adapters", name).glob("*.py"), *filter(Path.exists, [driver])]))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
     if package:
         session.run("pyright", "--pythonpath", str(Path(session.bin) / "python"), *package)

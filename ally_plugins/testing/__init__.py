@@ -15,6 +15,8 @@ _HOMES: Final = {
     "adapters.conformance": "ADAPTER_CHECKS AdapterConformance check_adapter run_adapter_check",
     "adapters.driver": "AdapterDriver AgentSetup HostTool",
     "adapters.script": "Answer Asked Script",
+    "agents.harness": "AgentHarness BlockingAgentHarness NotServedError",
+    "agents.turns": "AgentTurn PlayedCall ToolUse",
     "blocking": "BlockingHarness",
     "checks": "CHECKS",
     "conformance": "DAEMON_CHECKS Finding Report check_daemon check_plugin run_check run_daemon_check",

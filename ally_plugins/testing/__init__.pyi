@@ -10,6 +10,12 @@ from .adapters.driver import HostTool as HostTool
 from .adapters.script import Answer as Answer
 from .adapters.script import Asked as Asked
 from .adapters.script import Script as Script
+from .agents.harness import AgentHarness as AgentHarness
+from .agents.harness import BlockingAgentHarness as BlockingAgentHarness
+from .agents.harness import NotServedError as NotServedError
+from .agents.turns import AgentTurn as AgentTurn
+from .agents.turns import PlayedCall as PlayedCall
+from .agents.turns import ToolUse as ToolUse
 from .blocking import BlockingHarness as BlockingHarness
 from .checks import CHECKS as CHECKS
 from .conformance import DAEMON_CHECKS as DAEMON_CHECKS

@@ -12,6 +12,8 @@ from .faults import BlockingFaults
 from .harness import HarnessResults, PluginHarness
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ally_plugins.contract.handle import BlockingAlly
     from ally_plugins.contract.values.events import Event
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -28,9 +30,13 @@ class BlockingHarness(BlockingOwner, HarnessResults):
     """
 
     def __init__(self, plugin: PluginLike, *, wait: float | None = 60.0, **options: Any) -> None:
-        self.harness = PluginHarness(plugin, **options)
+        self.harness = self._made(plugin, options)
         super().__init__(self.harness, "harness", wait=wait, limits_life=True)
         self.name = self.harness.name
+
+    @staticmethod
+    def _made(plugin: PluginLike, options: Mapping[str, Any]) -> PluginHarness:
+        return PluginHarness(plugin, **options)
 
     # --- what a test does ---
 

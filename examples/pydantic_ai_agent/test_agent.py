@@ -3,11 +3,11 @@
 from typing import Any
 
 import agent
-from driver import PydanticAIDriver
 from pydantic_ai import Agent
 
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.testing import AdapterConformance
+from ally_plugins.testing.agents.pydantic_ai import PydanticAIDriver
 
 
 class MyDriver(PydanticAIDriver):

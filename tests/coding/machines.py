@@ -19,9 +19,10 @@ from ally_plugins.adapters.coding.client.compiled_client import TABLE, compile_c
 from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.control.client import hosts_of
+from ally_plugins.testing.agents.reactions import Reaction, react
 from tests.kit.processes import wait_for_ends
 
-from .agents import Reaction, react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,8 +16,9 @@ from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.serving.hook_socket import HookSocket, newer_fields
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.host import Host
+from ally_plugins.testing.agents.reactions import react
 
-from .agents import react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -26,9 +26,10 @@ from ally_plugins.adapters.coding.serving.conversation import Conversation
 from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.host.sessions.session import Session
+from ally_plugins.testing.agents.reactions import LISTED, Reaction, fields_of, react
 from tests.kit.hosts import make_plugin, setup
 
-from .agents import LISTED, Reaction, fields_of, react, recorded
+from .agents import recorded
 
 AGENTS = sorted(DIALECTS)
 DECIDED = {HookKind.BEFORE_TOOL, HookKind.PROMPT, HookKind.PERMISSION, HookKind.AFTER_TOOL, HookKind.AFTER_CALLS}

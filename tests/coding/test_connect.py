@@ -21,10 +21,11 @@ from ally_plugins.adapters.coding.settings.connections import Connection, entrie
 from ally_plugins.adapters.coding.settings.hook_settings import merge_hooks, take_out_hooks
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.host import Host
+from ally_plugins.testing.agents.reactions import react
 from tests.kit.commands import run_command
 from tests.kit.sites import Site
 
-from .agents import react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from pathlib import Path

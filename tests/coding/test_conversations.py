@@ -14,10 +14,11 @@ from ally_plugins import Allow, Ask, Deny, Host, Message, Replace, Stop, ToolCal
 from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.contract.values.eventjson import event_data
+from ally_plugins.testing.agents.reactions import Reaction, react
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
-from .agents import Reaction, react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

@@ -14,8 +14,9 @@ from ally_plugins.adapters.coding.client.hook_client import CLOSED, closed
 from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.payloads import AgentHook, HookKind, PayloadError
 from ally_plugins.adapters.coding.replies import Answer, Reply
+from ally_plugins.testing.agents.reactions import LISTED, Reaction, fields_of, react
 
-from .agents import LISTED, Reaction, fields_of, react, recorded
+from .agents import recorded
 
 AGENTS = sorted(DIALECTS)
 PAYLOADS = [

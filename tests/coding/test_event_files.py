@@ -23,10 +23,11 @@ from ally_plugins.adapters.coding.event_records import (
 from ally_plugins.adapters.coding.serving import event_files
 from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.serving.event_files import EventFile
+from ally_plugins.testing.agents.reactions import react
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
-from .agents import react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

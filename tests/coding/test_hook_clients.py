@@ -15,8 +15,8 @@ import pytest
 
 from ally_plugins.adapters.coding.client.client_files import hook_line
 from ally_plugins.adapters.coding.client.hook_client import CLOSED, EXITS, MAX_BYTES, PASSES
+from ally_plugins.testing.agents.reactions import LISTED, fields_of
 
-from .agents import LISTED, fields_of
 from .machines import NOBODY, Machine, bound, standing_in
 
 if TYPE_CHECKING:

@@ -22,11 +22,11 @@ from ally_plugins.host.control import overrides as control
 from ally_plugins.host.control.client import call_all, hosts_of
 from ally_plugins.host.sessions.overrides import ALLOWED_SECONDS, HOSTS_OWN, Overrides
 from ally_plugins.journal.process_identity import parent_and_start
+from ally_plugins.testing.agents.reactions import Reaction, react
 from tests.kit.commands import run_command
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
-from .agents import Reaction, react
 from .test_own_gate import SHELL_EVENTS, shell_payload
 
 if TYPE_CHECKING:

@@ -17,11 +17,12 @@ from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.contract.tools.common_names import TOOL_NAMES
 from ally_plugins.policy.looking_commands import LOOKING, may_loosen
+from ally_plugins.testing.agents.reactions import react
 from tests.kit.commands import run_command
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
-from .agents import react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,10 +21,11 @@ from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.tools.plugin_tools import CALL, LIST, offered_tools
 from ally_plugins.contract.values.eventjson import event_data
 from ally_plugins.journal.process_identity import start_ticks
+from ally_plugins.testing.agents.reactions import Reaction, react
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go, until
 
-from .agents import Reaction, react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

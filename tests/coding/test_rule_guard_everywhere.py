@@ -9,11 +9,12 @@ import pytest
 
 from ally_plugins import Host
 from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.testing.agents.reactions import Reaction, react
 from ally_plugins_contrib.rule_guard import RuleGuard
 from tests.kit.hosts import setup
 from tests.kit.waiting import go
 
-from .agents import Reaction, react, recorded
+from .agents import recorded
 
 BEFORE = {
     "claude": "PreToolUse", "codex": "PreToolUse", "gemini": "BeforeTool", "copilot": "preToolUse",

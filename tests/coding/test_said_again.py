@@ -16,10 +16,11 @@ from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.serving.hook_socket import HookSocket
 from ally_plugins.adapters.coding.serving.server import HookServer
 from ally_plugins.catalog.home.folder import Home
+from ally_plugins.testing.agents.reactions import react
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go, until
 
-from .agents import react, recorded
+from .agents import recorded
 
 if TYPE_CHECKING:
     from pathlib import Path

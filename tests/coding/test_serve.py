@@ -12,10 +12,10 @@ import pytest
 
 from ally_plugins.adapters.coding.client.hook_client import SOCKET
 from ally_plugins.host.control.client import hosts_of
+from ally_plugins.testing.agents.reactions import Reaction
 from tests.kit.commands import run_command
 from tests.kit.waiting import wait_until
 
-from .agents import Reaction
 from .machines import Machine
 
 if TYPE_CHECKING:

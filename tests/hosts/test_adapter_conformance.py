@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ally_plugins.testing import AdapterConformance
+from ally_plugins.testing.agents.pydantic_ai import PydanticAIDriver
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pydantic_ai_agent"
-sys.path.append(str(EXAMPLE))
 
 
 class TestPydanticAI(AdapterConformance):
-    driver = import_module("driver").PydanticAIDriver()
+    driver = PydanticAIDriver()
     longest = 120.0  # measuring coverage makes the framework's import take half a minute on some Pythons
 
 

@@ -67,7 +67,8 @@ def check(
       ally-plugins check ./loop-warner --run --for claude,codex
       ally-plugins check --format sarif > check.sarif
     """
-    from .agents import chosen_agents
+    from ally_plugins.author.agents import chosen_agents
+
     from .reports import FORMATS
 
     if state.as_json:
@@ -130,11 +131,10 @@ def _installed(state: State, name: str) -> Project:
 
 def _read(project: Project) -> tuple[Manifest | None, list[SourceFinding]]:
     """Return the manifest and what is wrong with it, the packaging and the sources; nothing of the plugin runs."""
+    from ally_plugins.author.agents import known_tools
     from ally_plugins.author.manifest_checks import check_manifest, check_packaging
     from ally_plugins.author.source_checks import check_source
     from ally_plugins.author.source_model import read_sources
-
-    from .agents import known_tools
 
     tools = known_tools()
     manifest, found = check_manifest(project, tools)
@@ -144,10 +144,9 @@ def _read(project: Project) -> tuple[Manifest | None, list[SourceFinding]]:
 
 
 def _not_served(project: Project, manifest: Manifest, agent: Any) -> Iterator[SourceFinding]:
+    from ally_plugins.author.agents import not_served
     from ally_plugins.author.findings import SourceFinding
     from ally_plugins.author.manifest_checks import line_of
-
-    from .agents import not_served
 
     text = project.manifest_bytes().decode("utf-8", "replace")
     for grant, why, is_missing in not_served(agent, manifest):

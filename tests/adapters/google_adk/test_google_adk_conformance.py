@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ally_plugins.testing import AdapterConformance
-
-from .scripted import GoogleADKDriver
+from ally_plugins.testing.agents.google_adk import GoogleADKDriver
 
 
 class TestGoogleADK(AdapterConformance):

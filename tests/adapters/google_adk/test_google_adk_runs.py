@@ -46,7 +46,8 @@ from ally_plugins import (
 )
 from ally_plugins.adapters.google_adk import AllyPlugins
 from ally_plugins.testing import Answer
-from tests.adapters.google_adk.scripted import answer_of, live, results, said
+from ally_plugins.testing.agents.google_adk import said
+from tests.adapters.google_adk.scripted import answer_of, live, results
 from tests.kit.agents import call, gate, withholding
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go

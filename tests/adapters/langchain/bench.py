@@ -15,7 +15,7 @@ from ally_plugins import Event, Host, ToolCall, ToolCallEnd, ToolCallStart
 from ally_plugins.adapters.langchain import AllyPlugins
 from ally_plugins.testing import Script
 from ally_plugins.testing.adapters.script import calls
-from tests.adapters.langchain.driver import ScriptedModel
+from ally_plugins.testing.agents.langchain import ScriptedModel
 from tests.kit.hosts import make_plugin, new_host
 
 E = TypeVar("E", bound=Event)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ally_plugins.testing import AdapterConformance
-from tests.adapters.langchain.driver import LangChainDriver
+from ally_plugins.testing.agents.langchain import LangChainDriver
 
 
 class TestLangChain(AdapterConformance):

@@ -32,8 +32,8 @@ from ally_plugins.adapters.langchain import AllyPlugins, runs
 from ally_plugins.adapters.langchain.runs import OPEN
 from ally_plugins.testing import Answer, Script
 from ally_plugins.testing.adapters.script import calls
+from ally_plugins.testing.agents.langchain import ScriptedModel
 from tests.adapters.langchain.bench import CALL, HELLO, ONE, gate, live, model, new_agent, results
-from tests.adapters.langchain.driver import ScriptedModel
 from tests.kit.hosts import make_plugin, new_host
 from tests.kit.waiting import go
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ally_plugins.testing import AdapterConformance
-from tests.adapters.openai_agents.scripted import OpenAIAgentsDriver
+from ally_plugins.testing.agents.openai_agents import OpenAIAgentsDriver
 
 
 class TestOpenAIAgents(AdapterConformance):

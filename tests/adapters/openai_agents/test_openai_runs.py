@@ -48,7 +48,8 @@ from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.openai_agents import AllyPlugins, RunInterrupted
 from ally_plugins.testing import Answer
 from ally_plugins.testing.adapters.script import calls
-from tests.adapters.openai_agents.scripted import Bench, FollowingModel, live, loop_of_run_sync, requests, texts
+from ally_plugins.testing.agents.openai_agents import FollowingModel
+from tests.adapters.openai_agents.scripted import Bench, live, loop_of_run_sync, requests, texts
 from tests.kit.agents import withholding
 from tests.kit.hosts import make_plugin, new_host
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ally_plugins.testing import AdapterConformance
-
-from .scripted import StrandsDriver
+from ally_plugins.testing.agents.strands import StrandsDriver
 
 
 class TestStrands(AdapterConformance):

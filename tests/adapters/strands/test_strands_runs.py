@@ -38,7 +38,8 @@ from ally_plugins.adapters.strands import AllyPlugins
 from ally_plugins.adapters.strands.run import ungated_tools
 from ally_plugins.contract.values.shown import media
 from ally_plugins.testing import Script
-from tests.adapters.strands.scripted import ScriptedModel, live, read, results
+from ally_plugins.testing.agents.strands import ScriptedModel, read
+from tests.adapters.strands.scripted import live, results
 from tests.kit.agents import call, withholding
 from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go

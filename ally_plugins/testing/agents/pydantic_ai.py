@@ -22,10 +22,14 @@ from pydantic_ai.messages import (
 from pydantic_ai.models.function import AgentInfo, DeltaThinkingPart, DeltaToolCall, FunctionModel
 from pydantic_ai.usage import RequestUsage
 
-from ally_plugins import Message
 from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.tools.recorded_calls import recorded_call
-from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool, Script
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import Message
+from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, HostTool
+from ally_plugins.testing.adapters.script import Answer, Asked, Script
+
+__all__ = ["PydanticAIDriver", "read", "scripted"]
 
 
 @define(eq=False)
@@ -46,6 +50,7 @@ class PydanticAIDriver(AdapterDriver):
         """Return an agent; a host author puts their own here."""
         return Agent(model, capabilities=[plugins], **options)
 
+    @override
     def make(self, setup: AgentSetup) -> Driven:
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
@@ -61,6 +66,7 @@ class PydanticAIDriver(AdapterDriver):
         model = scripted(setup.script)
         return Driven(self.make_agent(model, plugins, name=setup.name, tools=tools, instructions=setup.system_prompt))
 
+    @override
     async def run(self, agent: Driven, prompt: str | None, *, session_id: str, is_streamed: bool = False) -> str:
         """Run a turn, and keep the history, however it ends."""
         history = agent.histories.setdefault(session_id, [])
@@ -70,10 +76,12 @@ class PydanticAIDriver(AdapterDriver):
                 if is_streamed:
                     async with agent.agent.run_stream(prompt, **given) as stream:
                         return "".join([text async for text in stream.stream_text(delta=True)])
-                return (await agent.agent.run(prompt, **given)).output
+                answer: str = (await agent.agent.run(prompt, **given)).output
+                return answer
             finally:
                 agent.histories[session_id] = list(messages) or history
 
+    @override
     def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
         """Return the history as the next run reads it."""
         return read(repair_messages(agent.histories.get(session_id, [])))
@@ -98,6 +106,7 @@ def scripted(script: Script) -> FunctionModel:
         return _response(script.answer(_asked(messages, info)))
 
     async def stream(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[Any]:
+        """Answer by the script."""
         said = script.answer(_asked(messages, info))
         if said.thinking:
             yield {0: DeltaThinkingPart(content=said.thinking)}

@@ -15,11 +15,15 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.tools import BaseTool, StructuredTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from ally_plugins import Message
 from ally_plugins.adapters.langchain import AllyPlugins
 from ally_plugins.adapters.langchain.messages import answered
 from ally_plugins.contract.tools.recorded_calls import recorded_call
-from ally_plugins.testing import AdapterDriver, AgentSetup, Answer, Asked, HostTool
+from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.conversation import Message
+from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, HostTool
+from ally_plugins.testing.adapters.script import Answer, Asked
+
+__all__ = ["LangChainDriver", "ScriptedModel"]
 
 
 @define(eq=False)
@@ -36,7 +40,9 @@ class LangChainDriver(AdapterDriver):
     name = "langchain"
     serves = AllyPlugins.serves
 
+    @override
     def make(self, setup: AgentSetup) -> Driven:
+        """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
             approve=setup.approve,
@@ -53,7 +59,9 @@ class LangChainDriver(AdapterDriver):
         )
         return Driven(agent)
 
+    @override
     async def run(self, agent: Driven, prompt: str | None, *, session_id: str, is_streamed: bool = False) -> str:
+        """Run a turn, and keep the history, however it ends."""
         history = agent.histories.setdefault(session_id, [])
         given = [*history, HumanMessage(prompt)] if prompt is not None else history
         config = {"configurable": {"thread_id": session_id}}
@@ -65,7 +73,9 @@ class LangChainDriver(AdapterDriver):
                 words.append(str(part[0].text))  # a whole one is an answer that was held
         return "".join(words) if is_streamed else str(agent.histories[session_id][-1].text)
 
+    @override
     def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
+        """Return the history as the next run reads it."""
         return read(answered(agent.histories.get(session_id, []))[0])  # as the next run reads it
 
 
@@ -91,6 +101,7 @@ class ScriptedModel(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any) -> Any:
+        """Take the tools along to each request."""
         return self.bind(tools=[convert_to_openai_tool(each) for each in tools], **kwargs)
 
     def _generate(
