@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.serving.conversations import Conversations
+from ally_plugins.contract.tools.common_names import COMMON_NAMES, TOOL_NAMES, common_name
 
 from .payloads import PAYLOADS, failure_record, fill, output_of, response_of
 from .reactions import Reaction, react
@@ -35,7 +35,6 @@ class CodingAgent:
     def __init__(self, name: str, host: Host, cwd: str) -> None:
         self.name = name
         self.session_id = f"{name}-{_ID}"
-        self._dialect = DIALECTS[name]
         self._conversations = Conversations(host)
         self._cwd = cwd
         self._folder = tempfile.TemporaryDirectory(prefix="ally-agent-")
@@ -49,10 +48,10 @@ class CodingAgent:
 
     def names_of(self, use: ToolUse) -> tuple[str, dict[str, Any]]:
         """Return the agent's names of a tool and its arguments. Raises LookupError for a tool that it has not."""
-        commons = {common for dialect in DIALECTS.values() for common, _ in dialect.tools.values()}
-        if use.tool not in commons:
+        if use.tool not in COMMON_NAMES:
             return use.tool, dict(use.arguments)
-        for own, (common, names) in self._dialect.tools.items():
+        for own in TOOL_NAMES[self.name]:
+            common, names = common_name(self.name, own)
             if common == use.tool:
                 to_own = {name: given for given, name in names.items()}
                 return own, {to_own.get(name, name): value for name, value in use.arguments.items()}
