@@ -1,18 +1,16 @@
-"""Ends that a framework does not tell of: a run is closed, and a part of it cancelled, with a task."""
+"""The end of a run that a framework does not tell of: it is closed with a task."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
-
 from ally_plugins.runtime.lanes.teardown import finished
 
 if TYPE_CHECKING:
     from .work import AgentWork
 
-__all__ = ["CancelledWith", "close_with"]
+__all__ = ["close_with"]
 
 _WATCHING: Final[set[asyncio.Task[None]]] = set()
 """Loops hold their tasks weakly."""
@@ -56,34 +54,3 @@ async def _close_as(work: AgentWork, task: asyncio.Task[Any]) -> None:
         await work.close(error=error)
     else:
         await work.close(cause="its task has ended", interrupted=False)
-
-
-@define(eq=False)
-class CancelledWith:
-    """Cancels the task that enters when `owner` ends before it leaves, or before `release`.
-
-    For what a framework runs in a task of its own, and forgets when the run is cancelled just as the task begins.
-    """
-
-    owner: asyncio.Task[Any] | None
-    _own: asyncio.Task[Any] | None = field(init=False, default=None)
-
-    def __enter__(self) -> None:
-        own = asyncio.current_task()
-        # Its own cancellation reaches the task by itself.
-        if self.owner is not None and own is not self.owner:
-            self._own = own
-            self.owner.add_done_callback(self._cancel)
-
-    def _cancel(self, _: object) -> None:
-        if self._own is not None:
-            self._own.cancel()
-
-    def release(self) -> None:
-        """Leave the task alone from now on: the framework waits for it by itself. A second call does nothing."""
-        if self.owner is not None and self._own is not None:
-            self._own = None
-            self.owner.remove_done_callback(self._cancel)
-
-    def __exit__(self, *_: object) -> None:
-        self.release()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from anyio import CancelScope
+from attrs import define, field
 from pydantic_ai.agent import CallToolsNode, UserPromptNode
 from pydantic_ai.messages import ModelResponse, ThinkingPart
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
-from ally_plugins.adapters.kit.endings import CancelledWith
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.shown import shown_text
 
@@ -25,7 +26,6 @@ from .model_wrapper import TransformedModel, provider_tools
 from .results import output_text
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
     from contextlib import AsyncExitStack
 
@@ -46,6 +46,37 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
 __all__ = ["PluginRun"]
+
+
+@define(eq=False)
+class _CancelledWith:
+    """Cancels the task that enters when `owner` ends before it leaves, or before `release`.
+
+    For what a framework runs in a task of its own, and forgets when the run is cancelled just as the task begins.
+    """
+
+    owner: asyncio.Task[Any] | None
+    _own: asyncio.Task[Any] | None = field(init=False, default=None)
+
+    def __enter__(self) -> None:
+        own = asyncio.current_task()
+        # Its own cancellation reaches the task by itself.
+        if self.owner is not None and own is not self.owner:
+            self._own = own
+            self.owner.add_done_callback(self._cancel)
+
+    def _cancel(self, _: object) -> None:
+        if self._own is not None:
+            self._own.cancel()
+
+    def release(self) -> None:
+        """Leave the task alone from now on: the framework waits for it by itself. A second call does nothing."""
+        if self.owner is not None and self._own is not None:
+            self._own = None
+            self.owner.remove_done_callback(self._cancel)
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 class PluginRun:
@@ -69,7 +100,7 @@ class PluginRun:
         """Plugins' tools that the model was offered, by name."""
         self._resources = resources
         self._owner = owner
-        self._beginning = CancelledWith(owner)
+        self._beginning = _CancelledWith(owner)
         self._prompt: str | Sequence[UserContent] | None = None
         self._history: list[ModelMessage] = []
         self.under_way = UnderWay(self._end)
@@ -178,7 +209,7 @@ class PluginRun:
         self.answers.expect(request_context.model_request_parameters)
         async with self.under_way:
             try:
-                with CancelledWith(self._owner):
+                with _CancelledWith(self._owner):
                     response = mended_response(await handler(request_context))
                 response = await self.answers.settled(response)
             except BaseException as error:
