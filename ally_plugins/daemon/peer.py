@@ -13,7 +13,7 @@ from ally_plugins.wire.messages import Cancel, ErrorResponse, Message, Notificat
 
 from .channel import open_channel
 from .logs import write_failure
-from .sandbox_refusals import refused_grant
+from .sandbox_refusals import SHARED, is_shared, refused_grant
 
 if TYPE_CHECKING:
     from ally_plugins.wire.connection import Connection
@@ -113,6 +113,7 @@ class Peer:
         answer = write_error(error, names_type=True)
         grant = refused_grant(error)
         data = answer.data if grant is None else {**answer.data, "grant": grant}
+        data = {**data, "lacks": SHARED} if is_shared(error) else data
         self.fail(request_id, answer.code, answer.message, data)
 
     def fail(self, request_id: int | str, code: int, text: str, data: Mapping[str, Any] | None = None) -> None:

@@ -14,7 +14,14 @@ from typing import Final
 
 from ally_plugins.runtime.sandbox.box import SANDBOXED
 
-__all__ = ["hint", "refused_grant"]
+__all__ = ["SHARED", "hint", "is_shared", "refused_grant"]
+
+SHARED: Final = "shared_memory"
+"""What the host is told that a sandbox has none of, whatever is granted."""
+
+_SHARING: Final = ("/multiprocessing/synchronize.py", "/multiprocessing/shared_memory.py")
+"""Modules whose locks and memory lie in /dev/shm. Nothing there can be opened to a plugin without what other programs
+of its user keep there: a name of such a lock is no path below a folder, and Landlock has rights over folders."""
 
 _LONGEST_CHAIN: Final = 5  # errors that were raised of one another
 
@@ -27,13 +34,29 @@ def refused_grant(error: BaseException) -> str | None:
     if SANDBOXED not in os.environ:
         return None
     for each in _chain(error):
-        if isinstance(each, PermissionError) and (grant := _grant_of(each)) is not None:
+        if isinstance(each, PermissionError) and not _shares(each) and (grant := _grant_of(each)) is not None:
             return grant
     return None
 
 
+def is_shared(error: BaseException) -> bool:
+    """Say whether an error, or one that it came from, is that locks or memory of several processes were refused."""
+    return SANDBOXED in os.environ and any(
+        isinstance(each, PermissionError) and _shares(each) for each in _chain(error)
+    )
+
+
+def _shares(error: PermissionError) -> bool:
+    return any(frame.filename.endswith(_SHARING) for frame in traceback.extract_tb(error.__traceback__))
+
+
 def hint(error: BaseException) -> str:
-    """Return a line that names the grant, empty where there is none."""
+    """Return a line that names the grant, or what to do where no grant helps; empty where neither is known."""
+    if is_shared(error):
+        return (
+            "\nrefused by its sandbox: locks and memory that processes share by name (multiprocessing, "
+            "ProcessPoolExecutor), which no grant allows; use threads, asyncio or subprocess"
+        )
     grant = refused_grant(error)
     return f"\nrefused by its sandbox: the grant {grant!r} would allow it" if grant is not None else ""
 

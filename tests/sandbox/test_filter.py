@@ -57,6 +57,50 @@ def call(name: str, *arguments: int, machine: str = "x86_64", network: bool = Fa
     return answer(filter_program(machine, network=network), ARCHITECTURES[machine], number, arguments)
 
 
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("machine", list(ARCHITECTURES))
+def test_of_all_numbers_just_those_of_the_table_are_looked_at(machine: str, *, network: bool) -> None:
+    program = filter_program(machine, network=network)
+    wanted: dict[int, set[str | int]] = {}
+    for name, call_number in CALLS.items():
+        if (found := getattr(call_number, machine)) is not None:
+            fixed = 0 if name in QUIET else REFUSED[name][1] if name in REFUSED else None
+            wanted[found] = {ALLOWED, errno.EPERM} if fixed is None else {fixed}
+    named = [value for rule in (*RULES.values(), SOCKETS) for each in rule.conditions for value in each.values[:2]]
+    for number in range(NEWEST + 200):
+        allowed = wanted.get(number, {ALLOWED} if number <= NEWEST else {errno.ENOSYS})
+        # Where arguments count, all that some rule names, and one that none does.
+        values = (*named, 0x10000000) if len(allowed) > 1 else (0,)
+        answers = {
+            answer(program, ARCHITECTURES[machine], number, (first, second)) for first in values for second in values
+        }
+        assert answers <= allowed, number
+        if len(allowed) > 1:
+            assert errno.EPERM in answers, number
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("machine", list(ARCHITECTURES))
+def test_the_program_is_one_that_the_kernel_takes(machine: str, *, network: bool) -> None:
+    program = filter_program(machine, network=network)
+    # As the kernel checks it (seccomp_check_filter, bpf_check_classic): known codes, aligned loads within
+    # `struct seccomp_data`, jumps that go forward to an instruction, and an answer at the end.
+    assert 0 < len(program) <= 4096
+    for at, (code, when_true, when_false, value) in enumerate(program):
+        assert code in {0x20, 0x54, 0x15, 0x25, 0x06}
+        assert 0 <= when_true < 256
+        assert 0 <= when_false < 256
+        assert 0 <= value < 1 << 32
+        if code == 0x20:
+            assert value % 4 == 0
+            assert value < 64
+        if code in {0x15, 0x25}:
+            assert at + 1 + max(when_true, when_false) < len(program)
+        else:
+            assert (when_true, when_false) == (0, 0)
+    assert program[-1][0] == 0x06
+
+
 @pytest.mark.parametrize("machine", list(ARCHITECTURES))
 def test_every_call_of_the_table_is_answered_with_what_the_table_says(machine: str) -> None:
     wanted = dict.fromkeys(QUIET, 0) | {name: number for name, (_, number) in REFUSED.items()}

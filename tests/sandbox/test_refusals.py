@@ -68,6 +68,19 @@ class Tries:
         raise PermissionError(13, "of its own")
 
     @tool
+    def pool(self) -> int:
+        "Count in another process."
+        from concurrent.futures import ProcessPoolExecutor
+        with ProcessPoolExecutor(1) as executor:
+            return executor.submit(abs, -1).result()
+
+    @tool
+    def share(self) -> None:
+        "Share memory."
+        from multiprocessing.shared_memory import SharedMemory
+        SharedMemory(create=True, size=8)
+
+    @tool
     def where(self) -> dict:
         "Show the variables."
         names = ("HOME", "XDG_CACHE_HOME", "TMPDIR", "ALLY_SANDBOX")
@@ -120,6 +133,21 @@ async def test_what_was_refused_is_told_with_the_grant_that_would_allow_it(tmp_p
         )
     assert f"refused by its sandbox: the grant {calls[which[-1]][2]!r} would allow it" in log
     assert "text" not in "".join(told.values())
+
+
+@pytest.mark.parametrize("tool", ["pool", "share"])
+async def test_locks_and_memory_of_several_processes_are_refused_with_what_there_is_in_their_place(
+    tmp_path: Path, tool: str
+) -> None:
+    async with host_in(tmp_path, grants=["tools"]) as host:
+        with pytest.raises(ToolCallError) as raised:
+            await host.call_tool(tool, plugin="p")
+        log = "\n".join(host._daemon_services.stderr_log("p").tail)  # type: ignore[union-attr]
+
+    assert "has no locks and memory that processes share by name" in str(raised.value)
+    assert "ally-plugins place p process" in str(raised.value)
+    assert "what the grant" not in str(raised.value), "no grant opens /dev/shm, least of all one for the root"
+    assert "which no grant allows; use threads, asyncio or subprocess" in log
 
 
 async def test_its_folders_are_its_own_and_its_temporary_one_goes_with_the_host(tmp_path: Path) -> None:

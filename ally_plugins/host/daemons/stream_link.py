@@ -57,6 +57,9 @@ daemon's own limit is a little higher: there is always room for `UNQUEUED`."""
 UNQUEUED: Final = frozenset({"ping", "shutdown"})
 """What is never kept waiting: whether it lives, and its end."""
 
+_SHARED: Final = "shared_memory"
+"""What the SDK says that its sandbox lacks, whatever is granted."""
+
 FIRST_BYTES: Final = 200
 """Bytes that are kept of a daemon's first output, to show it when it is not the protocol."""
 
@@ -407,6 +410,11 @@ class StreamLink(asyncio.Protocol):
         refused = ""
         if grant is not None:
             refused = f": its sandbox has refused what the grant {grant.text!r} would allow ({self.way_to(grant)})"
+        elif isinstance(message.data, dict) and message.data.get("lacks") == _SHARED:
+            refused = (
+                ": its sandbox has no locks and memory that processes share by name (multiprocessing), and no grant "
+                f"for them; use threads or subprocess, or run it in none: ally-plugins place {self.name} process"
+            )
         text = f"{what} in its {message.method}{refused}; the traceback is in `ally-plugins logs {self.name}`"
         return RemoteCrash(text, plugin=self.name)
 
