@@ -217,6 +217,8 @@ def test_what_this_machine_does_not_keep_is_said_wherever_a_sandbox_is(
     assert "not kept for loop-warner: it may end your other programs" in checks[1]["text"]
     monkeypatch.setattr("ally_plugins.runtime.processes.separation.has_namespaces", lambda: True)
     checks = [check for check in enabled.ask("doctor")["findings"] if check["topic"] == "sandbox"]
+    [limits] = [check["text"] for check in enabled.ask("doctor")["findings"] if check["topic"] == "cgroups"]
+    assert "not for a plugin with all that it starts" in limits
     assert ["emptied" in check["text"] for check in checks] == [True]  # who has a namespace signals nobody outside
     enabled.home.config_file.write_text('sandbox = "require"\n' + enabled.home.config_file.read_text())
     assert "it does not start" in enabled.run("doctor", code=1).stdout

@@ -83,10 +83,10 @@ def check_sandbox(records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
             "memory is limited for each process, not for a plugin with all that it starts, since no cgroups are used; "
             "for a limit of all: systemd-run --user --scope -p MemoryMax=4G -p TasksMax=1000 PROGRAM"
         )
-        yield CheckResult("note", "sandbox", text)
+        yield CheckResult("note", "cgroups", text)
     if names and os.uname().machine == "aarch64":
         text = "its filter for aarch64 is checked against the kernel's tables, and was not tried on such a machine"
-        yield CheckResult("note", "sandbox", text)
+        yield CheckResult("note", "aarch64", text)
 
 
 def check_environments(home: Home, records: Sequence[PluginRecord]) -> Iterator[CheckResult]:
