@@ -12,9 +12,9 @@ from typing import Final
 __all__ = ["LOOKING", "may_loosen"]
 
 LOOKING: Final = frozenset({
-    "audit", "chat", "check", "completion", "config", "connect", "coverage", "demo", "diff", "doctor", "explain",
-    "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "project", "replay", "review", "run", "search",
-    "serve", "sessions", "stats", "tasks", "top", "try", "verify", "why",
+    "audit", "chat", "check", "completion", "config", "connect", "coverage", "demo", "diff", "docs", "doctor",
+    "explain", "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "project", "replay", "review", "run",
+    "search", "serve", "sessions", "stats", "tasks", "top", "try", "verify", "why",
 })  # fmt: skip
 """Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself."""
 

@@ -285,7 +285,14 @@ def wire_errors() -> str:
 
 
 def _help(path: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+    context = click.Context(
+        command,
+        info_name=path,
+        max_content_width=100,
+        terminal_width=100,
+        # As the program's own group has its commands inherit them; click keeps the first that it made.
+        help_option_names=["-h", "--help"],
+    )
     return command.get_help(context).replace("\b", "")
 
 

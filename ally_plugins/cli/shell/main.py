@@ -90,6 +90,7 @@ _SECTIONS: Final = {
         "prune": (f"{_HERE}.change.export_and_prune:prune", "Remove old content; the audit chain stays whole."),
         "purge": (f"{_HERE}.change.export_and_prune:purge", "Remove what was recorded of one session."),
         "doctor": (f"{_HERE}.look.doctor:doctor", "Check everything, and say what to do."),
+        "docs": (f"{_HERE}.look.docs:docs", "Read the documentation: pages, and search."),
         "completion": (f"{_HERE}.look.completion:completion", "Print what lets a shell complete names and grants."),
     },
 }
