@@ -311,3 +311,56 @@ files = { read = ["project"], reason = "r" }
             assert "ally-plugins revoke doc-writer files" in host.plugins[NAME].reason
 
     go(main())
+
+
+def test_a_session_without_the_plugin_starts_no_process_and_asks_none(folder: Path, roots: tuple[Path, Path]) -> None:
+    one, two = roots
+
+    async def main() -> None:
+        async with hosting(folder) as host:
+            without = host.session("s1", project=one, plugins=[])
+            assert not (await without.gate_tool_call(CALL)).is_denied
+            without.emit(ToolCallEnd(tool_name="one"))
+            await without.drained()
+            await without.safe_point("turn_start")
+            having = host.session("s2", project=two, plugins=[NAME])
+            assert (await having.gate_tool_call(CALL)).reason.split()[-2] == str(two)
+            assert list(processes(folder)) == [str(two)]
+            # In a project that has a process, one without the plugin asks it no more than elsewhere.
+            beside = host.session("s3", project=two, plugins=[])
+            assert not (await beside.gate_tool_call(CALL)).is_denied
+            beside.emit(ToolCallEnd(tool_name="two"))
+            having.emit(ToolCallEnd(tool_name="two"))
+            await having.drained()
+            assert (await host.call_tool("peek", session_id="s2")).output == "two"
+            for session_id in ("s1", "s3"):
+                with pytest.raises(ToolCallError):
+                    await host.call_tool("peek", session_id=session_id)
+        assert {note[2] for note in notes_in(folder) if note[0] in {"gate", "event"}} == {"s2"}
+        assert list(processes(folder)) == [str(two)], "nor was one started while they closed"
+
+    go(main())
+
+
+def test_the_process_of_a_project_ends_with_its_last_session_that_has_the_plugin(
+    folder: Path, roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_project, "IDLE", 0)
+
+    async def main() -> None:
+        async with hosting(folder) as host:
+            having = host.session("s1", project=roots[0], plugins=[NAME])
+            other = host.session("s2", project=roots[0], plugins=[])
+            elsewhere = host.session("s3", project=roots[1], plugins=[NAME])
+            assert (await having.gate_tool_call(CALL)).is_denied
+            first = processes(folder)[str(roots[0])]
+            [pid] = pids_of(host)[:1]
+            assert (await elsewhere.gate_tool_call(CALL)).is_denied
+            await having.close()
+            await until(lambda: not is_there(pid))
+            assert not (await other.gate_tool_call(CALL)).is_denied
+            assert (await elsewhere.gate_tool_call(CALL)).is_denied, "the other project's goes on"
+            again = host.session("s4", project=roots[0])
+            assert (await again.gate_tool_call(CALL)).reason.split()[-1] != first
+
+    go(main())
