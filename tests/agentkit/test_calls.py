@@ -353,11 +353,14 @@ def test_nobody_is_asked_whether_a_call_that_was_denied_or_has_failed_reports_a_
     assert bench.ends == [(False, False, "it is not there"), (False, True, "not run: p: no")]
 
 
+@pytest.mark.parametrize("answer", [KeyError("path"), True, b"no space", {"error": "no space"}])
 def test_a_result_is_what_the_tool_returned_where_the_host_authors_look_at_it_fails(
-    caplog: pytest.LogCaptureFixture,
+    answer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(call: ToolCall, result: ToolResult) -> str | None:
-        raise KeyError(call.tool_name + result.output)
+    def broken(_call: ToolCall, _result: ToolResult) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     bench, tool = KitBench(tool_failure=broken), Tool(result=FULL)
 

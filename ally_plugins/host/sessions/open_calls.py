@@ -263,11 +263,16 @@ class OpenCall:
         if self.failure is None or not result.success:
             return result
         try:
-            error = self.failure(self.call, result)
+            error: object = self.failure(self.call, result)
         except Exception:  # noqa: BLE001 - the host author's code; the result is what the tool returned
             _log.exception("whether a result of %r is a failure cannot be told", self.call.tool_name)
             return result
-        return result if error is None else evolve(result, success=False, error=str(error))
+        if isinstance(error, str):
+            return evolve(result, success=False, error=error)
+        if error is not None:
+            _log.error("whether a result of %r is a failure cannot be told: tool_failure returned %s; expected the "
+                       "error as text, or None", self.call.tool_name, type(error).__name__)  # fmt: skip
+        return result
 
     def duration_ms(self) -> float | None:
         """Return the milliseconds since the tool was let run, to the microsecond; None when it was not."""
