@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ally_plugins.adapters.kit.mirror import Mirror
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.host.sessions.memory import Conversation
+from ally_plugins.host.sessions.mirror import Mirror
 
 read: list[str] = []
 

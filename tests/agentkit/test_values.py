@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from ally_plugins import GateRefused, Message, ToolCall, ToolResult, evolve
 from ally_plugins.adapters.kit.kept_messages import kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
-from ally_plugins.adapters.kit.results import changed_value, result_of_value, settled_value
 from ally_plugins.adapters.kit.weaving import Weaver
 from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.contract.tools.returned import changed_value, result_of_value, settled_value
 from ally_plugins.contract.tools.schemas import thaw
 
 PLUGINS = Message(role="user", content="try", id="p1", metadata={"sourcePlugin": "p", "n": [1, {"a": None}]})

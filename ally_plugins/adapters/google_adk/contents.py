@@ -13,9 +13,9 @@ from google.adk.events import Event
 from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
-from ally_plugins.adapters.kit.results import changed_value, result_of_value
 from ally_plugins.adapters.kit.weaving import Weaver
 from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.contract.tools.returned import changed_value, result_of_value
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
 from ally_plugins.contract.values.shown import media, shown_text

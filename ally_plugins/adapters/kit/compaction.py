@@ -21,8 +21,9 @@ from ally_plugins.contract.values.inert import inert
 from .compaction_requests import COMPACT
 
 if TYPE_CHECKING:
+    from ally_plugins.host.sessions.mirror import Convert
+
     from .compaction_requests import CompactionRequest
-    from .mirror import Convert
     from .run import AgentRun
 
 __all__ = ["SURVIVE_WAIT", "Compact", "shorten"]

@@ -13,9 +13,9 @@ from attrs import define, field
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.host.lifetime import HostLifetime
 from ally_plugins.host.person.permission import PermissionFlow
+from ally_plugins.host.sessions.mirror import Mirror
 
 from .compaction_requests import COMPACT, CompactionRequest, PendingCompactions
-from .mirror import Mirror
 
 if TYPE_CHECKING:
     from ally_plugins.contract.serves import Serves

@@ -45,10 +45,10 @@ from .run import Interrupted
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.agent_tool import AgentTool
     from ally_plugins.contract.values.conversation import SafePoint, TodoItem, ToolCall
+    from ally_plugins.host.sessions.mirror import Convert
     from ally_plugins.host.sessions.open_calls import OpenCall
 
     from .compaction import Compact
-    from .mirror import Convert
 
 __all__ = ["AgentWork"]
 

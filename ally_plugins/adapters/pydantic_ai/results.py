@@ -13,7 +13,7 @@ from pydantic_ai.tools import ToolDenied
 from pydantic_core import from_json
 
 from ally_plugins.adapters.kit.kept_messages import MARK
-from ally_plugins.adapters.kit.results import changed_value, result_of_value, settled_value
+from ally_plugins.contract.tools.returned import changed_value, result_of_value, settled_value
 from ally_plugins.contract.values.conversation import ToolResult, evolve
 from ally_plugins.contract.values.errors import error_text
 from ally_plugins.contract.values.shown import shown_text

@@ -1,24 +1,29 @@
-"""What tools returned as JSON sees it: instances of dataclasses and attrs classes become objects with their fields.
+"""What a tool returned, as plugins are shown it: what the model will read, and nothing else.
 
-Of a plugin's handler before anything looks at the value, so that the agent, other plugins' transforms and the journal
-see the same.
+Instances of dataclasses and attrs classes become objects with their fields, before anything looks at the value of a
+plugin's handler, so that the agent, other plugins' transforms and the journal see the same.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
 
 import attrs
 
+from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolResult
+from ally_plugins.contract.values.errors import EventError
 from ally_plugins.contract.values.frozen import MAX_DEPTH, FrozenDict, unreadable
 from ally_plugins.contract.values.shown import media
 
-__all__ = ["json_text", "returned_data"]
+__all__ = ["changed_value", "json_text", "result_of_value", "returned_data", "settled_value"]
+
+_UNSAYABLE: Final = (TypeError, ValueError, RecursionError)
+"""What writing or reading JSON raises."""
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), FrozenDict, ToolResult})
 
@@ -45,6 +50,51 @@ def _data(value: Any, depth: int) -> Any:
         return [_data(item, depth + 1) for item in value]
     names = _fields(kind)
     return value if names is None else {name: _data(getattr(value, name), depth + 1) for name in names}
+
+
+def result_of_value(
+    value: Any, write: Callable[[Any], str] | None = None, read: Callable[[str], Any] = json.loads
+) -> ToolResult:
+    """Return a tool's value as plugins are shown it: as text, and as data where it is no text.
+
+    `write` says it to the model, as JSON; `read` is its other way. What cannot be said has `unshown`, with the reason:
+    its output is withheld where a plugin transforms it.
+    """
+    if value.__class__ is str:  # not a subclass: an enumeration of texts is said by its value
+        return ToolResult(success=True, output=value)
+    try:
+        text = (write or json_text)(value)
+    except _UNSAYABLE as error:
+        return ToolResult(success=True, unshown=f"{type(value).__name__} is nothing that JSON can say: {error}")
+    try:
+        # Read back from the text: data and text say the same, and the tool's object may change later.
+        data = read(text)
+        if data is None or isinstance(data, str):
+            return ToolResult(success=True, output=data or "")
+        return ToolResult(success=True, output=text, data=data)
+    except (EventError, *_UNSAYABLE) as error:  # too deep to be read, or one of the limits
+        return ToolResult(success=True, output=text, unshown=str(error))
+
+
+def settled_value(
+    value: Any, write: Callable[[Any], str] | None = None, read: Callable[[str], Any] = json.loads
+) -> Any:
+    """Return a value as its JSON has it, so that it is what plugins are shown whatever becomes of the tool's object.
+
+    What JSON cannot say is returned as it is.
+    """
+    if value.__class__ is str:
+        return value
+    try:
+        return read((write or json_text)(value))
+    except _UNSAYABLE:
+        return value
+
+
+def changed_value(before: ToolResult, after: ToolResult) -> Any:
+    """Return what transforms made of a tool's value: changed data, else the text."""
+    is_data = after.data is not None and after.data != before.data  # without its data, the text is left
+    return thaw(after.data) if is_data else after.output
 
 
 def json_text(value: Any) -> str:

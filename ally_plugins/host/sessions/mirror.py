@@ -17,7 +17,8 @@ from typing import Any, Final, TypeAlias
 from attrs import define, field
 
 from ally_plugins.contract.values.conversation import Message
-from ally_plugins.host.sessions.memory import Conversation
+
+from .memory import Conversation
 
 __all__ = ["Convert", "Mirror"]
 
