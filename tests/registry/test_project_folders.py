@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.catalog.project_trust import trust, untrust
-from ally_plugins.catalog.projects.ally_folder import find_root, read_ally_folder
+from ally_plugins.catalog.projects.ally_folder import read_ally_folder
 from ally_plugins.catalog.projects.project_file import parse_project_file
+from ally_plugins.catalog.projects.roots import find_root
 from ally_plugins.catalog.projects.trusted import plugin_folders, read_trusted, rules_for
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.values.errors import ConfigError, ConsentError

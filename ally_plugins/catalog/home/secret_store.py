@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -156,7 +155,7 @@ class SecretStore:
         return found[1].decode()
 
     def _new_id(self) -> str:
-        file, made = self._home.keyring_id_file, secrets.token_hex(16)
+        file, made = self._home.keyring_id_file, os.urandom(16).hex()
         try:
             self._home.write(file, f"{made}\n".encode(), MAX_STATE_BYTES, private=True)
         except OSError as error:

@@ -19,9 +19,9 @@ from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.owned_files import acting_as
 from ally_plugins.policy.owned_files import fault_of
 
-__all__ = ["FOLDER", "AllyFolder", "find_root", "read_ally_folder"]
+from .roots import FOLDER
 
-FOLDER: Final = ".ally"
+__all__ = ["AllyFolder", "read_ally_folder"]
 
 _MAX_FILES: Final = 500
 """Of all plugins together; one of shell or Python has five, and dependencies do not belong there."""
@@ -50,23 +50,6 @@ class AllyFolder:
             f"{path}\0{int(runs)}\0{hashlib.sha256(data).hexdigest()}" for path, (data, runs) in self.files.items()
         )
         return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def find_root(start: str) -> str | None:
-    """Return the nearest folder with an `.ally`, from `start` up to the root of its repository and no further.
-
-    What lies above a repository is not its author's; without a repository only `start` counts. None where there is
-    none. Nothing is opened.
-    """
-    here = Path(os.path.realpath(start))
-    around = (here, *here.parents)
-    top = next((each for each in around if os.path.lexists(each / ".git")), here)
-    for each in around:
-        if os.path.lexists(each / FOLDER):
-            return str(each)
-        if each == top:
-            return None
-    return None
 
 
 def read_ally_folder(root: str, home: Path) -> AllyFolder:

@@ -48,7 +48,7 @@ def project(state: State, action: str, folder: str, yes: bool) -> None:  # noqa:
       ally-plugins project trust
       ally-plugins project untrust ~/work/service
     """
-    from ally_plugins.catalog.projects.ally_folder import find_root
+    from ally_plugins.catalog.projects.roots import find_root
 
     if action == "show":
         _show(state, folder)

@@ -46,7 +46,7 @@ def project_state(home: Home, folder: str) -> ProjectState:
 
     Raises ConfigError where it cannot be read what was trusted.
     """
-    from ally_plugins.catalog.projects.ally_folder import find_root
+    from ally_plugins.catalog.projects.roots import find_root
 
     root = find_root(folder)
     if not os.path.lexists(home.projects_file):

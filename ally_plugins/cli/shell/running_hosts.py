@@ -5,21 +5,23 @@ How a host is reached is left to `host.control.client`.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from attrs import frozen
 
 from ally_plugins.contract.values.ids import bare_name
-from ally_plugins.host.control.client import HostAnswer, call_all, hosts_of
 
 from .exits import DONE, REFUSED
 from .text import echo, inert, when
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
+    from ally_plugins.host.control.client import HostAnswer  # noqa: TC004 - nobody reads these annotations at run time
 
 __all__ = [
     "RESTART_TIMEOUT",
@@ -102,9 +104,8 @@ def notify_hosts(home: Home, method: str, plugin: str, timeout: float = ANSWER_T
 
     Raises nothing: a host that fails or does not answer is in the Effect.
     """
-    hosts = hosts_of(home)
     # Hosts have the chosen plugin of a name only, and do not know the form folder:NAME.
-    return Effect(call_all(hosts, method, {"plugin": bare_name(plugin)}, timeout) if hosts else [])
+    return Effect(_ask(home, method, {"plugin": bare_name(plugin)}, timeout))
 
 
 @frozen
@@ -186,18 +187,28 @@ def _reasons(found: Iterable[LivePlugin]) -> list[str]:
     return [f"in host {each.pid}: {inert(each.facts['reason'])}" for each in found if each.facts.get("reason")]
 
 
+def _ask(home: Home, method: str, params: Mapping[str, Any] | None, timeout: float) -> Sequence[HostAnswer]:
+    """Return the answers of all hosts that run on a home. Raises nothing."""
+    # What talks to hosts takes 25 ms to import, and mostly none runs: each has an entry of this name in `run`.
+    with suppress(OSError):
+        if not any(name.startswith("host-") for name in os.listdir(home.run_dir)):  # noqa: PTH208 - no paths are made
+            return []
+    from ally_plugins.host.control.client import call_all, hosts_of
+
+    hosts = hosts_of(home)
+    return call_all(hosts, method, params, timeout) if hosts else []
+
+
 def hosts_status(home: Home, timeout: float = STATUS_TIMEOUT) -> HostsStatus:
     """Return the state of every running host that answers within `timeout` seconds. Raises nothing."""
-    hosts = hosts_of(home)
-    answers = call_all(hosts, "status", None, timeout) if hosts else []
+    answers = _ask(home, "status", None, timeout)
     found = [answer.result for answer in answers if answer.result is not None]
     return HostsStatus(found, [answer.host.pid for answer in answers if answer.is_silent])
 
 
 def offers_of(home: Home, plugin: str) -> list[dict[str, Any]]:
     """Return what a plugin offers in the running hosts: tools and actions, each once. Raises nothing."""
-    hosts = hosts_of(home)
-    answers = call_all(hosts, "offers", {"plugin": plugin}, STATUS_TIMEOUT) if hosts else []
+    answers = _ask(home, "offers", {"plugin": plugin}, STATUS_TIMEOUT)
     found = [offer for each in answers if each.result is not None for offer in each.result.get("offers", ())]
     # By kind too: a tool and an action may have one name.
     return list({(offer.get("kind"), offer.get("name")): offer for offer in found}.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import secrets
 from typing import Final
 
 __all__ = ["REPLAYED", "bare_name", "is_replayed", "new_id", "renew_ids"]
@@ -18,16 +17,20 @@ _COUNTER: Final = itertools.count(1)  # `next` is one step for all threads, so t
 class _Identity:
     """Random once for each process; `uuid4` for every message would cost more than validating it."""
 
-    process = secrets.token_hex(5)
+    process = ""
 
 
 def new_id(prefix: str) -> str:
     """Return a new identity such as `m-5f0c9a1b2d-7`; safe from any thread."""
+    if not _Identity.process:
+        renew_ids()
     return f"{prefix}-{_Identity.process}-{next(_COUNTER)}"
 
 
 def renew_ids() -> None:
     """Begin anew in a fork, which would go on with the identities of its parent, as its siblings do."""
+    import secrets  # 5 ms, and commands that only look make no identity
+
     _Identity.process = secrets.token_hex(5)
 
 
