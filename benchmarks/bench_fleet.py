@@ -24,7 +24,7 @@ from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import COLLECTOR, STREAM, read_credentials, records_subject
 from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.server import Listen, init
-from ally_plugins.fleet.store import FleetStore
+from ally_plugins.fleet.store import open_store
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
@@ -84,7 +84,7 @@ async def _measure(folder: Path, number: int) -> dict[str, tuple[float, float]]:
     journal.flush_blocking()
     with JournalReader(journal.path) as reading:
         contents = [each.content or b"" for each in reading.chained(0, 2**40)[:_BARE]]
-    with FleetStore(folder / f"fleet-{number}.db", create=True) as store:
+    with open_store(str(folder / f"fleet-{number}.db"), create=True) as store:
         await collect(collector, store, once=True)  # makes the stream
         published = await _rate(_RECORDS, publish(ours, journal.path, once=True))
         bare = await _rate(_BARE, _publish_bare(folder, contents))

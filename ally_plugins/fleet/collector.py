@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from ally_plugins.journal.audit import Problem
@@ -106,8 +107,7 @@ class _Collector:
                 continue
             if not messages:  # as the server says when it ends a fetch early
                 continue
-            async with self.lock:
-                await asyncio.to_thread(self.keep, messages)
+            await self.keep_all(messages, once=once)
             # All before it are acknowledged with the last.
             await messages[-1].ack()
 
@@ -118,6 +118,27 @@ class _Collector:
             records_subject("*"), durable=COLLECTOR, stream=STREAM, config=ConsumerConfig(ack_policy=AckPolicy.ALL)
         )
 
+    async def keep_all(self, messages: Sequence[Msg], *, once: bool) -> None:
+        """Keep messages, however long that takes: those after them would seem to have a gap before them.
+
+        With `once`, raises FleetError where they cannot be kept.
+        """
+        while True:
+            try:
+                async with self.lock:
+                    await asyncio.to_thread(self.keep, messages)
+            except self.store.errors as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                if once:
+                    raise FleetError(f"the records cannot be kept: {reason}; they stay at the server") from error
+                _log.warning("the records cannot be kept: %s; it is tried again", reason)
+                await asyncio.sleep(_PAUSE_S)
+                async with self.lock:
+                    with suppress(*self.store.errors):
+                        await asyncio.to_thread(self.store.open_again)
+            else:
+                return
+
     def keep(self, messages: Sequence[Msg]) -> None:
         """Verify what came and bring it to disk, all or nothing."""
         self.store.begin()
@@ -126,7 +147,8 @@ class _Collector:
                 self.add(message.subject.rpartition(".")[2], message.data)
             self.store.commit()
         except BaseException:
-            self.store.roll_back()
+            with suppress(*self.store.errors):  # nothing is left to be rolled back where the database is gone
+                self.store.roll_back()
             raise
 
     def add(self, home: str, payload: bytes) -> None:
@@ -157,8 +179,11 @@ class _Collector:
             said = Alive.from_bytes(message.data)
         except ValueError as error:
             return _log.warning("the home %r says what cannot be read: %s", home, error)
-        async with self.lock:
-            await asyncio.to_thread(self.compare, home, said)
+        try:
+            async with self.lock:
+                await asyncio.to_thread(self.compare, home, said)
+        except self.store.errors as error:  # it says so again soon; the records go on as they come
+            _log.warning("what %r says of itself cannot be kept: %s", home, error)
         return None
 
     def compare(self, home: str, said: Alive) -> None:
@@ -171,9 +196,14 @@ class _Collector:
             text = f"record {said.head.n} is not the one that came from this journal"
             findings.append(Problem("replaced", said.head.n, text))
         self.store.begin()
-        self.store.add_findings(home, said.head.chain, findings, now)
-        self.store.note_alive(home, said.head.n, now)
-        self.store.commit()
+        try:
+            self.store.add_findings(home, said.head.chain, findings, now)
+            self.store.note_alive(home, said.head.n, now)
+            self.store.commit()
+        except BaseException:
+            with suppress(*self.store.errors):
+                self.store.roll_back()
+            raise
 
 
 def _now_ms() -> int:

@@ -1,4 +1,6 @@
-"""The one file of all homes' records: SQLite, written by one collector and read by whoever asks.
+"""All homes' records in one place, a file of SQLite or a database of PostgreSQL.
+
+One collector writes them, and whoever asks reads.
 
 A record is kept as its home sent it, with the hash, so that the chain can be verified again from here. What was found
 wrong is kept beside it and never removed: a home whose chain broke once stays marked.
@@ -8,42 +10,48 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from urllib.parse import urlsplit
 
 import attrs
 import orjson
 
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.chain import Head
 from ally_plugins.journal.owned_files import check_file, open_file
 from ally_plugins.journal.values import EVENTS, HISTORY, StoredRecord
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from psycopg import Connection
 
     from ally_plugins.journal.audit import Problem
     from ally_plugins.journal.values import ChainedRecord
 
-__all__ = ["FleetStore", "HomeState", "Noted"]
+__all__ = ["FleetStore", "HomeState", "Noted", "open_store"]
 
 _APPLICATION_ID: Final = 0x416C6C66  # "Allf", beside the journal's "Ally"
 _VERSION: Final = 1
+_COMMENT: Final = f"records of a fleet of ally-plugins, version {_VERSION}"
 _TABLES: Final = (
     """CREATE TABLE homes(
-        name TEXT PRIMARY KEY, chain TEXT, n INTEGER NOT NULL DEFAULT 0, hash BLOB, seen_at INTEGER NOT NULL,
-        said_n INTEGER) WITHOUT ROWID""",
+        name TEXT PRIMARY KEY, chain TEXT, n BIGINT NOT NULL DEFAULT 0, hash BLOB, seen_at BIGINT NOT NULL,
+        said_n BIGINT) WITHOUT ROWID""",
     """CREATE TABLE records(
-        home TEXT NOT NULL, chain TEXT NOT NULL, n INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
+        home TEXT NOT NULL, chain TEXT NOT NULL, n BIGINT NOT NULL, at BIGINT NOT NULL, kind TEXT NOT NULL,
         plugin TEXT, session_id TEXT, ref TEXT, key TEXT, digest BLOB NOT NULL, hash BLOB NOT NULL, content BLOB,
         PRIMARY KEY (home, chain, n)) WITHOUT ROWID""",
     "CREATE INDEX records_by_time ON records(at)",
     "CREATE INDEX records_by_ref ON records(ref) WHERE ref IS NOT NULL",
     """CREATE TABLE findings(
-        id INTEGER PRIMARY KEY, home TEXT NOT NULL, chain TEXT NOT NULL, kind TEXT NOT NULL, record INTEGER NOT NULL,
-        text TEXT NOT NULL, at INTEGER NOT NULL, UNIQUE (home, chain, kind, record))""",
+        id INTEGER PRIMARY KEY, home TEXT NOT NULL, chain TEXT NOT NULL, kind TEXT NOT NULL, record BIGINT NOT NULL,
+        text TEXT NOT NULL, at BIGINT NOT NULL, UNIQUE (home, chain, kind, record))""",
 )
+"""In SQLite's words; see `PostgresStore` for the other's."""
 
 
 @attrs.frozen
@@ -68,11 +76,149 @@ class Noted:
     at: int
 
 
-class FleetStore:
-    """The file. Lives until `close`; used by one thread at a time.
+class FleetStore(ABC):
+    """The records of all homes, until `close`; used by one thread at a time. `open_store` opens one."""
 
-    Raises ConfigError for a file that is none, or of another version.
-    """
+    _begin: ClassVar[str] = "BEGIN"
+
+    errors: tuple[type[Exception], ...]
+    """What is raised while records cannot be kept or read: a full disk, a database that is away."""
+
+    @abstractmethod
+    def open_again(self) -> None:
+        """Connect anew after one of the `errors`; what was added since `begin` is forgotten. Raises them."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file, or of the connection."""
+
+    @abstractmethod
+    def _execute(self, query: str, params: Sequence[Any] = ()) -> Any:
+        """Run a statement, with `?` for each parameter, and return a cursor."""
+
+    @abstractmethod
+    def _execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement for each row."""
+
+    @abstractmethod
+    def _is_in_transaction(self) -> bool: ...
+
+    # --- writing ---
+
+    def head(self, home: str) -> Head | None:
+        """Return how far a home's chain has come here."""
+        row = self._execute("SELECT n, hash, chain FROM homes WHERE name = ? AND hash IS NOT NULL", (home,)).fetchone()
+        return None if row is None else Head(row[0], bytes(row[1]), row[2])
+
+    def hash_of(self, home: str, chain: str, n: int) -> bytes | None:
+        """Return the hash of a record that is here."""
+        query = "SELECT hash FROM records WHERE home = ? AND chain = ? AND n = ?"
+        row = self._execute(query, (home, chain, n)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def begin(self) -> None:
+        """Begin what `commit` brings to disk as a whole."""
+        self._execute(self._begin)
+
+    def commit(self) -> None:
+        """Bring what was added since `begin` to disk."""
+        self._execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Forget what was added since `begin`."""
+        if self._is_in_transaction():
+            self._execute("ROLLBACK")
+
+    def add(self, home: str, head: Head, records: Iterable[ChainedRecord], at: int) -> None:
+        """Add records of a home, which come to `head`."""
+        rows = [(home, head.chain, *each) for each in records]
+        self._execute_many("INSERT INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING", rows)
+        self._execute(
+            "INSERT INTO homes(name, chain, n, hash, seen_at) VALUES (?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET "
+            "chain = excluded.chain, n = excluded.n, hash = excluded.hash, seen_at = excluded.seen_at",
+            (home, head.chain, head.n, head.hash, at),
+        )
+
+    def add_findings(self, home: str, chain: str, findings: Iterable[Problem], at: int) -> None:
+        """Add what is wrong; what was found before stays as it was."""
+        rows = [(home, chain, each.kind, each.record, each.text, at) for each in findings]
+        query = "INSERT INTO findings(home, chain, kind, record, text, at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+        self._execute_many(query, rows)
+
+    def note_alive(self, home: str, said_n: int, at: int) -> None:
+        """Note that a home is there, and how many records it says to have."""
+        self._execute(
+            "INSERT INTO homes(name, seen_at, said_n) VALUES (?,?,?) ON CONFLICT(name) DO UPDATE SET "
+            "seen_at = excluded.seen_at, said_n = excluded.said_n",
+            (home, at, said_n),
+        )
+
+    # --- reading ---
+
+    def homes(self) -> list[HomeState]:
+        """Return how each home is, by name."""
+        query = (
+            "SELECT name, n, hash, chain, seen_at, CASE WHEN coalesce(said_n, 0) > n THEN said_n - n ELSE 0 END, "
+            "(SELECT count(*) FROM findings WHERE home = name) FROM homes ORDER BY name"
+        )
+        return [
+            HomeState(name, None if hash_ is None else Head(n, bytes(hash_), chain), seen_at, lag, findings)
+            for name, n, hash_, chain, seen_at, lag, findings in self._execute(query)
+        ]
+
+    def findings(self, home: str | None = None) -> list[Noted]:
+        """Return what was found wrong, the latest last."""
+        where, params = ("", ()) if home is None else ("WHERE home = ?", (home,))
+        query = f"SELECT home, kind, record, text, at FROM findings {where} ORDER BY id"  # noqa: S608 - constants
+        return [Noted(*row) for row in self._execute(query, params)]
+
+    def records(
+        self,
+        *,
+        home: str | None = None,
+        kinds: Sequence[str] = (),
+        since: int | None = None,
+        limit: int | None = None,
+        **filters: str | None,
+    ) -> Iterator[tuple[str, StoredRecord]]:
+        """Yield the last records of all homes, or of one, in order of time, with the home's name.
+
+        `filters` are of plugin, session_id and ref. Events and saved conversations come only where `kinds` names them.
+        """
+        wanted: dict[str, Any] = {"home = ?": home, "at >= ?": since}
+        wanted |= {f"{column} = ?": value for column, value in filters.items()}
+        where, params = [], []
+        for text, value in wanted.items():
+            if value is not None:
+                where.append(text)
+                params.append(value)
+        chosen = kinds or (EVENTS, HISTORY)
+        where.append(f"kind {'IN' if kinds else 'NOT IN'} ({','.join('?' * len(chosen))})")
+        columns = "home, n, at, kind, plugin, session_id, ref, key, content, hash"
+        last = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY at DESC, home DESC, n DESC"  # noqa: S608 - constants
+        # A number, and no parameter: SQLite has another word for no limit than PostgreSQL.
+        last = last if limit is None else f"{last} LIMIT {int(limit)}"
+        query = f"SELECT * FROM ({last}) AS found ORDER BY at, home, n"  # noqa: S608 - constants
+        with closing(self._execute(query, (*params, *chosen))) as rows:
+            for name, n, at, kind, plugin, session_id, ref, key, content, hash_ in rows:
+                data = None if content is None or kind == EVENTS else orjson.loads(content)
+                yield name, StoredRecord(n, at, kind, plugin, session_id, ref, key, data, bytes(hash_).hex())
+
+
+class SqliteStore(FleetStore):
+    """A file of SQLite. Raises ConfigError for one that is none, or of another version."""
+
+    # At once, since a transaction that began with reading cannot wait for another writer.
+    _begin = "BEGIN IMMEDIATE"
+    errors = (sqlite3.Error,)
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path: Final = path
@@ -98,17 +244,27 @@ class FleetStore:
             self._db.close()
             raise
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
+    @override
+    def open_again(self) -> None:
+        """Do nothing but to forget what was begun: the file is open."""
+        self.roll_back()
 
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
-
+    @override
     def close(self) -> None:
         """Let go of the file."""
         self._db.close()
+
+    @override
+    def _execute(self, query: str, params: Sequence[Any] = ()) -> Any:
+        return self._db.execute(query, params)
+
+    @override
+    def _execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._db.executemany(query, rows)
+
+    @override
+    def _is_in_transaction(self) -> bool:
+        return self._db.in_transaction
 
     def _prepare(self, *, create: bool) -> None:
         if create:
@@ -129,102 +285,108 @@ class FleetStore:
                 )
                 raise ConfigError(f"{str(self.path)!r} {what}; expected a file of `fleet collect`", file=str(self.path))
 
-    # --- writing ---
 
-    def head(self, home: str) -> Head | None:
-        """Return how far a home's chain has come here."""
-        row = self._db.execute(
-            "SELECT n, hash, chain FROM homes WHERE name = ? AND hash IS NOT NULL", (home,)
-        ).fetchone()
-        return None if row is None else Head(*row)
+class PostgresStore(FleetStore):
+    """A database of PostgreSQL, by its URL. Raises ConfigError where it cannot be had, or is of another version.
 
-    def hash_of(self, home: str, chain: str, n: int) -> bytes | None:
-        """Return the hash of a record that is here."""
-        query = "SELECT hash FROM records WHERE home = ? AND chain = ? AND n = ?"
-        row = self._db.execute(query, (home, chain, n)).fetchone()
-        return None if row is None else bytes(row[0])
+    The tables lie in the first schema of the connection's search path; another role may be let read them.
+    """
 
-    def begin(self) -> None:
-        """Begin what `commit` brings to disk as a whole."""
-        self._db.execute("BEGIN IMMEDIATE")
+    def __init__(self, url: str, *, create: bool = False) -> None:
+        try:
+            import psycopg
+        except ImportError:
+            text = "records of a fleet in PostgreSQL need the package psycopg: pip install 'ally-plugins[postgres]'"
+            raise ConfigError(text, path=_shown(url)) from None
+        self.url: Final = url
+        self.errors = (psycopg.Error,)
+        try:
+            self._db = self._connect()
+            try:
+                self._prepare(create=create)
+            except BaseException:
+                self._db.close()
+                raise
+        except psycopg.Error as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"the records of a fleet {_shown(url)!r} cannot be opened: {reason}"
+            raise ConfigError(text, path="--into") from error
 
-    def commit(self) -> None:
-        """Bring what was added since `begin` to disk."""
-        self._db.execute("COMMIT")
+    def _connect(self) -> Connection[Any]:
+        import psycopg
 
-    def roll_back(self) -> None:
-        """Forget what was added since `begin`."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        # Every reader and writer here begins its transactions itself. A commit waits for the disk, whatever the server
+        # does by default: a message is removed at the server of the fleet once it is acknowledged.
+        # UTF-8 is said, since a database of no encoding (SQL_ASCII) would answer in bytes.
+        options = "-c synchronous_commit=on -c client_encoding=UTF8"
+        return psycopg.connect(self.url, autocommit=True, options=options)
 
-    def add(self, home: str, head: Head, records: Iterable[ChainedRecord], at: int) -> None:
-        """Add records of a home, which come to `head`."""
-        rows = [(home, head.chain, *each) for each in records]
-        self._db.executemany("INSERT OR IGNORE INTO records VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", rows)
-        self._db.execute(
-            "INSERT INTO homes(name, chain, n, hash, seen_at) VALUES (?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET "
-            "chain = excluded.chain, n = excluded.n, hash = excluded.hash, seen_at = excluded.seen_at",
-            (home, head.chain, head.n, head.hash, at),
-        )
+    @override
+    def open_again(self) -> None:
+        """Connect anew."""
+        self._db.close()
+        self._db = self._connect()
 
-    def add_findings(self, home: str, chain: str, findings: Iterable[Problem], at: int) -> None:
-        """Add what is wrong; what was found before stays as it was."""
-        rows = [(home, chain, each.kind, each.record, each.text, at) for each in findings]
-        query = "INSERT OR IGNORE INTO findings(home, chain, kind, record, text, at) VALUES (?,?,?,?,?,?)"
-        self._db.executemany(query, rows)
+    def _prepare(self, *, create: bool) -> None:
+        query = "SELECT obj_description(to_regclass('records'), 'pg_class')"
+        found = self._execute(query).fetchone()[0]
+        if found is None and create and self._execute("SELECT to_regclass('records') IS NULL").fetchone()[0]:
+            self._execute("BEGIN")
+            for statement in _TABLES:
+                self._execute(_in_postgres(statement))
+            self._execute(f"COMMENT ON TABLE records IS '{_COMMENT}'")
+            self._execute("COMMIT")
+        elif found != _COMMENT:
+            what = "holds no records of a fleet" if found is None else f"is of another version: {found!r}"
+            text = f"the database {_shown(self.url)!r} {what}; expected {_COMMENT!r}, which `fleet collect` makes"
+            raise ConfigError(text, path="--into")
 
-    def note_alive(self, home: str, said_n: int, at: int) -> None:
-        """Note that a home is there, and how many records it says to have."""
-        self._db.execute(
-            "INSERT INTO homes(name, seen_at, said_n) VALUES (?,?,?) ON CONFLICT(name) DO UPDATE SET "
-            "seen_at = excluded.seen_at, said_n = excluded.said_n",
-            (home, at, said_n),
-        )
+    @override
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._db.close()
 
-    # --- reading ---
+    @override
+    def _execute(self, query: str, params: Sequence[Any] = ()) -> Any:
+        return self._db.execute(query.replace("?", "%s"), params)
 
-    def homes(self) -> list[HomeState]:
-        """Return how each home is, by name."""
-        query = (
-            "SELECT name, n, hash, chain, seen_at, max(coalesce(said_n, 0) - n, 0), "
-            "(SELECT count(*) FROM findings WHERE home = name) FROM homes ORDER BY name"
-        )
-        return [
-            HomeState(name, None if hash_ is None else Head(n, hash_, chain), seen_at, lag, findings)
-            for name, n, hash_, chain, seen_at, lag, findings in self._db.execute(query)
-        ]
+    @override
+    def _execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
+        with self._db.cursor() as cursor:
+            cursor.executemany(query.replace("?", "%s"), rows)
 
-    def findings(self, home: str | None = None) -> list[Noted]:
-        """Return what was found wrong, the latest last."""
-        query = "SELECT home, kind, record, text, at FROM findings WHERE ? IS NULL OR home = ? ORDER BY id"
-        return [Noted(*row) for row in self._db.execute(query, (home, home))]
+    @override
+    def _is_in_transaction(self) -> bool:
+        return self._db.info.transaction_status.name != "IDLE"
 
-    def records(
-        self,
-        *,
-        home: str | None = None,
-        kinds: Sequence[str] = (),
-        since: int | None = None,
-        limit: int | None = None,
-        **filters: str | None,
-    ) -> Iterator[tuple[str, StoredRecord]]:
-        """Yield the last records of all homes, or of one, in order of time, with the home's name.
 
-        `filters` are of plugin, session_id and ref. Events and saved conversations come only where `kinds` names them.
-        """
-        wanted: dict[str, Any] = {"home = ?": home, "at >= ?": since}
-        wanted |= {f"{column} = ?": value for column, value in filters.items()}
-        where, params = [], []
-        for text, value in wanted.items():
-            if value is not None:
-                where.append(text)
-                params.append(value)
-        chosen = kinds or (EVENTS, HISTORY)
-        where.append(f"kind {'IN' if kinds else 'NOT IN'} ({','.join('?' * len(chosen))})")
-        columns = "home, n, at, kind, plugin, session_id, ref, key, content, hash"
-        last = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY at DESC, home DESC, n DESC LIMIT ?"  # noqa: S608 - constants
-        query = f"SELECT * FROM ({last}) ORDER BY at, home, n"  # noqa: S608 - constants
-        with closing(self._db.execute(query, (*params, *chosen, -1 if limit is None else limit))) as rows:
-            for name, n, at, kind, plugin, session_id, ref, key, content, hash_ in rows:
-                data = None if content is None or kind == EVENTS else orjson.loads(content)
-                yield name, StoredRecord(n, at, kind, plugin, session_id, ref, key, data, hash_.hex())
+def _in_postgres(statement: str) -> str:
+    words = {"BLOB": "BYTEA", " WITHOUT ROWID": "", "id INTEGER PRIMARY KEY": "id BIGSERIAL PRIMARY KEY"}
+    for ours, theirs in words.items():
+        statement = statement.replace(ours, theirs)
+    return statement
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what it says of passwords and options."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+
+
+def is_url(where: str) -> bool:
+    """Say whether the records lie in a database, by how its place is written."""
+    return where.startswith(("postgresql://", "postgres://"))
+
+
+def open_store(where: str, *, create: bool = False) -> FleetStore:
+    """Open the records of a fleet: a file, or a database by its URL; `create` makes them where there are none.
+
+    Raises ConfigError. A URL with a password in it is refused: command lines are seen by others.
+    """
+    if not is_url(where):
+        return SqliteStore(Path(where), create=create)
+    parts = urlsplit(where)
+    if parts.password or "password" in parts.query:
+        text = "a command line is seen by others, and this URL has a password; put that in ~/.pgpass or PGPASSWORD"
+        raise ConfigError(text, path="--into")
+    return PostgresStore(where, create=create)

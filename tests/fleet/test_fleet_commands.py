@@ -15,7 +15,7 @@ from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import read_credentials
 from ally_plugins.fleet.server import Listen, init
-from ally_plugins.fleet.store import FleetStore
+from ally_plugins.fleet.store import open_store
 from tests.kit.commands import run_command
 from tests.kit.waiting import go
 
@@ -135,7 +135,7 @@ def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
 
 
 def test_a_home_that_is_silent_is_named_and_the_exit_code_says_so(tmp_path: Path) -> None:
-    with FleetStore(tmp_path / "fleet.db", create=True) as store:
+    with open_store(str(tmp_path / "fleet.db"), create=True) as store:
         store.note_alive("laptop", 3, time.time_ns() // 1_000_000)
         store.note_alive("build-1", 3, 0)
     shown = run_json("status", str(tmp_path / "fleet.db"), code=1)

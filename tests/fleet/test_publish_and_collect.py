@@ -18,7 +18,7 @@ from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import STREAM, alive_subject, records_subject
 from ally_plugins.fleet.publisher import publish
-from ally_plugins.fleet.store import FleetStore
+from ally_plugins.fleet.store import FleetStore, open_store
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FleetStore]:
     """Where the collector keeps what came."""
-    with FleetStore(tmp_path / "fleet.db", create=True) as made:
+    with open_store(str(tmp_path / "fleet.db"), create=True) as made:
         yield made
 
 

@@ -138,11 +138,11 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
 
 @command("collect")
 @click.argument("credentials", type=click.Path(path_type=Path))
-@click.option("--into", "file", type=click.Path(path_type=Path), metavar="FILE", required=True,
-              help="Where all homes' records go; made where there is none.")  # fmt: skip
+@click.option("--into", "place", metavar="FILE|URL", required=True,
+              help="Where all homes' records go, a file or postgresql://...; made where there is none.")  # fmt: skip
 @click.option("--once", is_flag=True, help="End when nothing more is there.")
-def collect(state: State, credentials: Path, file: Path, once: bool) -> None:  # noqa: FBT001 - click's way
-    """Take what homes send, verify each home's chain on arrival, and keep it all in FILE, until Ctrl-C.
+def collect(state: State, credentials: Path, place: str, once: bool) -> None:  # noqa: FBT001 - click's way
+    """Take what homes send, verify each home's chain on arrival, and keep it all in one place, until Ctrl-C.
 
     A chain that breaks, goes back or has a gap is noted with the home and the record, and stays noted: see `fleet
     status`. With --once the exit code is 1 when something is wrong.
@@ -150,14 +150,15 @@ def collect(state: State, credentials: Path, file: Path, once: bool) -> None:  #
     \b
     Example:
       ally-plugins fleet collect ./fleet/collector.toml --into fleet.db
+      ally-plugins fleet collect ./fleet/collector.toml --into postgresql://records.example/fleet
     """
     from ally_plugins.fleet.collector import collect as take
     from ally_plugins.fleet.credentials import read_credentials
-    from ally_plugins.fleet.store import FleetStore
+    from ally_plugins.fleet.store import open_store
 
     who = read_credentials(credentials)
     _show_warnings()
-    with FleetStore(file, create=True) as store:
+    with open_store(place, create=True) as store:
         asyncio.run(take(who, store, once=once))
         _report(state, store.homes(), store.findings(), silent_after=None)
 
@@ -197,10 +198,10 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None) -> Non
 
 
 @command("status")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("place", metavar="FILE|URL")
 @click.option("--silent", type=click.FloatRange(min=0), default=_SILENT_S, show_default=True, metavar="SECONDS",
               help="After how long without a word a home counts as silent.")  # fmt: skip
-def status(state: State, file: Path, silent: float) -> None:
+def status(state: State, place: str, silent: float) -> None:
     """Show how each home is: how far its records came, when it was last heard, and what was found wrong.
 
     The exit code is 1 when a home is silent, or something was found wrong.
@@ -209,9 +210,9 @@ def status(state: State, file: Path, silent: float) -> None:
     Example:
       ally-plugins fleet status fleet.db --silent 300
     """
-    from ally_plugins.fleet.store import FleetStore
+    from ally_plugins.fleet.store import open_store
 
-    with FleetStore(file) as store:
+    with open_store(place) as store:
         _report(state, store.homes(), store.findings(), silent_after=silent)
 
 

@@ -53,8 +53,8 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
-@click.option("--fleet", "fleet_file", metavar="FILE",
-              help="Of all homes, from the file that `fleet collect` keeps, instead of this one's.")  # fmt: skip
+@click.option("--fleet", "fleet_place", metavar="FILE|URL",
+              help="Of all homes, from where `fleet collect` keeps them, instead of this one's.")  # fmt: skip
 @options
 @with_state
 def audit(
@@ -63,7 +63,7 @@ def audit(
     since: str | None,
     limit: int,
     follow: bool,  # noqa: FBT001 - click's way
-    fleet_file: str | None,
+    fleet_place: str | None,
     **only: Any,
 ) -> None:
     """Show what was recorded: messages, decisions, refusals, grants, registrations, crashes; the latest last.
@@ -84,8 +84,8 @@ def audit(
     session, kind = only["session"], kinds or None
     filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
-    if fleet_file is not None:
-        _show_fleet(state, fleet_file, filters, after, limit, follow=follow)
+    if fleet_place is not None:
+        _show_fleet(state, fleet_place, filters, after, limit, follow=follow)
         return
     # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -110,17 +110,15 @@ def audit(
 
 
 def _show_fleet(
-    state: State, file: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool
+    state: State, place: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool
 ) -> None:
     """Print the last records of all homes, each with its home's name."""
     if follow:
         raise click.UsageError("--fleet and --follow do not go together: `fleet collect` follows")
-    from pathlib import Path
-
-    from ally_plugins.fleet.store import FleetStore
+    from ally_plugins.fleet.store import open_store
 
     kinds = filters.pop("kind") or ()
-    with FleetStore(Path(file)) as store:
+    with open_store(place) as store:
         records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
     if state.as_json:
         for home, record in records:

@@ -1,0 +1,172 @@
+"""The records of a fleet in a file and in PostgreSQL: the same questions have the same answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet.collector import collect
+from ally_plugins.fleet.credentials import read_credentials
+from ally_plugins.fleet.publisher import publish
+from ally_plugins.fleet.store import FleetStore, HomeState, Noted, open_store
+from ally_plugins.journal.audit import Problem
+from ally_plugins.journal.chain import Head
+from ally_plugins.journal.values import ChainedRecord
+from tests.kit.commands import run_command
+from tests.kit.postgres import Postgres
+from tests.kit.waiting import go, until
+
+from .conftest import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ally_plugins.journal.journal import Journal
+    from tests.kit.fleets import Server
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A server that runs."""
+    server = Postgres()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """An empty database."""
+    import psycopg
+
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS fleet WITH (FORCE)")
+        connection.execute("CREATE DATABASE fleet")
+    return postgres.url(name="fleet")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.long)])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where records go."""
+    if request.param == "sqlite":
+        return str(tmp_path / "fleet.db")
+    found: str = request.getfixturevalue("database")
+    return found
+
+
+def record(n: int, kind: str = "note", **fields: object) -> ChainedRecord:
+    given = {"at": 1000 + n, "plugin": "p", "session_id": "s", "ref": None, "key": None, "content": b'{"a":1}'}
+    given |= fields
+    return ChainedRecord(n=n, kind=kind, digest=b"d%d" % n, hash=b"h%d" % n, **given)  # type: ignore[arg-type]
+
+
+def fill(store: FleetStore) -> None:
+    store.begin()
+    store.add("laptop", Head(3, b"h3", "c1"), [record(1), record(2, "decision", plugin="q"), record(3, "events")], 50)
+    store.add("build-1", Head(1, b"h1", "c2"), [record(1, at=1002, content=None)], 60)
+    store.add_findings("laptop", "c1", [Problem("altered", 2, "record 2 is another")], 70)
+    store.note_alive("laptop", 5, 80)
+    store.commit()
+
+
+def test_what_is_kept_is_there_for_a_reader(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+    with open_store(place) as store:
+        assert store.homes() == [
+            HomeState("build-1", Head(1, b"h1", "c2"), 60, 0, 0),
+            HomeState("laptop", Head(3, b"h3", "c1"), 80, 2, 1),
+        ]
+        assert (
+            store.findings() == store.findings("laptop") == [Noted("laptop", "altered", 2, "record 2 is another", 70)]
+        )
+        assert store.findings("build-1") == []
+        assert store.head("laptop") == Head(3, b"h3", "c1")
+        assert store.head("nobody") is None
+        assert (store.hash_of("laptop", "c1", 2), store.hash_of("laptop", "c1", 4)) == (b"h2", None)
+
+
+def test_the_last_records_come_in_order_of_time_and_as_asked(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+
+        def found(**filters: object) -> list[tuple[str, int]]:
+            return [(home, each.n) for home, each in store.records(**filters)]  # type: ignore[arg-type]
+
+        assert found() == [("laptop", 1), ("build-1", 1), ("laptop", 2)]  # without events
+        assert found(limit=1) == [("laptop", 2)]
+        assert found(kinds=("events",)) == [("laptop", 3)]
+        assert found(home="build-1") == [("build-1", 1)]
+        assert found(plugin="q") == [("laptop", 2)]
+        assert found(since=1002) == [("build-1", 1), ("laptop", 2)]
+        [(_, without), (_, with_data)] = list(store.records(since=1002))
+        assert (without.data, with_data.data, with_data.hash) == (None, {"a": 1}, b"h2".hex())
+
+
+def test_what_comes_again_changes_nothing_and_what_is_rolled_back_is_not_there(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+        fill(store)
+        assert (len(list(store.records())), len(store.findings())) == (3, 1)
+        store.begin()
+        store.add("laptop", Head(4, b"h4", "c1"), [record(4)], 90)
+        store.roll_back()
+        assert store.head("laptop") == Head(3, b"h3", "c1")
+
+
+@pytest.mark.long
+def test_a_database_is_named_without_its_password_and_what_is_wrong_with_it(database: str, postgres: Postgres) -> None:
+    import psycopg
+
+    with pytest.raises(ConfigError, match="holds no records of a fleet; expected 'records of a fleet"):
+        open_store(database)
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        open_store(postgres.url(name="nowhere"))
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("CREATE TABLE records(a INTEGER)")
+    with pytest.raises(ConfigError, match="holds no records of a fleet"):
+        open_store(database, create=True)
+    for url in ("postgresql://me:hunter2@db/fleet", "postgresql://me@db/fleet?password=hunter2"):
+        error = run_command("fleet", "status", url, code=2).stderr
+        assert "PGPASSWORD" in error
+        assert "hunter2" not in error
+
+
+@pytest.mark.long
+def test_a_collector_goes_on_where_it_was_when_the_database_comes_back(
+    server: Server, journal: Journal, database: str, postgres: Postgres
+) -> None:
+    who = read_credentials(server.folder / "collector.toml")
+
+    async def main(store: FleetStore) -> None:
+        await collect(who, store, once=True)  # the stream is there from now on
+        collecting = asyncio.create_task(collect(who, store))
+        write(journal, 0, 20)
+        await publish(read_credentials(server.folder / "laptop.toml"), journal.path, once=True)
+        await until(lambda: _count(database) == 20)
+        await asyncio.to_thread(postgres.stop)
+        write(journal, 20, 20)
+        await publish(read_credentials(server.folder / "laptop.toml"), journal.path, once=True)
+        await asyncio.sleep(0.5)  # so that it meets the database that is gone; it waits longer than this for it
+        assert not collecting.done()
+        await asyncio.to_thread(postgres.start)
+        await until(lambda: _count(database) == 40)
+        collecting.cancel()
+        await asyncio.wait([collecting])
+
+    with open_store(database, create=True) as store:
+        go(main(store))
+        assert store.findings() == []
+        numbers = [each.n for _, each in store.records(kinds=("note",))]
+        assert numbers == sorted(set(numbers))
+
+
+def _count(database: str) -> int:
+    with open_store(database) as store:
+        return len(list(store.records(kinds=("note",))))
