@@ -95,7 +95,7 @@ def attack():
     os.environ["CONTROL"] = next(
         os.path.join(os.environ["RUN"], name) for name in os.listdir(os.environ["RUN"]) if name.endswith(".sock")
     )
-    for method in ("apply", "restart", "place", "release"):
+    for method in ("apply", "restart", "place", "release", "wire"):
         note([method, request(method, plugin="ctl-guard")])
     note(["cancel_task", request("cancel_task", task="t1")])
     # By a child in a session of its own, whose parent has ended.
@@ -122,7 +122,7 @@ def test_the_control_socket_takes_no_change_from_a_daemon_or_what_it_has_started
     notes, refusals = go(attack(guarded, tmp_path / "evil", SOCKET, RUN=str(guarded.home.run_dir)))
     answers = dict(notes)
     assert answers.pop("ping")["result"] == {"pong": True}
-    assert list(answers) == ["apply", "restart", "place", "release", "cancel_task", "orphan"]
+    assert list(answers) == ["apply", "restart", "place", "release", "wire", "cancel_task", "orphan"]
     for method, answer in answers.items():
         asked = "apply" if method == "orphan" else method
         who = "the process" if method == "orphan" else "the plugin 'evil', and plugins change nothing here"

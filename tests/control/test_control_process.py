@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from ally_plugins import ToolCall, ToolCallEnd
 from ally_plugins.catalog.home.config_edits import edit_config
+from ally_plugins.contract.values.masking import MASK, Secrets
 from ally_plugins.host.control.client import HostAnswer, call, hosts_of
 from tests.kit.agreeing import agree
 from tests.kit.processes import below
@@ -273,3 +275,57 @@ def test_where_a_plugin_cannot_start_it_is_not_moved(guarded: Operated, monkeypa
             assert host.plugins[NAME].state == "running"
 
     go(main())
+
+
+def test_what_host_and_process_write_is_shown_from_the_first_look_on_and_without_secrets(
+    placed: Operated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(after: int = 0) -> Mapping[str, Any]:
+        [host] = await asyncio.to_thread(hosts_of, placed.home)
+        found = await asyncio.to_thread(call, host, "wire", {"plugin": NAME, "after": after}, 30)
+        assert found.result is not None, found.error
+        return found.result
+
+    def methods(found: Mapping[str, Any]) -> list[tuple[bool, str | None]]:
+        return [(line["out"], json.loads(line["text"]).get("method")) for line in found["lines"]]
+
+    async def main() -> None:
+        async with placed.new_host() as host:
+            session = host.session()
+            await session.gate_tool_call(REMOVE)
+            assert (await look())["lines"] == []  # nobody had looked
+            await session.gate_tool_call(REMOVE)
+            await heard(host, session)
+            first = await look()
+            assert {(True, "gate"), (False, None), (True, "on_event"), (True, "call_tool")} <= {*methods(first)}
+            assert "rm -r" in next(line["text"] for line in first["lines"] if '"gate"' in line["text"])
+            assert (await look(first["last"]))["lines"] == []
+            supervisor: Any = host.plugins[NAME].supervisor
+            supervisor.restart("a test")
+            await until(lambda: supervisor.started == 2, "a new process")
+            await supervisor.settled()
+            begun = next(line["text"] for line in (await look())["lines"] if '"initialize"' in line["text"])
+            assert json.loads(begun)["params"]["settings"] == "(left out)"
+            monkeypatch.setattr(host.plugins[NAME], "secrets", Secrets(["rm -r /secret"]))
+            await session.gate_tool_call(ToolCall("bash", {"command": "rm -r /secret"}, "c2"))
+            shown = await look()
+            assert "rm -r /secret" not in str(shown)
+            assert MASK in str(shown)
+
+    go(main())
+
+
+def test_lines_are_shown_of_no_plugin_inside_the_host_and_of_no_host_that_keeps_no_contents(
+    guarded: Operated, placed: Operated
+) -> None:
+    async def main(expected: str) -> None:
+        async with placed.new_host():
+            assert expected in await refused(placed, "wire")
+
+    with placed.home.config_file.open("a", encoding="utf-8") as file:
+        file.write('\n[journal]\ncontent = "metadata"\n')
+    agree(placed.home)
+    go(main("keeps none"))
+    edit_config(guarded.home, NAME, lambda _: {"placement": "inline"})
+    agree(guarded.home)
+    go(main("in the host's own process"))

@@ -86,6 +86,9 @@ class Side:
     async def release(self, plugin: str) -> Mapping[str, Any]:
         raise ValueError(f"a secret of {plugin}")
 
+    def wire(self, plugin: str, after: int) -> Mapping[str, Any]:
+        return {"lines": [], "last": after, "plugin": plugin}
+
     def offers(self, plugin: str) -> Mapping[str, Any]:
         return {"plugin": plugin, "offers": []}
 

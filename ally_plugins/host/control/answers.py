@@ -57,6 +57,9 @@ _USAGE: Final = keys(
     ("pid", "plugins"), app=TEXT, **dict.fromkeys(("pid", "started"), INTEGER), plugins=several(object_of(_COSTS))
 )
 _OFFER: Final = keys(("kind", "name"), **dict.fromkeys(("kind", "name", "description"), TEXT), agent=FLAG)
+_LINE: Final = keys(
+    ("n", "at", "text"), text=TEXT, out=FLAG, isCut=FLAG, **dict.fromkeys(("n", "at", "bytes"), INTEGER)
+)
 _TASK_KEYS: Final = {
     **dict.fromkeys(("id", "plugin", "name", "session", "state", "reason", "message"), TEXT),
     **dict.fromkeys(("started", "ended"), INTEGER),
@@ -69,6 +72,7 @@ _ANSWERS: Final = {
     "restart": _CHANGE,
     "release": _CHANGE,
     "offers": keys(offers=several(object_of(_OFFER))),
+    "wire": keys(("lines", "last"), lines=several(object_of(_LINE)), **dict.fromkeys(("last", "missed"), INTEGER)),
     "tasks": keys(tasks=several(object_of(keys(("id", "state"), **_TASK_KEYS)))),
     "cancel_task": keys(("id", "state"), **_TASK_KEYS, was_running=FLAG),
 }

@@ -49,6 +49,10 @@ class Controls(Protocol):
         """Return the tools and actions that a plugin offers now."""
         ...
 
+    def wire(self, plugin: str, after: int) -> Mapping[str, Any]:
+        """Return what the host and a daemon have written to each other since a line, while somebody looks."""
+        ...
+
     def tasks(self) -> Mapping[str, Any]:
         """Return the background tasks that run, and those that ended last."""
         ...

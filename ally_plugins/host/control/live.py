@@ -31,6 +31,7 @@ from ally_plugins.runtime.lanes.plugin import RunState
 from .offers import describe_offers
 from .overrides import allow_call, pause_agent
 from .tasks import cancel_task, describe_tasks
+from .watched import watched_wire
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.decide.record import PluginRecord
@@ -191,6 +192,13 @@ class LiveControls:
     def offers(self, plugin: str) -> dict[str, Any]:
         """Return the tools and actions that a plugin offers now."""
         return describe_offers([*self.services.tools, *self.services.actions], plugin)
+
+    def wire(self, plugin: str, after: int) -> dict[str, Any]:
+        """Return the lines between this host and a plugin's process; see `runtime.lanes.wire_tap`.
+
+        Raises NotFoundRefused when this host does not have it, UnavailableRefused where there is nothing to show.
+        """
+        return watched_wire(self._member(plugin), plugin, after, self.services.records.opened())
 
     def tasks(self) -> dict[str, Any]:
         """Return the background tasks that run, and those that ended last; times are Unix ms."""

@@ -186,6 +186,8 @@ class _Peer(asyncio.Protocol):
             "place": lambda params: controls.place(_plugin(params)),
             "release": lambda params: controls.release(_plugin(params)),
             "offers": lambda params: _immediate(controls.offers(_plugin(params))),
+            # Not one of `_LOOKS`: a plugin's process, or an agent, would read what others are asked and answer.
+            "wire": lambda params: _now(lambda: controls.wire(_plugin(params), _after(params))),
             "tasks": lambda _: _immediate(controls.tasks()),
             "cancel_task": lambda params: controls.cancel_task(_text(params, "task", "a task's id")),
             "allow": lambda params: controls.allow(_text(params, "decision", "a decision's id")),
@@ -349,6 +351,17 @@ async def _let_the_loop_turn() -> None:
 
 async def _immediate(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     return answer
+
+
+async def _now(work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    return work()
+
+
+def _after(params: Mapping[str, Any]) -> int:
+    value = params.get("after", 0)
+    if type(value) is not int or value < 0:
+        raise _WrongParamsError(f"'after' is {value!r:.40}; expected the number of a line")
+    return value
 
 
 def _plugin(params: Mapping[str, Any]) -> str:

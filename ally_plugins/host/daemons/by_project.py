@@ -171,6 +171,7 @@ class PluginByProject:
         plugin.budget, plugin.counts, plugin.crashes, plugin.working = (
             outer.budget, outer.counts, outer.crashes, outer.working,
         )  # fmt: skip
+        plugin.wire = outer.wire  # whoever looks at a plugin sees all of its processes
         calls = _ProjectCalls(plugin, self.bus, lane, self.services.acknowledge, self)
         log = self.services.stderr_log(outer.name)
         remote = RemotePlugin(

@@ -156,6 +156,7 @@ def new_link(remote: RemotePlugin, lost: Callable[[str], None]) -> StreamLink:
         on_notice=calls.on_notice,
         on_lost=lost,
         way_to=lambda grant: way_to(remote.record, grant),
+        tap=remote.plugin.wire,
     )
     link.on_writable = remote.notify_readable  # type: ignore[method-assign]
     return link

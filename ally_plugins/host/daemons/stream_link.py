@@ -20,9 +20,11 @@ from ally_plugins.contract.grants import BESIDE_THE_HOST, Grant
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, ConfigError, ProtocolError
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
+from ally_plugins.runtime.lanes.wire_tap import WireTap
 from ally_plugins.runtime.processes.stdio import unread
 from ally_plugins.wire.codes import INTERNAL_ERROR, read_error
 from ally_plugins.wire.connection import Connection
+from ally_plugins.wire.framing import LineFramer
 from ally_plugins.wire.limits import DEFAULT_LIMITS, WireLimits
 from ally_plugins.wire.messages import Cancel, ErrorResponse, Notification, Progress, Request, Response
 
@@ -68,8 +70,8 @@ class StreamLink(asyncio.Protocol):
     """One connection to one daemon; it lives as long as that connection.
 
     `on_request` starts to answer a request and returns a future to cancel that by; it answers with `respond` or `fail`.
-    It knows `methods`. `on_notice` gets notifications; `on_lost` is called once, with a sentence on why the connection
-    ended.
+    It knows `methods`. `tap` gets all lines while somebody looks. `on_notice` gets notifications; `on_lost` is called
+    once, with a sentence on why the connection ended.
     """
 
     takes_lines = True
@@ -84,8 +86,11 @@ class StreamLink(asyncio.Protocol):
         on_notice: Callable[[StreamLink, Notification], None],
         on_lost: Callable[[str], None],
         way_to: Callable[[Grant], str],
+        tap: WireTap | None = None,
     ) -> None:
         self.name = name
+        self._tap = tap if tap is not None else WireTap()
+        self._tapped: LineFramer | None = None
         self.way_to = way_to
         """What an operator can do about a grant that was lacking, as text."""
         self.connection = Connection(limits=limits, methods=methods)
@@ -134,6 +139,8 @@ class StreamLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if len(self.first_bytes) < FIRST_BYTES:
             self.first_bytes += data[: FIRST_BYTES - len(self.first_bytes)]
+        if self._tap.is_on:
+            self._note_received(data)
         try:
             messages = self.connection.receive_data(data)
         except ProtocolError as error:
@@ -154,6 +161,17 @@ class StreamLink(asyncio.Protocol):
         if not self._is_scheduled:
             self._process_arrived()
         self._flush()  # malformed input is answered by the connection itself
+
+    def _note_received(self, data: bytes) -> None:
+        # Its first line may lack its beginning, which came before somebody looked.
+        if self._tapped is None or self._tapped.is_overflowed:
+            self._tapped = LineFramer(LONGEST_OUT)
+        self._note(self._tapped.receive_data(data), is_sent=False)
+
+    def _note(self, lines: list[bytes], *, is_sent: bool) -> None:
+        self._tap.note(lines, is_sent=is_sent)
+        if not self._tap.is_on:
+            self._tapped = None
 
     @override
     def eof_received(self) -> bool:
@@ -448,6 +466,8 @@ class StreamLink(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing() and (data := self.connection.data_to_send()):
             transport.write(data)
+            if self._tap.is_on:
+                self._note(data.split(b"\n"), is_sent=True)
             self._unread.wrote(len(data))
             self._written_at = time.monotonic()
             if self._is_paused and transport.get_write_buffer_size() > MOST_WAITING:

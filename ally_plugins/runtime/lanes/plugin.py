@@ -32,6 +32,7 @@ from .observers import Implementation
 from .protocol import AnyLane
 from .requests import Crash
 from .thread import HookExit
+from .wire_tap import WireTap
 
 if TYPE_CHECKING:
     from ally_plugins.policy.verdicts import Cause
@@ -169,6 +170,8 @@ class Plugin:
     """Whether the operator has disabled it, so that its gates are not called. In a host that stops they deny."""
     secrets: Secrets = _NO_SECRETS
     """What it was given that must not get into reasons, records and logs: secret settings, keys of the environment."""
+    wire: WireTap = Factory(WireTap)
+    """What its processes and the host write to each other, while an operator looks."""
     changed_at: float = field(init=False)
     """When it came into its state, in seconds of `now`."""
     _last_timeout: TimedOut | None = None
