@@ -97,11 +97,12 @@ def test_a_decision_comes_with_all_votes_and_a_message_with_its_origin(page: Pag
 
 def test_an_event_says_whose_hooks_received_its_kind_in_its_minute(page: Page) -> None:
     at = page.ask("find", session=S, id=f"{S}:5")["position"]
-    (received,) = page.ask("entry", session=S, position=at)["receivers"]
+    process, received = page.ask("entry", session=S, position=at)["receivers"]
+    assert (process["plugin"], process["hook"], process["calls"]) == ("loop-guard", None, 40)
     assert (received["plugin"], received["hook"], received["calls"]) == ("loop-guard", "ally_tool_call_end", 40)
     assert received["longest"] == pytest.approx(14.4)
     at = page.ask("find", session=S, id=f"{S}:3")["position"]
-    assert page.ask("entry", session=S, position=at)["receivers"] == []
+    assert [each["hook"] for each in page.ask("entry", session=S, position=at)["receivers"]] == [None]
 
 
 def test_costs_are_those_of_the_sessions_time(page: Page) -> None:

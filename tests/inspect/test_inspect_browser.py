@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ally_plugins import Host, ToolCall
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.journal.journal import Journal
+from tests.kit.daemons import write_daemon
 from tests.kit.recorded_sessions import event, record_session
 
 from .conftest import Page, served
@@ -231,8 +235,51 @@ def test_a_running_session_is_followed_to_its_end(tab: Tab, tmp_path: Path) -> N
         journal.flush_blocking()
         shown.locator("#count", has_text=f"{count + 1} entries").wait_for()
         assert rows(shown) == before
+        shown.goto("about:blank")
     journal.release_soon(lease)
     journal.close_blocking()
+
+
+def test_the_lines_of_a_daemon_are_shown_from_when_it_is_chosen(tab: Tab, short_dir: Path) -> None:
+    home = Home("ally-plugins", short_dir / "home")
+    home.prepare()
+    denies = "gate=lambda _: {'verdict': 'deny', 'reason': '<b>'}"
+    body = f"serve(hello={{'hooks': ['ally_gate_tool_call'], 'events': []}}, {denies})"
+    daemon, begun, ended = write_daemon(short_dir, body), threading.Event(), threading.Event()
+    asked: list[Any] = []
+
+    async def main() -> None:
+        async with Host("ally-plugins", home=home, plugins={"lines": daemon}) as host:
+            session = host.session()
+            asked.extend((asyncio.get_running_loop(), session))
+            begun.set()
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        assert begun.wait(60)
+        loop, session = asked
+        with served(home) as running:
+            shown = tab.open(running.server.link)
+            shown.click("#tab-wire")
+            shown.locator("#panel-wire option", has_text="lines").wait_for(state="attached")
+            # With the answer to the choice the host keeps lines.
+            with shown.expect_response(lambda response: "api/wire?" in response.url):
+                shown.select_option("#panel-wire select", "lines")
+            call = ToolCall("bash", {"command": "ls <i>"}, "c1")
+            asyncio.run_coroutine_threadsafe(session.gate_tool_call(call), loop).result(60)
+            sent = shown.locator(".line", has_text='"method":"gate"')
+            sent.wait_for()
+            assert sent.locator(".way").inner_text() == "→"
+            shown.locator(".line", has_text='"reason": "<b>"').locator("summary").click()
+            assert '"reason": "<b>"' in shown.locator(".line[open] .json").inner_text()
+            shown.click("#tab-plugins")
+            shown.locator("#panel-plugins .badge", has_text="running").first.wait_for()
+            shown.goto("about:blank")  # it asks no more, of a server that ends
+    finally:
+        ended.set()
+        thread.join(60)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -212,6 +212,9 @@ def receivers_of(reader: JournalReader, entry: Entry) -> list[dict[str, Any]]:
         seconds = data.get("seconds")
         if not isinstance(seconds, (int, float)) or not row.at - seconds * 1000 - 1000 <= entry.at <= row.at:
             continue
+        # Nobody waits for what a process of its own does with events: only that it got some is counted.
+        if data.get("memory") is not None and data.get("events"):
+            found.append({"plugin": row.plugin, "hook": None, "calls": data["events"], "seconds": seconds})
         for hook, time in times_from_data(data.get("hooks")):
             if hook in hooks and time.calls:
                 found.append({

@@ -94,7 +94,7 @@ export class Details {
       vote.plugin, verdict(vote.verdict, vote.shadow), voteReason(vote), took(vote.elapsed_ms)]));
     const receivers = table(["plugin", "hook", ">calls", ">mean", ">p95", ">longest"],
       entry.receivers.map((/** @type {any} */ each) => [
-        each.plugin, each.hook, count(each.calls), took(each.mean), took(each.p95), took(each.longest)]));
+        each.plugin, each.hook ?? "events of all kinds, in its own process", count(each.calls), took(each.mean), took(each.p95), took(each.longest)]));
     const isEvent = entry.row.isEvent;
     return [
       part("Why it is there", el("p", { class: "why" }, "…")),
