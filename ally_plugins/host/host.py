@@ -41,7 +41,7 @@ from .plugins.daemon_services import HostDaemonServices
 from .plugins.plugin_set import PluginSet
 from .plugins.usage import PluginUsage
 from .sessions.fanout import FanOut
-from .sessions.project import project_root
+from .sessions.project import named_folder, project_root
 from .sessions.session import Session
 from .sessions.stream import HostStream
 from .signals import SIGNALS, cancel_task
@@ -501,7 +501,8 @@ class Host:
             raise HostError(f"session id is {session_id!r:.80}; expected a line of text")
         if chosen is not None:
             self._plugin_set.check_chosen(chosen)
-        rules = self._rules_for(project)
+        # A folder that is gone by now is one all the same: whoever removes it would else be held to nothing.
+        rules = self._rules_for(project if project is not None else named_folder(focus))
         self._plugin_set.check_mandatory(rules, chosen)
         name = session_id if session_id is not None else new_id("s")
         lease = self._claim(name, is_new=session_id is None)

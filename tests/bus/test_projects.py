@@ -124,6 +124,21 @@ async def test_a_denied_tool_is_denied_when_permission_is_asked_and_when_a_provi
         await session.admit_ungated("agent", ["code"])
 
 
+async def focused(host: Host, focus: str) -> bool:
+    return (await host.session(focus=focus).gate_tool_call(ToolCall("web", {}, "c1"))).is_denied
+
+
+@in_loop
+async def test_the_focus_of_a_session_is_its_project_also_where_the_folder_is_gone(projects: Projects) -> None:
+    projects.trust('deny_tools = ["web"]\n')
+    async with projects.host() as host:
+        (projects.other / "link").symlink_to(projects.root)
+        for focus in (projects.root, projects.root / "gone", projects.other / ".." / "repo", projects.other / "link"):
+            assert await focused(host, str(focus))
+        for other in (str(projects.other), "", "repo", "a word", f"{projects.root}\0", "/"):
+            assert not await focused(host, other)
+
+
 # --- mandatory ---
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ally_plugins.contract.values.errors import HostError
 
-__all__ = ["project_root"]
+__all__ = ["named_folder", "project_root"]
 
 
 def project_root(project: Path | str | None, focus: str | None) -> str | None:
@@ -21,7 +21,11 @@ def project_root(project: Path | str | None, focus: str | None) -> str | None:
         if not Path(project).is_absolute() or not Path(root).is_dir():
             raise HostError(f"project is {str(project)!r}, expected the absolute path of a folder")
         return root
+    folder = named_folder(focus)
+    return folder if folder is not None and Path(folder).is_dir() else None
+
+
+def named_folder(focus: str | None) -> str | None:
+    """Return the real path that a focus names, whether something is there or not; None for one that is no path."""
     # A focus is a text for plugins, and may be anything.
-    if focus is None or not focus.startswith("/") or "\0" in focus or not Path(focus).is_dir():
-        return None
-    return os.path.realpath(focus)
+    return os.path.realpath(focus) if focus is not None and focus.startswith("/") and "\0" not in focus else None
