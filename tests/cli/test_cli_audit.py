@@ -8,14 +8,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from py_ocsf_models.events.findings.detection_finding import DetectionFinding
 
-from ally_plugins import Ally, Host, ToolCallStart, UserMessage, hookimpl
+from ally_plugins import Ally, Ask, Deny, Host, RefusedError, ToolCall, ToolCallStart, UserMessage, hookimpl
 from ally_plugins.cli.look import audit
 from ally_plugins.cli.look.explain import why
 from ally_plugins.cli.shell.journal_rows import KINDS, parties, summary
@@ -27,6 +28,8 @@ from ally_plugins.journal.export import export
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record, StoredRecord
+from tests.kit.hosts import setup
+from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -431,3 +434,39 @@ def test_prune_asks_first_removes_content_and_keeps_the_chain(spoken: Operator) 
     assert spoken.ask("audit", "verify")["ok"] is True
     assert "pruned" in spoken.run("explain", message_of(spoken)["id"]).stdout
     assert "future" in spoken.run("prune", "--older-than", "2099-01-01", code=2).stderr
+
+
+# as findings of a schema that others collect
+
+
+def test_decisions_and_refusals_are_findings_that_the_schemas_own_models_read(operator: Operator) -> None:
+    class Guard:
+        def __init__(self, ally: Ally) -> None:
+            self.ally = ally
+
+        @hookimpl
+        async def ally_gate_tool_call(self, call: ToolCall) -> Deny | Ask | None:
+            with suppress(RefusedError):
+                await self.ally.add_message("user", "nobody lets me")
+            if call.tool_name == "rm":
+                return Deny("no rm")
+            return Ask("sure?") if call.tool_name == "sudo" else None
+
+    async def main() -> None:
+        plugin = setup(Guard, ["gate:tool_call"]).under("guard")
+        async with Host("ally-plugins", home=operator.home.path, discover=False, plugins={"guard": plugin}) as host:
+            for name in ("ls", "rm", "sudo"):
+                await host.session("s1").gate_tool_call(ToolCall(name, {"path": "x"}))
+
+    go(main())
+    lines = operator.run("audit", "--format", "ocsf", "--limit", "0").stdout.splitlines()
+    findings = [DetectionFinding.model_validate_json(line) for line in lines]
+    decided = [each.message for each in findings if each.finding_info.types == ["decision"]]
+    assert decided[:2] == ["tool_call of ls: allow", "tool_call of rm: deny, guard: no rm"]
+    assert decided[2].startswith("tool_call of sudo: deny, guard: sure?")  # there is no person
+    raw = [json.loads(line) for line in lines]
+    assert {each["disposition_id"] for each in raw} >= {1, 2}
+    assert len([each for each in raw if each["unmapped"]["kind"] == "refusal"]) == 1  # one record for all
+    assert len({each["metadata"]["uid"] for each in raw}) == len(raw)
+    error = operator.run("audit", "--format", "ocsf", "--kind", "crash", code=2).stderr
+    assert "--format ocsf is for decision and refusal, and not for crash" in error

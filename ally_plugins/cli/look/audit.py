@@ -22,6 +22,8 @@ from ally_plugins.contract.values.errors import ConfigError, JournalError
 from ally_plugins.contract.values.ids import bare_name
 from ally_plugins.contract.wording import describe, suggest
 
+from . import ocsf
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
     from pathlib import Path
@@ -55,6 +57,8 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
 @click.option("--fleet", "fleet_place", metavar="FILE|URL",
               help="Of all homes, from where `fleet collect` keeps them, instead of this one's.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "ocsf"]), default="text", show_default=True,
+              help="ocsf: decisions and refusals as findings of that schema, a line of JSON each.")  # fmt: skip
 @options
 @with_state
 def audit(
@@ -76,16 +80,18 @@ def audit(
       ally-plugins audit --plugin loop-warner --since 2h
       ally-plugins audit --kind refusal --kind decision --follow
       ally-plugins audit --fleet fleet.db --kind refusal --since 1h
+      ally-plugins audit --fleet fleet.db --format ocsf --limit 0 > findings.jsonl
       ally-plugins audit verify
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
     plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
-    session, kind = only["session"], kinds or None
+    is_ocsf = only["form"] == "ocsf"
+    session, kind = only["session"], (_ocsf_kinds(kinds) if is_ocsf else kinds) or None
     filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
     if fleet_place is not None:
-        _show_fleet(state, fleet_place, filters, after, limit, follow=follow)
+        _show_fleet(state, fleet_place, filters, after, limit, follow=follow, is_ocsf=is_ocsf)
         return
     # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -95,22 +101,28 @@ def audit(
         time.sleep(_WAIT_S)
     with reading_of(state.home) as reading:
         if reading is None:
-            if not state.as_json:
+            if not state.as_json and not is_ocsf:
                 echo(f"nothing is recorded yet in {inert(state.home.path)}")
             return
         # Before they are read: what comes meanwhile is followed, also where there is none to show.
         last = reading.last_n()
         records = _last(reading, filters, after, limit, replays)
-        _show(state, records, is_all=not follow)
+        _show(state, records, is_all=not follow, is_ocsf=is_ocsf)
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
             for record in reading.follow(after_n=records[-1].n if records else last, **filters):
-                _show(state, _wanted([record], replays))
+                _show(state, _wanted([record], replays), is_ocsf=is_ocsf)
+
+
+def _ocsf_kinds(kinds: Sequence[str]) -> Sequence[str]:
+    if others := [kind for kind in kinds if kind not in ocsf.KINDS]:
+        raise click.UsageError(f"--format ocsf is for {' and '.join(ocsf.KINDS)}, and not for {', '.join(others)}")
+    return kinds or ocsf.KINDS
 
 
 def _show_fleet(
-    state: State, place: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool
+    state: State, place: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool, is_ocsf: bool
 ) -> None:
     """Print the last records of all homes, each with its home's name."""
     if follow:
@@ -120,9 +132,9 @@ def _show_fleet(
     kinds = filters.pop("kind") or ()
     with open_store(place) as store:
         records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
-    if state.as_json:
+    if state.as_json or is_ocsf:
         for home, record in records:
-            print_json({"home": home, **record_data(record)})
+            print_json(ocsf.finding(home, record) if is_ocsf else {"home": home, **record_data(record)})
         return
     rows = [(inert(home), *_painted(record)) for home, record in records]
     if rows and is_terminal("stdout"):
@@ -161,11 +173,11 @@ def _last(
     return deque(_wanted(reading.records(since=since, **filters), replays), maxlen=limit or None)
 
 
-def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False) -> None:
+def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False, is_ocsf: bool = False) -> None:
     """Print records; all that there are to print, on a terminal, as a table with headings."""
-    if state.as_json:
+    if state.as_json or is_ocsf:
         for record in records:
-            print_json(record_data(record))
+            print_json(ocsf.finding("", record) if is_ocsf else record_data(record))
         return
     rows = list(map(_painted, records))
     if is_all and is_terminal("stdout"):
