@@ -329,7 +329,8 @@ BESIDE_CODING_AGENTS = {
 def coding_agents(session: nox.Session) -> None:
     """Run the real coding agents in a box without a network, connected to plugins; `-- -k codex` runs one of them.
 
-    With `-- --record` it writes what the pages of the agents show of a run.
+    With `-- --record` it writes what the pages of the agents show of a run; `-- --measure` runs no test, and times ten
+    tool calls with and without hooks.
     """
     if shutil.which("npm") is None or shutil.which("unshare") is None:
         session.skip(f"npm and unshare (Linux) are needed; not tried: {', '.join(CODING_AGENTS)}")
@@ -341,6 +342,9 @@ def coding_agents(session: nox.Session) -> None:
         session.run(*arguments, external=True, success_codes=range(256))
     session.install(*_wheels(), *_group("test"))
     env = {"ALLY_CODING_AGENTS": str(folder)}
+    if "--measure" in session.posargs:
+        session.run("python", "tests/coding_agents/measure.py", env=env)
+        return
     words = [word for word in session.posargs if word != "--record"]
     if len(words) < len(session.posargs):
         env["ALLY_RECORD"] = str(Path("docs/how-to/agents/runs").resolve())

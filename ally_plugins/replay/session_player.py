@@ -245,13 +245,13 @@ class SessionPlayer:
         if self._plugins is not dispatcher.plugins:
             self._plugins = dispatcher.plugins
             self._participation.clear()
-        names = (None, None) if call is None else (call.tool_name, call.common_name)
-        key = (hook, *names)
+        tool, common = (None, None) if call is None else (call.tool_name, call.common_name)
+        key = (hook, tool, common)
         found = self._participation.get(key)
         if found is None:
             if len(self._participation) >= _MAX_REMEMBERED:
                 self._participation.clear()
-            question = HookCall(hook=hook, session_id=self.session.id, tool=names[0], common_tool=names[1])
+            question = HookCall(hook=hook, session_id=self.session.id, tool=tool, common_tool=common)
             found = self._participation[key] = bool(dispatcher.participants(question))
         return found
 

@@ -67,6 +67,10 @@ class Ran:
     said: str
     results: list[str]
     requests: list[dict[str, Any]]
+    seconds: float
+    """From its start to its end."""
+    processor: float
+    """Seconds of the processor that it used, with the hooks that it waited for; our host's are not among them."""
 
 
 @frozen

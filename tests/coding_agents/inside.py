@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,16 @@ from ally_plugins.adapters.coding.offline.scripted_model import ScriptedModel, S
 
 LIMIT = 90
 """Seconds for one run of an agent; each takes some five."""
+
+
+Started = tuple[ScriptedModel, "subprocess.Popen[bytes]", Any, tuple[float, float]]
+"""A run's model, process and output, and when it began: on the clock, and by the processor time used up to then."""
+
+
+def _used() -> float:
+    """Return the seconds of the processor that processes below have used which have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Box:
@@ -40,7 +51,7 @@ class Box:
         )
         return f"{done.returncode}\n{done.stdout}{done.stderr}"
 
-    def start(self, run: dict[str, Any], number: int) -> tuple[ScriptedModel, subprocess.Popen[bytes], Any]:
+    def start(self, run: dict[str, Any], number: int) -> Started:
         """Start an agent whose model has the steps of a run."""
         model = ScriptedModel(Step(**each) for each in run["steps"])
         agent = run.get("agent", self.job["agent"])
@@ -56,6 +67,7 @@ class Box:
         if script := run["script"]:
             made.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), made.environment["PATH"]])
             line = ["sh", "-u", "-c", script]
+        began = time.monotonic(), _used()
         process = subprocess.Popen(
             line,
             env=made.environment | run.get("variables", {}),
@@ -64,11 +76,11 @@ class Box:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        return model, process, output
+        return model, process, output, began
 
-    def finish(self, run: dict[str, Any], started: tuple[ScriptedModel, subprocess.Popen[bytes], Any]) -> Any:
+    def finish(self, run: dict[str, Any], started: Started) -> Any:
         """Wait for an agent, which is killed once a file is there where the run says so."""
-        model, process, output = started
+        model, process, output, began = started
         end = time.monotonic() + LIMIT
         while (kills := run.get("kill_when")) and process.poll() is None and time.monotonic() < end:
             if (self.home / "project" / kills).exists():
@@ -80,10 +92,11 @@ class Box:
         except subprocess.TimeoutExpired:
             process.kill()
             code = None
+        times = {"seconds": time.monotonic() - began[0], "processor": _used() - began[1]}
         output.seek(0)
         said = output.read().decode(errors="replace")
         bodies = [each.body for each in model.requests]
-        return {"code": code, "said": said[-6000:], "results": model.results(), "requests": bodies}
+        return {"code": code, "said": said[-6000:], "results": model.results(), "requests": bodies, **times}
 
     def sessions(self) -> dict[str, str]:
         """Return what the journal has of each session, as JSON lines."""
