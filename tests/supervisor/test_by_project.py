@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Host, ToolCall, ToolCallEnd
+from ally_plugins.catalog.home.folder import Home
+from ally_plugins.catalog.project_trust import trust
+from ally_plugins.catalog.projects.ally_folder import read_ally_folder
+from ally_plugins.catalog.registry import Registry
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.values.errors import ToolCallError
 from ally_plugins.host.daemons import by_project
@@ -136,6 +140,39 @@ def test_gates_tools_and_events_of_a_session_go_to_the_process_of_its_project(
                 await host.call_tool("peek")
         events = [note for note in notes_in(folder) if note[0] == "event" and "TOOL_CALL_END" in note[3]]
         assert [note[1:3] for note in events] == [[str(one), "s1"], [str(two), "s2"]]
+
+    go(main())
+
+
+def test_a_trusted_project_narrows_what_its_process_reaches_and_no_other_one(
+    folder: Path, roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, two = roots
+    registry = Registry(Home("test", tmp_path / "home"))
+    registry.home.prepare()
+    for root in roots:
+        (root / "open").mkdir()
+        (root / "open" / "file").write_text("open")
+    (one / ".ally").mkdir()
+    kept = ["tools", "files:read:project/open", f"files:write:{folder}"]
+    (one / ".ally" / "project.toml").write_text(f"[plugins.{NAME}]\ngrants = {kept}\n")
+    trust(registry, read_ally_folder(str(one), registry.home.path), "person")
+
+    async def main() -> None:
+        async with hosting(folder, home=registry.home.path) as host:
+            sessions = {root: host.session(project=root) for root in roots}
+            read = {}
+            for root, session in sessions.items():
+                await session.safe_point("turn_start")
+                for file in (root / "file", root / "open" / "file"):
+                    read[file] = (await host.call_tool("peek", {"path": str(file)}, session_id=session.id)).output
+            assert read == {
+                one / "file": "PermissionError",
+                one / "open" / "file": "open",
+                two / "file": "two",
+                two / "open" / "file": "open",
+            }
+            assert (await sessions[one].gate_tool_call(CALL)).is_denied, "it guards as ever"
 
     go(main())
 
