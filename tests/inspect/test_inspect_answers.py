@@ -13,7 +13,7 @@ import pytest
 from ally_plugins.cli.inspect.answers import Answers
 from ally_plugins.cli.inspect.timelines import GROUPS, Query, Timeline
 from ally_plugins.cli.shell.journal_rows import KINDS
-from ally_plugins.contract.values.errors import NotFoundRefused
+from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
 from ally_plugins.contract.values.event_types import EVENT_NAMES
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -218,6 +218,29 @@ def test_what_other_sessions_record_is_in_none_but_their_own(home: Home, record:
             view = timeline.view(Query(text="passed"))
             view.refresh()
             assert len(view) == (3 if session is not None else 6)  # one of the four calls was denied
+
+
+def test_a_filter_whose_journal_could_not_be_read_finds_each_entry_once_later(
+    home: Home, record: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(events=40)
+    with JournalReader(home.journal_file) as reader:
+        timeline = Timeline(reader, S)
+        timeline.refresh(is_live=False)
+        view = timeline.view(Query(text="passed"))
+        whole = reader.timeline
+
+        def broken(*args: Any, **more: Any) -> Iterator[Any]:
+            yield from list(whole(*args, **more))[:12]
+            raise JournalError("the disk fails")
+
+        monkeypatch.setattr(reader, "timeline", broken)
+        with pytest.raises(JournalError, match="the disk fails"):
+            view.refresh()
+        monkeypatch.undo()
+        view.refresh()
+        assert len(view) == view.counts.total() == 7  # of eight calls one was denied
+        assert len({entry.id for _, entry in view.entries(0, 9)}) == 7
 
 
 def test_nothing_recorded_is_no_error(home: Home) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from attrs import field, frozen
 
+from ally_plugins.contract.values.errors import JournalError
 from ally_plugins.journal.values import EVENTS, StoredEvent, StoredRecord
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Query:
 class Timeline:
     """The entries of a session; of all sessions for None. It grows with the journal, and no position ever changes.
 
-    Used by the server's threads, one at a time. Every method raises JournalError when the journal cannot be read.
+    Used by the server's threads. Every method raises JournalError when the journal cannot be read.
     """
 
     def __init__(self, reader: JournalReader, session_id: str | None) -> None:
@@ -220,18 +221,20 @@ class Timeline:
             return view
 
     def matches(self, query: Query, found: View, scanned: int) -> int:
-        """Add those from the position `scanned` on that pass, and return how far it has looked."""
-        with self._lock:
-            place = bisect_right(self._ends, scanned)
-            if place == len(self._numbers):
-                return len(self)
-            rows = self._reader.timeline(
-                self.session_id, after_n=self._numbers[place] - 1, upto_n=self._numbers[-1], with_contents=True
-            )
-            for row in rows:
-                if (place := self._place_of(row.n)) >= 0:
-                    self._match(query, row, range(self._begin(place), self._ends[place]), found)
-            return len(self)
+        """Add those from the position `scanned` on that pass, and return how far it has looked.
+
+        It takes a second for a long session and holds nothing meanwhile: what is there stays where it is.
+        """
+        upto = len(self)
+        place = bisect_right(self._ends, scanned)
+        if place == len(self._numbers) or scanned >= upto:
+            return scanned
+        last = self._numbers[bisect_left(self._ends, upto)]
+        rows = self._reader.timeline(self.session_id, after_n=self._numbers[place] - 1, upto_n=last, with_contents=True)
+        for row in rows:
+            if (place := self._place_of(row.n)) >= 0:
+                self._match(query, row, range(self._begin(place), self._ends[place]), found)
+        return upto
 
     @staticmethod
     def _match(query: Query, row: TimelineRow, places: range, found: View) -> None:
@@ -311,6 +314,7 @@ class View:
         self.counts: Final[Counter[str]] = Counter()
         """How many of each type or kind there are; of everything, only after `count`."""
         self.plugins: Final[set[str]] = set()
+        self._lock: Final = threading.Lock()
         self._positions: Final = array("q")
         self._scanned = 0
 
@@ -333,9 +337,15 @@ class View:
 
     def count(self) -> None:
         """Look at each entry, also where all pass."""
-        with self.timeline._lock:  # noqa: SLF001 - two requests would both add what is new
-            if self._scanned < len(self.timeline):
+        with self._lock:  # two requests would both add what is new
+            found, counts = len(self._positions), self.counts.copy()
+            try:
                 self._scanned = self.timeline.matches(self.query, self, self._scanned)
+            except JournalError:  # it is looked at once more, from where this began
+                del self._positions[found:]
+                self.counts.clear()
+                self.counts.update(counts)
+                raise
 
     def entries(self, start: int, stop: int) -> list[tuple[int, Entry]]:
         """Return those from one place to before another, each with its place."""

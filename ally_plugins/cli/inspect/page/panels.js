@@ -40,6 +40,7 @@ export async function showPlugins() {
 
 /** @param {string} session */
 export async function showCosts(session) {
+  byId("panel-costs").replaceChildren(card("Costs", note("They are added up from the journal …")));
   const found = await get("costs", { session });
   const hooks = found.plugins?.flatMap((/** @type {any} */ plugin) => plugin.hooks.map((/** @type {any} */ hook) => [
     plugin.name, hook.hook, count(hook.calls), ofSeconds(hook.p50), ofSeconds(hook.p95), ofSeconds(hook.longest),
