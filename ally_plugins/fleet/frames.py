@@ -20,7 +20,7 @@ WINDOW: Final = 1024 * 1024
 """Bytes on their way: a transform's whole output now and then, and a second of events of the busiest host."""
 
 CHUNK: Final = 256 * 1024
-"""Bytes of one message: a server lets no connection write more than its `max_payload` at once, 1 MiB by default."""
+"""Bytes of one message at most: a longer one holds up those of all other links on its connection."""
 
 _TELL_EVERY: Final = (
     64 * 1024
@@ -46,6 +46,8 @@ class End:
 class FrameStream:
     """One end of a stream: what is to be sent, what came, and how much of it was taken."""
 
+    chunk: int = CHUNK
+    """Bytes of one message, as many as the server takes."""
     waiting: bytearray = attrs.field(init=False, factory=bytearray)
     """What is not sent yet: the other end has not taken enough."""
     _sent: int = attrs.field(init=False, default=0)
@@ -69,7 +71,7 @@ class FrameStream:
         """Return the messages that may be sent now, in order."""
         found = []
         while self.waiting and (room := WINDOW - (self._sent - self._taken_there)) > 0:
-            part = bytes(memoryview(self.waiting)[: min(room, CHUNK)])
+            part = bytes(memoryview(self.waiting)[: min(room, self.chunk)])
             del self.waiting[: len(part)]
             self._sent += len(part)
             found.append(self._numbered(_DATA, part))

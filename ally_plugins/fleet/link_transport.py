@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ProtocolError
 
-from .frames import End, FrameStream
+from .frames import CHUNK, End, FrameStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,21 +25,23 @@ _HIGH: Final = 256 * 1024  # bytes that may wait before the protocol is told to 
 class LinkTransport(asyncio.Transport):
     """One link; it lives from the handshake until either end, or what is between them, ends it.
 
-    `publish` sends one message and does not wait. `on_closed` is called once, with the reason.
+    `publish` sends one message, does not wait, and says whether it could; `chunk` is what fits in one. `on_closed` is
+    called once, with the reason.
     """
 
     def __init__(
         self,
         protocol: asyncio.Protocol,
-        publish: Callable[[bytes], None],
+        publish: Callable[[bytes], bool],
         on_closed: Callable[[str], None],
+        chunk: int = CHUNK,
     ) -> None:
         super().__init__()
         self._protocol = protocol
         self._publish = publish
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._stream = FrameStream()
+        self._stream = FrameStream(chunk)
         self._arrived: deque[bytes] = deque()
         self._high, self._low = _HIGH, _HIGH // 4
         self._is_reading = True
@@ -161,7 +163,10 @@ class LinkTransport(asyncio.Transport):
 
     def _send(self) -> None:
         for frame in self._stream.frames():
-            self._publish(frame)
+            if not self._publish(frame):
+                # Not at once: who writes does not expect its connection to end within.
+                self._loop.call_soon(self.lose, "a message could not be sent")
+                return
         if self._is_paused and self._stream.unread <= self._low:
             self._is_paused = False
             self._protocol.resume_writing()

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from .frames import CHUNK
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-__all__ = ["publish_now"]
+__all__ = ["chunk_of", "publish_now"]
+
+_HEADERS: Final = 1024  # of a message, which the server counts to its size
 
 
-def publish_now(client: Client, subject: str, payload: bytes, reply: str = "") -> None:
-    """Hand a message to the client, which writes it in the next turn of the loop.
+def chunk_of(client: Client) -> int:
+    """Return how many bytes of a stream one message may carry: as the server takes, and no more than is good."""
+    return max(1, min(CHUNK, client.max_payload - _HEADERS))
 
-    While the server is away it is dropped: what it would have been part of has ended with the connection.
+
+def publish_now(client: Client, subject: str, payload: bytes, reply: str = "") -> bool:
+    """Hand a message to the client, which writes it in the next turn of the loop; return whether it took it.
+
+    While the server is away it takes none: what the message would have been part of has ended with the connection.
     """
     if not client.is_connected:
-        return
+        return False
     from nats.errors import Error
 
     sending = client.publish(subject, payload, reply)
     # It appends the message to what its own task writes, and has nothing to wait for but a queue that is never full:
     # only one wake-up of that task is in it. A task of its own for each message would cost a turn of the loop.
-    with suppress(StopIteration, Error):
+    try:
         sending.send(None)
+    except StopIteration:
+        return True
+    except Error:
+        return False
     sending.close()
+    return False

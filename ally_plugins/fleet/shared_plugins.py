@@ -21,13 +21,13 @@ from ally_plugins.host.daemons.stdio import StdioOpener, new_link
 from ally_plugins.host.daemons.stream_link import StreamLink
 from ally_plugins.host.daemons.supervisor import StartFailed
 from ally_plugins.runtime.lanes.plugin import RunState
-from ally_plugins.runtime.processes.process import Exit, Process
+from ally_plugins.runtime.processes.process import NO_PID, Exit, Process
 
 from .connection import FleetError, connected
 from .credentials import from_host, hello_subject, read_credentials, to_host
 from .link_transport import LinkTransport
 from .proofs import Proof
-from .publishing import publish_now
+from .publishing import chunk_of, publish_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ class SharedPlugins:
             link.lose(reason)  # before its connection is: that would know no reason
             self._closed(watch, nonce, process, reason)
 
-        transport = LinkTransport(link, watch.sender(nonce), closed)
+        transport = LinkTransport(link, watch.sender(nonce), closed, chunk_of(client))
         process.attach(link, transport, None)
         self._links[nonce] = watch.links[nonce] = transport
         return process
@@ -217,14 +217,14 @@ class _Worker:
         self._beats: Final = from_host(name, who.name, f"beat-{plugins._id}")  # noqa: SLF001
         self._task: Final = asyncio.create_task(self._beat(), name=f"ally-worker-{name}")
 
-    def sender(self, link: str) -> Callable[[bytes], None]:
+    def sender(self, link: str) -> Callable[[bytes], bool]:
         """Return what sends a message over a link."""
         subject = from_host(self.name, self._plugins.who.name, link)
 
-        def send(frame: bytes) -> None:
+        def send(frame: bytes) -> bool:
             # The server says at once when nobody takes it, where it is asked; and need not be in a busy exchange.
             is_quiet = self._loop.time() - self._heard_at > QUIET_S
-            publish_now(self._client, subject, frame, self._gone if is_quiet else "")
+            return publish_now(self._client, subject, frame, self._gone if is_quiet else "")
 
         return send
 
@@ -276,7 +276,7 @@ class SharedProcess(Process):
     """A link to a worker, to the supervisor: a process elsewhere, which ends with the link."""
 
     def __init__(self, worker: str) -> None:
-        super().__init__(0)
+        super().__init__(NO_PID)
         self.worker: Final = worker
 
     def note_end(self, reason: str) -> None:

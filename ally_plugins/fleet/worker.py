@@ -39,7 +39,7 @@ from .credentials import WORKERS, from_host, hello_subject, to_host
 from .frames import End
 from .link_transport import LinkTransport
 from .proofs import Certificate, Proof
-from .publishing import publish_now
+from .publishing import chunk_of, publish_now
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -158,6 +158,10 @@ class Worker:
                     await client.flush(timeout=1)
                 for task in tasks:
                     await cancel_task(task)
+
+    def process_of(self, plugin: str) -> Process | None:
+        """Return the process that runs a plugin now."""
+        return self._served[plugin].process
 
     async def serve(self) -> None:
         """Serve until cancelled. Raises FleetError when the server cannot be reached at the start."""
@@ -357,7 +361,7 @@ class _HostLink:
         self._key: Final = (host, nonce)
         from_server, self.to_process = _Relay(), _Relay()
         self.transport: Final = LinkTransport(
-            from_server, lambda frame: publish_now(client, subject, frame), self._closed
+            from_server, lambda frame: publish_now(client, subject, frame), self._closed, chunk_of(client)
         )
         self.to_process.on_lost = self._process_closed
         from_server.other, self.to_process.other = self.to_process, from_server

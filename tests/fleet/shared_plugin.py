@@ -16,12 +16,14 @@ class Guard:
     def __init__(self, ally: Ally) -> None:
         self.ally = ally
         self.seen: list[str] = []
+        self.longest = 0
         HOSTS.append(ally.name)
 
     @hookimpl
     async def ally_gate_tool_call(self, call: ToolCall) -> Any:
-        """Deny `rm`; wait for ever at `hang`; end the process at `die`."""
+        """Deny `rm`, and end the process at `die`."""
         self.seen.append(call.tool_name)
+        self.longest = max(self.longest, len(str(call.arguments.get("command", ""))))
         if call.tool_name == "die":
             os.kill(os.getpid(), 9)
         return Deny("not today") if call.tool_name == "rm" else Allow()
@@ -29,4 +31,5 @@ class Guard:
     @tool
     def where(self) -> dict[str, Any]:
         """Say which process this is, what its instance has seen, and how many instances there were."""
-        return {"pid": os.getpid(), "seen": self.seen, "instances": len(HOSTS), "data": str(self.ally.data_dir)}
+        place = {"pid": os.getpid(), "instances": len(HOSTS), "data": str(self.ally.data_dir)}
+        return {**place, "seen": self.seen, "longest": self.longest}

@@ -7,15 +7,33 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import nats
+import orjson
 import pytest
-from attrs import evolve
+from attrs import asdict, evolve
 
 from ally_plugins import Allow, Daemon, Deny, Host, PluginRecord, ToolCall
-from tests.kit.fleets import serving, shared
+from ally_plugins.fleet.connection import connected
+from ally_plugins.fleet.credentials import (
+    STREAM,
+    WORKERS,
+    Credentials,
+    alive_subject,
+    from_host,
+    hello_subject,
+    records_subject,
+    to_host,
+)
+from ally_plugins.fleet.proofs import Certificate, Proof, new_seed, public_key
+from tests.kit.fleets import DIGEST, serving, shared
 from tests.kit.hosts import make_record, new_host
 from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats.aio.msg import Msg
+
     from tests.kit.fleets import Server
 
 pytestmark = pytest.mark.shared
@@ -176,5 +194,189 @@ def test_a_server_that_is_killed_closes_gates_until_it_is_back(server: Server) -
             await until(lambda: one.plugins["p"].is_running)
             assert (await session.gate_tool_call(ToolCall("ls"))).verdict == Allow()
             assert one.plugins["p"].counts.crashes == 0
+
+    go(main())
+
+
+def test_two_versions_are_served_side_by_side_and_each_host_gets_the_one_it_agreed_to(server: Server) -> None:
+    async def main() -> None:
+        old, new = shared(record()), shared(record(), digest="e" * 64)
+        async with (
+            serving(server.who("worker-1"), [record()]) as first,
+            serving(server.who("worker-2"), [record()], digest="e" * 64) as second,
+        ):
+            kinds = [old, new] * 3
+            hosts = [new_host({"p": (each.daemon, each)}, fleet=server.file("laptop")) for each in kinds]
+            await asyncio.gather(*(each.start() for each in hosts))
+            assert (len(first.links), len(second.links)) == (3, 3)
+            for each in hosts:
+                assert (await each.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+            await asyncio.gather(*(each.stop() for each in hosts))
+
+    go(main())
+
+
+# --- what is larger than a message ---
+
+
+def test_a_call_that_is_larger_than_any_message_of_the_server_is_shown_whole(server: Server) -> None:
+    conf = server.folder / "server.conf"
+    server.kill()
+    conf.write_text(conf.read_text().replace("max_payload: 8388608", "max_payload: 65536"))
+    server.start()
+
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()]), host(server) as one:
+            session = one.session()
+            assert (await session.gate_tool_call(ToolCall("bash", {"command": "x" * 6_000_000}))).verdict == Allow()
+            assert (await where(one))["longest"] == 6_000_000
+
+    go(main())
+
+
+# --- who answers ---
+
+
+class Rogue:
+    """Somebody with a worker's key who answers what it likes; `change` makes of a true proof what it says."""
+
+    def __init__(self, who: Credentials, change: Callable[[Proof], bytes]) -> None:
+        self.who = who
+        self.change = change
+        self.asked = 0
+
+    async def answer(self, message: Msg) -> None:
+        """Answer a host that asks for the plugin `p`."""
+        self.asked += 1
+        nonce = orjson.loads(message.data)["nonce"]
+        host_name = message.subject.rpartition(".")[2]
+        true = Proof(nonce, host_name, "p", "1", DIGEST, self.who.certificate or "", "instance")
+        await message.respond(self.change(true))
+
+
+def forged(who: Credentials, how: str, other: Credentials) -> Callable[[Proof], bytes]:
+    """Return one way to answer falsely."""
+    own = new_seed()
+    certified = Certificate(who.name, public_key(who.seed, who.name), ("p", "q")).signed(own)
+    return {
+        "another plugin": lambda true: evolve(true, plugin="q").signed(who.seed),
+        "other files": lambda true: evolve(true, digest="e" * 64).signed(who.seed),
+        # True once, to the question of that number, and kept since.
+        "a replayed answer": lambda true: evolve(true, nonce="0" * 32).signed(who.seed),
+        "an answer to another host": lambda true: evolve(true, host="build-1").signed(who.seed),
+        "another one's certificate": lambda true: evolve(true, certificate=other.certificate or "").signed(who.seed),
+        "a certificate of its own": lambda true: evolve(true, certificate=certified).signed(who.seed),
+        "no signature": lambda true: orjson.dumps(asdict(true)),
+        "a changed answer": lambda true: true.signed(who.seed).replace(b'"version":"1"', b'"version":"2"'),
+        "garbage": lambda _: b"\xff{",
+        "no object": lambda _: b"[1]",
+        "nothing": lambda _: b"",
+    }[how]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("another plugin", "runs 'q', expected 'p'"),
+        ("other files", "and dddddd"),
+        ("a replayed answer", "has answered another question"),
+        ("an answer to another host", "has answered another question"),
+        ("another one's certificate", "is not signed by the key"),
+        ("a certificate of its own", "is not signed by the key"),
+        ("no signature", "is not signed by the key"),
+        ("a changed answer", "is not signed by the key"),
+        ("garbage", "what has answered is no worker"),
+        ("no object", "what has answered is no worker"),
+        ("nothing", "what has answered is no worker"),
+    ],
+)
+def test_a_false_answer_is_refused_and_the_gate_is_closed(server: Server, how: str, expected: str) -> None:
+    async def main() -> None:
+        who = server.who("worker-1")
+        rogue = Rogue(who, forged(who, how, server.who("worker-2")))
+        async with connected(who) as client:
+            await client.subscribe(hello_subject("p", DIGEST, "*"), queue=WORKERS, cb=rogue.answer)
+            await client.flush()
+            async with host(server) as one:
+                assert rogue.asked
+                assert isinstance((await one.session().gate_tool_call(ToolCall("ls"))).verdict, Deny)
+                assert expected in one.plugins["p"].reason
+
+    go(main())
+
+
+@pytest.mark.parametrize("how", ["repeated", "skipped", "garbage"])
+def test_a_message_on_a_link_that_is_not_the_next_ends_it_before_anything_is_decided(server: Server, how: str) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()]) as worker, host(server) as one:
+            assert (await one.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+            [(name, link)] = worker.links
+            number = {"repeated": 0, "skipped": 10_000, "garbage": 0}[how]
+            frame = b"?" if how == "garbage" else b"D" + number.to_bytes(8, "big") + b'{"jsonrpc":"2.0"}\n'
+            before = restarts(one)
+            await worker.client.publish(to_host("worker-1", name, link), frame)
+            await until(lambda: restarts(one) > before and is_running(one))
+            assert (await one.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+
+    go(main())
+
+
+async def refusals(who: Credentials, attempt: Callable[[nats.NATS], Awaitable[Any]]) -> list[str]:
+    """Return what the server refuses of an attempt."""
+    refused: list[str] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(str(error).lower())
+
+    client = await nats.connect(who.server, nkeys_seed_str=who.seed, inbox_prefix=who.inbox, error_cb=note)
+    await attempt(client)
+    await client.flush()
+    await until(lambda: refused)
+    await client.close()
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("who", "subject"),
+    [
+        ("laptop", from_host("worker-1", "build-1", "link")),
+        ("laptop", to_host("worker-1", "laptop", "link")),
+        ("laptop", hello_subject("p", DIGEST, "build-1")),
+        ("worker-1", to_host("worker-2", "laptop", "link")),
+        ("worker-1", from_host("worker-2", "laptop", "link")),
+        ("worker-1", hello_subject("p", DIGEST, "laptop")),
+        ("worker-1", records_subject("laptop")),
+        ("worker-1", "_INBOX_laptop.1"),
+        ("worker-1", f"$JS.API.STREAM.INFO.{STREAM}"),
+    ],
+)
+def test_nobody_speaks_under_the_name_of_another(server: Server, who: str, subject: str) -> None:
+    async def main() -> None:
+        refused = await refusals(server.who(who), lambda client: client.publish(subject, b"x"))
+        assert f'permissions violation for publish to "{subject}"'.lower() in refused[0]
+
+    go(main())
+
+
+@pytest.mark.parametrize(
+    ("who", "subject", "queue"),
+    [
+        ("laptop", from_host("worker-1", "laptop", "*"), ""),
+        ("laptop", to_host("*", "build-1", "*"), ""),
+        ("laptop", hello_subject("p", "*", "*"), WORKERS),
+        ("worker-1", hello_subject("p", "*", "*"), ""),
+        ("worker-1", hello_subject("p", "*", "*"), "others"),
+        ("worker-1", hello_subject("q", "*", "*"), WORKERS),
+        ("worker-1", hello_subject("*", "*", "*"), WORKERS),
+        ("worker-1", from_host("worker-2", "*", "*"), ""),
+        ("worker-1", to_host("worker-1", "*", "*"), ""),
+        ("worker-1", alive_subject("*"), ""),
+        ("worker-1", "_INBOX_laptop.>", ""),
+    ],
+)
+def test_nobody_hears_what_is_for_another(server: Server, who: str, subject: str, queue: str) -> None:
+    async def main() -> None:
+        refused = await refusals(server.who(who), lambda client: client.subscribe(subject, queue=queue))
+        assert f'permissions violation for subscription to "{subject}"'.lower() in refused[0]
 
     go(main())

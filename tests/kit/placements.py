@@ -8,6 +8,8 @@ and a row of the table in docs/explanation/placements.md.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +17,7 @@ from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 from attrs import evolve, frozen
@@ -22,6 +25,7 @@ from attrs import evolve, frozen
 from ally_plugins import Host, PluginRecord
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon, Timing
+from ally_plugins.fleet.worker import Worker
 from ally_plugins.runtime.sandbox.support import support
 from tests.kit.fleets import has_server, running_server, serving, shared
 from tests.kit.hosts import make_record, new_host
@@ -122,6 +126,9 @@ PLACEMENTS = (
 )
 
 
+_WORKERS: WeakKeyDictionary[Host, Worker] = WeakKeyDictionary()
+
+
 @frozen
 class PlacedSetup:
     """A plugin with what its operator has settled, in a placement."""
@@ -166,10 +173,21 @@ class Placed:
         records = [record for _, record in given.values() if record.placement == "shared"]
         with running_server(["host"], {"worker": sorted(given)}) as server:
             async with (
-                serving(server.who("worker"), records),
+                serving(server.who("worker"), records) as worker,
                 new_host(given, fleet=server.file("host"), **options) as host,
             ):
+                _WORKERS[host] = worker
                 yield host
+
+    def kill_process(self, host: Host, name: str) -> None:
+        """Kill the process that runs a plugin, by the number that it has for this process."""
+        if host in _WORKERS:
+            process = _WORKERS[host].process_of(name)
+        else:
+            supervisor = host.plugins[name].supervisor
+            process = getattr(supervisor, "process", None)
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
 
     def raised(self, words: str) -> str:
         """Return what a reason says of something that was raised: `words`, or of a placement that hides it the type."""

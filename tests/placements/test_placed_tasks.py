@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import pytest
@@ -161,8 +159,7 @@ def test_a_process_that_dies_ends_its_tasks_with_a_reason_and_comes_back_without
             supervisor = host.plugins["p"].supervisor
             assert supervisor is not None
             started = supervisor.started
-            assert supervisor.process is not None
-            os.kill(supervisor.process.pid, signal.SIGKILL)  # not by its own number, which is another in a namespace
+            placed.kill_process(host, "p")
             task = await ended(host)
             assert task.state == "failed"
             assert "process of 'p'" in task.reason

@@ -21,7 +21,7 @@ from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonError, Link
 from ally_plugins.runtime.lanes.plugin import Plugin, RunState
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.teardown import cancel_task
-from ally_plugins.runtime.processes.process import Process
+from ally_plugins.runtime.processes.process import NO_PID, Process
 
 from .lane import RemoteLane
 
@@ -179,7 +179,7 @@ class Supervisor:
 
     def describe(self) -> Mapping[str, Any]:
         """Return its process as JSON values."""
-        pid = (self.process.pid or None) if self.process is not None else None
+        pid = self.process.pid if self.process is not None and self.process.pid != NO_PID else None
         return {"pid": pid, "restarts": max(0, self.started - 1)}
 
     async def settled(self) -> None:

@@ -92,9 +92,9 @@ class HostDaemonServices:
                 if self._fleet_file is None and self.home is not None
                 else self._fleet_file
             )
-            self._shared = fleet.SharedPlugins(None if file is None else Path(file))
-        shared: SharedLinks = self._shared
-        return shared
+            made: SharedLinks = fleet.SharedPlugins(None if file is None else Path(file))
+            self._shared = made
+        return self._shared
 
     async def talk_back_server(self) -> TalkBackServer:
         """Return the host's own socket for daemons that talk back; it listens from the first call on.

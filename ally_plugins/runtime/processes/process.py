@@ -19,7 +19,10 @@ from attrs import field, frozen
 from ally_plugins.contract.process_spec import ProcessLimits
 from ally_plugins.runtime.sandbox.box import Box
 
-__all__ = ["UNKILLABLE", "Exit", "Process", "ProcessSpec"]
+__all__ = ["NO_PID", "UNKILLABLE", "Exit", "Process", "ProcessSpec"]
+
+NO_PID: Final = 2**31 - 1
+"""Not 0 and not -1, which to `kill` are this process's group, and everybody. Linux has numbers up to 2**22."""
 
 UNKILLABLE: Final = 5.0
 """Seconds that `stop` waits for the kernel after SIGKILL: only what waits for a dead disk, or runs as another user,
@@ -114,7 +117,7 @@ class Process(ABC):
     def __init__(self, pid: int) -> None:
         loop = asyncio.get_running_loop()
         self.pid = pid
-        """Its number; 0 for one on another machine."""
+        """Its number; for one on another machine `NO_PID`, which no process here has."""
         self.transport: asyncio.Transport | None = None
         """Its standard input and output; None when it has none."""
         self.protocol: asyncio.Protocol | None = None
