@@ -1,7 +1,9 @@
-"""Records of a home to the server and from there into the collector's file, against a bare nats-py client.
+"""Records of a home to the server and into the collector's file, and a shared plugin's gate, against bare nats-py.
 
 The bare publisher sends each record as a message of its own and waits for all acknowledgements, up to 256 at once; the
 bare collector fetches what ours does and acknowledges it, keeping nothing. The server syncs each acknowledged write.
+The gate is that of a plugin in a sandbox at a worker, asked by a session of a host; the bare request is answered by a
+nats-py client in a process of its own, of as many bytes. They take turns.
 """
 
 from __future__ import annotations
@@ -19,9 +21,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from fleet_worker import NAME, record
+
+from ally_plugins import Host, ToolCall
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import connected
-from ally_plugins.fleet.credentials import COLLECTOR, STREAM, read_credentials, records_subject
+from ally_plugins.fleet.credentials import COLLECTOR, STREAM, hello_subject, read_credentials, records_subject
 from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.server import Listen, init
 from ally_plugins.fleet.store import open_store
@@ -33,6 +38,8 @@ _RECORDS: Final = 20_000
 _BARE: Final = 1_000  # as many take the bare publisher a second or two
 _AT_ONCE: Final = 256
 _ROUNDS: Final = 3
+_TURNS: Final = 20
+_CALLS: Final = 100
 _TEXT: Final = "bash failed three times with the same arguments; try another way, or ask the person what is meant"
 
 
@@ -41,7 +48,7 @@ def _server(folder: Path) -> Iterator[Path]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    init(folder, ["ours", "bare"], Listen(port=port))
+    init(folder, ["ours", "bare"], Listen(port=port), {"worker": [NAME], "answerer": [NAME]})
     program = Path(sys.executable).with_name("nats-server")
     with subprocess.Popen([program, "-c", folder / "server.conf"], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 10
@@ -95,6 +102,54 @@ async def _measure(folder: Path, number: int) -> dict[str, tuple[float, float]]:
     return {"published": (published, bare), "collected": (collected, fetched)}
 
 
+@contextmanager
+def _worker(*args: str) -> Iterator[None]:
+    program = [sys.executable, str(Path(__file__).with_name("fleet_worker.py")), *args]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+async def _gates(folder: Path) -> tuple[list[float], list[float]]:
+    mine = record("shared")
+    question = b"x" * 250  # as long as the gate's request
+    gates: list[float] = []
+    bare: list[float] = []
+    host = Host("bench", home=None, discover=False, plugins={NAME: (mine.daemon, mine)}, fleet=folder / "ours.toml")
+    async with host, connected(read_credentials(folder / "bare.toml")) as client:
+        session, call = host.session(), ToolCall("bash", {"command": "ls -la"})
+        subject = hello_subject(NAME, "bare", "bare")
+        for _ in range(_TURNS):
+            for times, work in (
+                (gates, lambda: session.gate_tool_call(call)),
+                (bare, lambda: client.request(subject, question)),
+            ):
+                for _ in range(_CALLS):
+                    began = time.perf_counter()
+                    await work()
+                    times.append(time.perf_counter() - began)
+        ruling = await session.gate_tool_call(call)
+        assert ruling.is_allowed
+        assert ruling.decided_by == (NAME,)
+    return gates, bare
+
+
+def _gate_row() -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _server(Path(folder)) as there,
+        _worker(str(there / "worker.toml")),
+        _worker(str(there / "answerer.toml"), "bare"),
+    ):
+        ours, bare = (statistics.median(times) * 1e6 for times in asyncio.run(_gates(there)))
+    row = {"name": "a gate of a shared plugin", "unit": "us", "ours": ours, "bare": bare, "ratio": ours / bare}
+    return {**row, "target": "at most 2 x"}
+
+
 def run() -> list[dict[str, Any]]:
     """Measure, and return a row for each figure."""
     rounds = []
@@ -108,6 +163,7 @@ def run() -> list[dict[str, Any]]:
         ours, bare = (statistics.median(each[name][side] for each in rounds) for side in (0, 1))
         row = {"name": f"a fleet's records, {name}", "unit": "/s", "ours": ours, "bare": bare, "ratio": ours / bare}
         rows.append({**row, "target": target})
+    rows.append(_gate_row())
     return rows
 
 

@@ -8,13 +8,13 @@ are named for it and for no others, and speaks to hosts under its own name.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
-from ally_plugins.contract.grants import is_plugin_name
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.journal.owned_files import read_file
@@ -40,6 +40,9 @@ _MAX_PAYLOAD: Final = 8 * 1024 * 1024
 """Bytes of a message; NATS itself advises against more."""
 
 _MAX_SEED: Final = 1024
+
+_PLUGIN: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""What is one word of a subject: no dot, and no `*` or `>`, which would be others' plugins too."""
 
 
 @attrs.frozen
@@ -110,7 +113,7 @@ def _check_names(names: Sequence[str], workers: Mapping[str, Sequence[str]], the
     if both := sorted({*names} & (there.keys() - homes)):
         raise ConfigError(f"{both[0]!r} is a worker; choose another name for the home", path="NAME")
     for plugin in (each for served in workers.values() for each in served):
-        if not is_plugin_name(plugin):
+        if not _PLUGIN.fullmatch(plugin):
             raise ConfigError(f"found {plugin!r}, expected the name of a plugin", path="--worker")
 
 

@@ -65,7 +65,7 @@ MOST_LINKS: Final = 500
 """Links of one plugin's process: each has a descriptor there, of 1,024 in all, and an instance of the plugin."""
 
 _LOOK_S: Final = 1.0  # between looks for hosts that are silent
-_EXIT_DELAY_S: Final = 0.2  # that a process has to exit after it has closed a link, so that its exit is the reason
+_EXIT_DELAY_S: Final = 1.0  # that a process has to exit after it has closed a link, so that its exit is the reason
 _MAX_HELLO: Final = 4096
 _MAX_TOKEN: Final = 64
 

@@ -32,6 +32,7 @@ from tests.kit.waiting import go, until
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
     from tests.kit.fleets import Server
@@ -321,7 +322,7 @@ def test_a_message_on_a_link_that_is_not_the_next_ends_it_before_anything_is_dec
     go(main())
 
 
-async def refusals(who: Credentials, attempt: Callable[[nats.NATS], Awaitable[Any]]) -> list[str]:
+async def refusals(who: Credentials, attempt: Callable[[Client], Awaitable[Any]]) -> list[str]:
     """Return what the server refuses of an attempt."""
     refused: list[str] = []
 

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import orjson
@@ -25,11 +25,13 @@ from attrs import evolve, frozen
 from ally_plugins import Host, PluginRecord
 from ally_plugins.contract.manifest import Manifest
 from ally_plugins.contract.process_spec import Daemon, Timing
-from ally_plugins.fleet.worker import Worker
 from ally_plugins.runtime.sandbox.support import support
 from tests.kit.fleets import has_server, running_server, serving, shared
 from tests.kit.hosts import make_record, new_host
 from tests.kit.waiting import PATIENCE
+
+if TYPE_CHECKING:
+    from ally_plugins.fleet.worker import Worker
 
 FOLDER = str(Path(__file__).parents[1] / "placements")
 if FOLDER not in sys.path:
