@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -158,6 +160,18 @@ async def test_its_folders_are_its_own_and_its_temporary_one_goes_with_the_host(
         assert (found["XDG_CACHE_HOME"], found["ALLY_SANDBOX"]) == (f"{data}/.cache", "1")
         assert Path(found["TMPDIR"]).is_dir()
     assert not Path(found["TMPDIR"]).parent.exists()
+
+
+async def test_a_temporary_folder_that_was_tidied_up_is_made_anew_for_the_next_start(tmp_path: Path) -> None:
+    async with host_in(tmp_path, grants=["tools"]) as host:
+        first = Path((await host.call_tool("where", plugin="p")).data["TMPDIR"])
+        shutil.rmtree(first.parent)
+        services = host._daemon_services
+        assert services is not None
+        second = Path(await asyncio.to_thread(services.temporary_dir_of, "p"))  # as the next start of its process does
+        assert second.is_dir()
+        assert second != first
+    assert not second.parent.exists()
 
 
 async def test_what_another_program_says_of_a_refusal_stands_in_the_reason(tmp_path: Path) -> None:

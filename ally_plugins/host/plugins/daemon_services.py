@@ -147,7 +147,8 @@ class HostDaemonServices:
     def temporary_dir_of(self, plugin: str) -> str:
         """Return a folder for a sandboxed plugin's temporary files, removed when the host ends. Raises OSError."""
         with self._making_temporary:  # several daemons start at a time, each in a thread that may wait for files
-            if self._temporary is None:
+            # Anew where something that tidies the system's folder up has removed it.
+            if self._temporary is None or not self._temporary.is_dir():
                 self._temporary = self._closing.enter_context(temporary_folder("box-"))
                 # Before the first process that writes there is started, since callbacks of the loop keep their order.
                 self._loop.call_soon_threadsafe(self._remove_at_end, str(self._temporary))
