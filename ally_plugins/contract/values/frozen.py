@@ -112,7 +112,7 @@ def freeze_mapping(value: Mapping[str, Any] | None) -> FrozenDict:
     if type(value) is FrozenDict:
         return value
     try:
-        is_empty, is_mapping = not value, isinstance(value, Mapping)
+        is_empty, is_mapping = not value, type(value) is dict or isinstance(value, Mapping)  # the ABC is slow
     except Exception as error:  # noqa: BLE001 - as in `freeze`
         raise unreadable(error, "") from None
     if is_empty:
