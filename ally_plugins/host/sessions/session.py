@@ -695,7 +695,7 @@ class Session:
         topic.
         """
         hooks = self._hooks_of(topic, "wants")
-        return self._is_ruled(topic) or any(map(self._dispatcher.has_participants, hooks))
+        return self._is_ruled(topic) or (bool(hooks) and any(map(self._dispatcher.has_participants, hooks)))
 
     def passes(self, topic: str) -> bool:
         """Say whether what is of a topic goes on as it is, since no plugin implements a hook of that, from any thread.
@@ -703,7 +703,7 @@ class Session:
         Then nothing is to be asked on the host's loop. Raises as `wants` does.
         """
         hooks = self._hooks_of(topic, "passes")
-        return not self._is_ruled(topic) and not any(map(self._dispatcher.has_any, hooks))
+        return not self._is_ruled(topic) and (not hooks or not any(map(self._dispatcher.has_any, hooks)))
 
     def _is_ruled(self, topic: str) -> bool:
         """Say whether a trusted project may deny what is of a topic, whichever plugins there are."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
-from attrs import Factory, define, evolve, frozen
+from attrs import Factory, define, evolve, field, frozen
 
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.errors import BudgetRefused, PluginError, ReentryRefused, TimedOut
@@ -71,11 +71,8 @@ class HookCall:
     caused_by: str | None = None
     origin: tuple[str, ...] = ()
     cause: str | None = None
-
-    @property
-    def topic(self) -> str:
-        """The name that grants use for it."""
-        return HOOKS[self.hook].topic or ""
+    topic: str = field(init=False, default=Factory(lambda self: HOOKS[self.hook].topic or "", takes_self=True))
+    """The name that grants use for it."""
 
 
 @frozen(kw_only=True)
@@ -235,13 +232,16 @@ class Dispatcher:
         A plugin that was granted a gate and does not run is among them: its vote is a deny.
         """
         is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
+        plugins = self._orders.get(call.hook)
+        if not plugins:
+            return []
         tools = (call.tool,) if call.common_tool is None else (call.tool, call.common_tool)
         chosen = self.sets.get(call.session_id)
         # Without a session it is asked whether there may be any.
         rules = self.rules.get(call.session_id, NO_RULES) if call.session_id else ANY_SESSION
         return [
             plugin
-            for plugin in self._orders.get(call.hook, ())
+            for plugin in plugins
             if plugin.name != call.caused_by
             and (chosen is None or plugin.name in chosen)
             and (plugin.project is None or rules.is_about(plugin.project))
@@ -486,8 +486,9 @@ class _Poll:
 
     def cancel(self) -> None:
         """Cancel those that are not done."""
-        for future in self.waiting.values():
-            future.cancel()
+        if len(self._ends) < len(self.waiting):
+            for future in self.waiting.values():
+                future.cancel()
 
     def elapsed_ms(self, name: str) -> float:
         """Return after how many milliseconds a gate was done; 0 for one that was not called."""
