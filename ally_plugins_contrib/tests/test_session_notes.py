@@ -281,3 +281,22 @@ def test_a_host_without_a_home_keeps_none_and_says_so() -> None:
         refused = agent.remember("something")
         assert "keeps no state directory" in (refused.error or "")
         assert harness.crashes == ()
+
+
+def test_the_notes_are_read_once_for_many_conversations_until_one_is_written(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.remember("tests need a database")
+    read: list[str] = []
+    whole = Notes.seen_from
+
+    def seen_from(self: Notes, folder: str) -> list[Any]:
+        read.append(folder)
+        return whole(self, folder)
+
+    monkeypatch.setattr(Notes, "seen_from", seen_from)
+    assert [("database" in agent.prompt(f"the tests fail {number}")) for number in range(5)] == [True] * 5
+    assert read == ["/work/feeds"]
+    agent.remember("tests need a network")
+    assert "network" in agent.prompt("the tests fail")
+    assert read == ["/work/feeds"] * 2

@@ -2,11 +2,14 @@
 
 The agent writes them down (`remember`), looks them up (`recall`) and strikes them out (`forget`); the person sees all
 of it. A note belongs to the folder that the conversation is about, or to all. What looks like a credential is refused.
-Its hooks and handlers are plain functions: they wait for a disk, in the plugin's own threads.
+Its tools are plain functions: they wait for a disk, in the plugin's own threads. Its hooks are coroutines that wait for
+as little as they can, since those of one plugin never overlap: of hundreds of conversations each waits for all before
+it. The notes are read again only when the file has changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -29,14 +32,15 @@ from ally_plugins import (
     hookimpl,
     tool,
 )
-from ally_plugins_contrib.memory import PerSession
+from ally_plugins_contrib.memory import PerSession, Recent
 from ally_plugins_contrib.secret_guard.redacting import find_hidden
 
 from .ranking import LONGEST_QUERY, chosen, fitting
-from .store import EVERYWHERE, FullError, Note, Notes
+from .store import EVERYWHERE, FullError, Note, Notes, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
 __all__ = ["SessionNotes"]
 
@@ -45,6 +49,8 @@ LONGEST_NOTE: Final = 1_000
 """Characters of one note; what is longer belongs into a file that a note may name."""
 
 MOST_RECALLED: Final = 50
+MOST_FOLDERS: Final = 64
+"""Folders whose notes are kept in memory, until the file changes."""
 
 _REDACTED: Final = "[redacted:"  # how secret-guard marks what it has taken out
 
@@ -76,45 +82,66 @@ class SessionNotes:
         self._most = int(ally.settings.get("max_notes", 10))
         self._characters = int(ally.settings.get("max_characters", 2000))
         self._conversations = PerSession(_Conversation)
-        self._lock = threading.Lock()  # hooks have one thread, and each handler another
+        self._kept: Recent[str, tuple[bytes, list[Note]]] = Recent(MOST_FOLDERS)
+        self._file: Path | None = None
+        self._lock = threading.Lock()  # hooks have the loop's thread, and each handler another
 
     # --- what the conversation is about ---
 
     @hookimpl
-    def ally_session_start(self, event: SessionStart) -> None:
+    async def ally_session_start(self, event: SessionStart) -> None:
         conversation = self._of(event.session_id)
-        conversation.folder, conversation.is_known = _folder(event.focus), event.focus is not None
+        # One that begins about nothing stays so. Of one that is found again the host may know more.
+        conversation.folder, conversation.is_known = _folder(event.focus), event.focus is not None or not event.resumed
 
     @hookimpl
-    def ally_user_message(self, event: UserMessage) -> None:
+    async def ally_user_message(self, event: UserMessage) -> None:
         conversation = self._of(event.session_id)
         conversation.said, conversation.section = event.content[:LONGEST_QUERY], None
 
     @hookimpl
-    def ally_session_end(self, event: SessionEnd) -> None:
+    async def ally_session_end(self, event: SessionEnd) -> None:
         with self._lock:
             self._conversations.drop(event.session_id)
 
     # --- what the model is told ---
 
     @hookimpl
-    def ally_transform_system_prompt(self, sections: tuple[PromptSection, ...]) -> Replace[Any] | None:
+    async def ally_transform_system_prompt(self, sections: tuple[PromptSection, ...]) -> Replace[Any] | None:
         """Add a section; the same one until the person speaks again, so that providers can cache the prompt."""
-        conversation = self._conversation()
+        conversation = self._known()
+        if not conversation.is_known:
+            with suppress(RefusedError):
+                conversation.folder = _folder((await self.ally.get_context(["focus"])).focus)
+            conversation.is_known = True
         if conversation.section is None:
-            conversation.section = self._section(conversation)
+            conversation.section = await self._section(conversation)
         if not conversation.section or any(each.name == SECTION for each in sections):
             return None
         return Replace((*sections, PromptSection(SECTION, conversation.section)))
 
-    def _section(self, conversation: _Conversation) -> str:
+    async def _section(self, conversation: _Conversation) -> str:
         try:
-            notes = self._store.seen_from(conversation.folder or EVERYWHERE)
+            notes = await self._notes(conversation.folder or EVERYWHERE)
         except _UNUSABLE as error:  # the conversation goes on without
             self.ally.log.warning("the notes cannot be read: %s", error)
             return ""
         kept = chosen(notes, conversation.said, most=self._most, characters=self._characters)
         return "\n".join([_INTRODUCTION, *map(_line, kept)]) if kept else ""
+
+    async def _notes(self, folder: str) -> list[Note]:
+        """Return the notes that are seen from a folder; from the disk only if the file has changed since."""
+        store = self._store
+        version = version_of(store.file)
+        if version is None:
+            return []
+        known = self._kept.get(folder)
+        if version and known is not None and known[0] == version:
+            return known[1]
+        notes = await asyncio.to_thread(store.seen_from, folder)
+        # As of before it was read: what was written meanwhile is read the next time.
+        self._kept.put(folder, (version, notes))
+        return notes
 
     # --- what the agent may do ---
 
@@ -213,11 +240,13 @@ class SessionNotes:
     def _here(self) -> str:
         return self._conversation().folder or EVERYWHERE
 
-    def _conversation(self) -> _Conversation:
+    def _known(self) -> _Conversation:
         session_id = self.ally.session
-        if session_id is None:
-            return _Conversation(is_known=True)
-        conversation = self._of(session_id)
+        return _Conversation(is_known=True) if session_id is None else self._of(session_id)
+
+    def _conversation(self) -> _Conversation:
+        """Return what is known of the conversation that a handler runs for, in a thread of its own."""
+        conversation = self._known()
         if not conversation.is_known:
             with suppress(RefusedError):
                 conversation.folder = _folder(self.ally.blocking.get_context(["focus"]).focus)
@@ -231,10 +260,12 @@ class SessionNotes:
     @property
     def _store(self) -> Notes:
         """The notes. Raises OSError where there is no place to keep them."""
-        try:
-            return Notes(self.ally.data_dir / "notes.sqlite")
-        except RuntimeError as error:
-            raise OSError(str(error)) from None
+        if self._file is None:  # each look at `data_dir` makes sure that it is there
+            try:
+                self._file = self.ally.data_dir / "notes.sqlite"
+            except RuntimeError as error:
+                raise OSError(str(error)) from None
+        return Notes(self._file)
 
 
 def _folder(focus: str | None) -> str | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["FullError", "Note", "Notes"]
+__all__ = ["FullError", "Note", "Notes", "version_of"]
 
 EVERYWHERE: Final = ""
 """The folder of a note that is about none."""
@@ -37,6 +37,12 @@ CREATE TABLE IF NOT EXISTS notes (
 )
 """
 _SEEN: Final = "SELECT number, folder, text, pinned, written FROM notes WHERE folder IN (?, '')"
+
+
+_WRITES_INTO_THE_FILE: Final = 1
+_FORMAT_AT, _CHANGES_AT, _CHANGES_END = 18, 24, 28
+"""Places in the header of SQLite's file: how it is written, and a counter that each transaction raises. Of one that is
+written by way of a log (2) the counter says nothing."""
 
 
 class FullError(Exception):
@@ -101,6 +107,20 @@ class Notes:
             db.execute(_SCHEMA)
             yield db
             db.execute("COMMIT")  # closing takes back what was not committed
+
+
+def version_of(file: Path) -> bytes | None:
+    """Return what differs whenever the notes do, empty where nobody can say; None where there is no file.
+
+    One look at its header: for the event loop's thread too. Raises OSError.
+    """
+    try:
+        with file.open("rb", buffering=0) as opened:
+            header = opened.read(_CHANGES_END)
+    except FileNotFoundError:
+        return None
+    is_told = len(header) == _CHANGES_END and header[_FORMAT_AT] == _WRITES_INTO_THE_FILE
+    return header[_CHANGES_AT:] if is_told else b""
 
 
 def _note(row: tuple[int, str, str, int, int]) -> Note:
