@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from attrs import Factory, define, evolve, field, frozen
@@ -51,6 +52,7 @@ _CAUSES: Final[dict[type, Cause]] = {
 }
 
 _NOBODY: Final[frozenset[str]] = frozenset()
+_ANY_TOOL: Final = (None,)
 _WAY_OUT: Final = "start a task for it, or make the call from a tool"
 
 T = TypeVar("T")
@@ -222,16 +224,18 @@ class Dispatcher:
 
     def has_participants(self, hook: str) -> bool:
         """Return whether any plugin takes part in a gate or transform; costs one look-up where none implements it."""
-        return hook in self._orders and bool(
-            self._orders[hook] and self.participants(HookCall(hook=hook, session_id=""))
-        )
+        plugins = self._orders.get(hook)
+        if not plugins:
+            return False
+        # Looked at for each step of each session: until one is found, and with no call made for it. Of whatever
+        # project a plugin is: without a session it is asked whether there may be any.
+        return any(map(_takes_part_now, plugins, repeat(hook), repeat(_ANY_TOOL)))
 
     def participants(self, call: HookCall) -> list[Plugin]:
         """Return, in hook order, the plugins whose hook is called: those that implement it and were granted it.
 
         A plugin that was granted a gate and does not run is among them: its vote is a deny.
         """
-        is_gate, topic = HOOKS[call.hook].kind == "gate", call.topic
         plugins = self._orders.get(call.hook)
         if not plugins:
             return []
@@ -245,13 +249,7 @@ class Dispatcher:
             if plugin.name != call.caused_by
             and (chosen is None or plugin.name in chosen)
             and (plugin.project is None or rules.is_about(plugin.project))
-            and not plugin.is_disabled
-            and any(
-                (plugin.grants.gates if is_gate else plugin.grants.transforms)(topic, tool)
-                or (is_gate and tool in plugin.confirms)
-                for tool in tools
-            )
-            and (not plugin.is_running or call.hook in plugin.implementations or plugin.lacks(call.hook))
+            and _takes_part_now(plugin, call.hook, tools)
         ]
 
     def unavailable(self, name: str) -> list[str]:
@@ -498,6 +496,18 @@ class _Poll:
         self._ends[name] = self._loop.time()
         if self._all is not None and not self._all.done() and len(self._ends) == len(self.waiting):
             self._all.set_result(None)
+
+
+def _takes_part_now(plugin: Plugin, hook: str, tools: tuple[str | None, ...]) -> bool:
+    """Return whether the hook of a plugin is called, or missed, about a tool that has these names."""
+    if plugin.is_disabled:
+        return False
+    info, grants = HOOKS[hook], plugin.grants
+    is_gate, topic = info.kind == "gate", info.topic or ""
+    for tool in tools:
+        if grants.gates(topic, tool) or tool in plugin.confirms if is_gate else grants.transforms(topic, tool):
+            return not plugin.is_running or hook in plugin.implementations or plugin.lacks(hook)
+    return False
 
 
 def _takes_part(plugin: Plugin, hook: str) -> bool:
