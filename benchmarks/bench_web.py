@@ -26,7 +26,7 @@ import httpx
 from daemon_rows import Row, row
 
 ROOT: Final = Path(__file__).parent.parent
-PLUGINS: Final = ("conversation-monitor", "loop-guard", "session-notes")
+PLUGINS: Final = {"conversation-monitor": "inline", "loop-guard": "inline", "secret-guard": "inline"}
 AT_ONCE: Final = 200
 ROUNDS: Final = 7
 CONVERSATIONS: Final = 5_000
@@ -115,8 +115,10 @@ def _model(folder: Path) -> Iterator[str]:
     command = [sys.executable, str(ROOT / "tests" / "baddays" / "model_server.py"), "--script", str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.send_signal(signal.SIGTERM)
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 @contextmanager
@@ -124,8 +126,19 @@ def _service(app: str, where: Path, folder: Path, variables: dict[str, str]) -> 
     """Run one of the services, with a home in which the plugins are enabled."""
     folder.mkdir()
     env = {**os.environ, **variables, "ALLY_HOME": str(folder / "home"), "HISTORIES": str(folder)}
-    for name in PLUGINS:
-        enable = [sys.executable, "-m", "ally_plugins", "--app", "my-service", "enable", name, "--yes"]
+    for name, place in PLUGINS.items():
+        enable = [
+            sys.executable,
+            "-m",
+            "ally_plugins",
+            "--app",
+            "my-service",
+            "enable",
+            name,
+            "--place",
+            place,
+            "--yes",
+        ]
         subprocess.run(enable, env=env, check=True, capture_output=True)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
