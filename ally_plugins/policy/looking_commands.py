@@ -16,7 +16,9 @@ LOOKING: Final = frozenset({
     "explain", "export", "hooks", "hosts", "info", "list", "logs", "mcp", "new", "project", "replay", "review", "run",
     "search", "serve", "sessions", "stats", "tasks", "top", "try", "verify", "why",
 })  # fmt: skip
-"""Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself."""
+"""Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself.
+
+`inspect` changes nothing either, and is none of them: it would go on, with a link of the agent's own."""
 
 _WITH_VALUE: Final = frozenset({"--home", "--app"})
 

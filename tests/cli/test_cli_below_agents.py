@@ -55,6 +55,7 @@ LOOSENING = [
     ("connect", "claude"),
     ("disconnect", "claude"),
     ("call", NAME, "shout"),
+    ("inspect", "--no-open"),
     ("project", "trust", "--yes"),
     ("project", "untrust"),
 ]

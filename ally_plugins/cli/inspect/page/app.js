@@ -203,6 +203,9 @@ function setFollowing(on) {
   if (on) list.toEnd();
 }
 
+const SESSIONS_MS = 15_000; // between two looks at which sessions there are, which reads the whole journal
+let sessionsAt = -Infinity;
+
 /** Look for what is new, as long as somebody can see it. */
 async function tail() {
   if (!document.hidden && state.session && state.tab === "timeline") {
@@ -219,6 +222,8 @@ async function tail() {
           facets();
         }
       }
+      // Not while somebody chooses one.
+      if (performance.now() - sessionsAt > SESSIONS_MS && document.activeElement !== sessions) await listSessions();
     } catch (error) {
       fail(error);
     }
@@ -250,6 +255,7 @@ async function facets() {
 }
 
 async function listSessions() {
+  sessionsAt = performance.now();
   try {
     const found = await get("sessions");
     const options = (found.sessions ?? []).map((/** @type {any} */ each) =>
