@@ -60,6 +60,25 @@ def test_a_place_that_nobody_can_fill_is_an_error() -> None:
         pages.filled("<!-- generated: limitz -->\n")
 
 
+@pytest.mark.parametrize("drawn", sorted(DOCS.rglob("*.dot")), ids=lambda path: path.stem)
+def test_a_picture_was_drawn_of_the_text_beside_it(drawn: Path) -> None:
+    from hashlib import sha256
+    from xml.etree import ElementTree as ET
+
+    svg = drawn.with_suffix(".svg").read_text(encoding="utf-8")
+    assert svg.startswith(f"<!-- drawn of sha256 {sha256(drawn.read_bytes()).hexdigest()} -->"), (
+        "python docs/_ext/draw.py"
+    )
+    words = "".join(ET.fromstring(svg).itertext())  # noqa: S314 - our own file
+    missing = [
+        word
+        for label in re.findall(r'label="([^"]+)"', drawn.read_text("utf-8"))
+        for word in label.split("\\n")
+        if word not in words
+    ]
+    assert missing == []
+
+
 def _entries(page: str) -> dict[str, str]:
     """Return what stands below each heading that is a name, without code and tables: the words."""
     parts = re.split(r"^### `(.+?)`$", page, flags=re.MULTILINE)
