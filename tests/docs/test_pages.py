@@ -173,6 +173,7 @@ def test_the_blocks_that_do_not_run_on_pages_that_do_are_these() -> None:
         ("how-to/publish", "it would install into your own environment"),
         ("tutorial/coding-agent", "it needs Claude Code"),
         ("tutorial/coding-agent", "the id is of your own run"),
+        ("tutorial/operate-plugins", "the id is of your own run"),
         ("tutorial/first-daemon", "examples lie in the repository"),
         ("tutorial/first-plugin", "it goes on until Ctrl-C"),
         ("tutorial/first-plugin", "it would install into your own environment"),
