@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from .credentials import Credentials
 
-__all__ = ["HOST_SILENT_S", "Served", "Worker", "served_by"]
+__all__ = ["HOST_SILENT_S", "Served", "Worker", "certificate_of", "served_by"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -91,6 +91,14 @@ class Served:
     digest: str
 
 
+def certificate_of(who: Credentials) -> str:
+    """Return what says which plugins a worker may serve. Raises ConfigError for one that is no worker."""
+    if who.certificate is None:
+        text = f"{who.name!r} is no worker: `ally-plugins fleet init --worker NAME=PLUGIN,...` makes one"
+        raise ConfigError(text, path=who.name)
+    return who.certificate
+
+
 def served_by(record: PluginRecord) -> Served:
     """Return an installed plugin as one that can be served. Reads its files. Raises ConfigError where it cannot."""
     name = record.name
@@ -117,18 +125,15 @@ class Worker:
     """One worker, from `serve` until that is cancelled."""
 
     def __init__(self, who: Credentials, plugins: Mapping[str, Served], places: Places, machine: WorkerPlaces) -> None:
-        if who.certificate is None:
-            text = f"{who.name!r} is no worker: `ally-plugins fleet init --worker NAME=PLUGIN,...` makes one"
-            raise ConfigError(text, path=who.name)
         self.who: Final = who
-        self.certificate: Final = who.certificate
+        self.certificate: Final = certificate_of(who)
         self.instance: Final = secrets.token_hex(8)
         self.places: Final = places
         self.machine: Final = machine
         self.links: Final[dict[tuple[str, str], _HostLink]] = {}
         self._served: Final = {name: _Plugin(self, name, served) for name, served in plugins.items()}
         self._seen: Final[dict[tuple[str, str], float]] = {}
-        allowed = Certificate.read(who.certificate).plugins
+        allowed = Certificate.read(self.certificate).plugins
         for name in plugins:
             if name not in allowed:
                 text = f"{who.name!r} may not serve {name!r}; `fleet init` has named {', '.join(allowed) or 'nothing'}"

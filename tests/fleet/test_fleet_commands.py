@@ -14,6 +14,7 @@ import pytest
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import read_credentials
+from ally_plugins.fleet.proofs import Certificate
 from ally_plugins.fleet.server import Listen, init
 from ally_plugins.fleet.store import open_store
 from tests.kit.commands import run_command
@@ -72,12 +73,63 @@ def test_each_home_has_a_key_of_its_own_that_nobody_else_may_read_and_keeps_it_w
         (("laptop", "--listen", "127.0.0.1"), "expected HOST:PORT, found '127.0.0.1'"),
         (("laptop", "--listen", "127.0.0.1:70000"), "expected HOST:PORT"),
         (("laptop", "--tls-cert", "c.pem"), "--tls-cert and --tls-key belong together"),
+        ((), "name a home, or a worker with --worker"),
+        (("--worker", "worker-1"), "expected NAME=PLUGIN,..., found 'worker-1'"),
+        (("--worker", "Worker=p"), "found 'Worker', expected a name"),
+        (("--worker", "worker-1=*"), "found '*', expected the name of a plugin"),
+        (("--worker", "worker-1=p,a.b"), "found 'a.b', expected the name of a plugin"),
+        (("--worker", "worker-1=p,>"), "found '>', expected the name of a plugin"),
+        (("--worker", "collector=p"), "'collector' is the name of who collects"),
+        (("laptop", "--worker", "laptop=p"), "'laptop' is a home; choose another name for the worker"),
     ],
 )
 def test_init_says_what_is_wrong_and_changes_nothing(tmp_path: Path, args: tuple[str, ...], expected: str) -> None:
     folder = tmp_path / "fleet"
     assert expected in run_command("fleet", "init", str(folder), *args, code=2).stderr
     assert not folder.exists()
+
+
+def test_a_worker_keeps_its_key_when_it_is_to_serve_others_and_no_home_takes_its_name(tmp_path: Path) -> None:
+    folder = str(tmp_path / "fleet")
+    run_json("init", folder, "laptop", "--worker", "worker-1=p")
+    before = read_credentials(tmp_path / "fleet" / "worker-1.toml")
+    authority = (tmp_path / "fleet" / "authority.seed").read_text()
+    assert stat.S_IMODE((tmp_path / "fleet" / "authority.seed").stat().st_mode) & 0o077 == 0
+    run_json("init", folder, "--worker", "worker-1=q")
+    after = read_credentials(tmp_path / "fleet" / "worker-1.toml")
+    assert (after.seed, after.authority) == (before.seed, before.authority)
+    assert Certificate.read(before.certificate).plugins == ("p",)
+    assert Certificate.read(after.certificate).plugins == ("q",)
+    Certificate.read(after.certificate).check(after.authority or "")
+    assert (tmp_path / "fleet" / "authority.seed").read_text() == authority
+    assert authority.strip() not in "".join(file.read_text() for file in (tmp_path / "fleet").glob("*.*[lf]"))
+    refused = run_command("fleet", "init", folder, "worker-1", code=2).stderr
+    assert "'worker-1' is a worker; choose another name for the home" in refused
+
+
+@pytest.mark.parametrize(
+    ("who", "plugin", "expected"),
+    [
+        ("laptop", "loop-guard", "'laptop' is no worker"),
+        ("worker-1", "loop-guard", "'loop-guard' is waiting for consent"),
+        ("worker-1", "no-such", "no-such"),
+    ],
+)
+def test_serve_says_what_is_wrong_before_it_connects(tmp_path: Path, who: str, plugin: str, expected: str) -> None:
+    run_json("init", str(tmp_path / "fleet"), "laptop", "--worker", "worker-1=p")
+    shown = run_command("fleet", "serve", plugin, "--credentials", str(tmp_path / "fleet" / f"{who}.toml"), code=2)
+    assert expected in shown.stderr
+
+
+def test_a_worker_serves_only_what_it_was_named_for(tmp_path: Path) -> None:
+    run_json("init", str(tmp_path / "fleet"), "laptop", "--worker", "worker-1=p")
+    run_command("enable", "secret-guard", "--yes")
+    file = str(tmp_path / "fleet" / "worker-1.toml")
+    shown = run_command("fleet", "serve", "secret-guard", "--credentials", file, code=2).stderr
+    assert "'worker-1' may not serve 'secret-guard'; `fleet init` has named p" in shown
+    run_command("place", "secret-guard", "inline")
+    shown = run_command("fleet", "serve", "secret-guard", "--credentials", file, code=2).stderr
+    assert "'secret-guard' is placed inline here, expected a process: ally-plugins place secret-guard sandbox" in shown
 
 
 @pytest.mark.parametrize(

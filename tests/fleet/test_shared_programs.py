@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins import Deny, Host, ToolCall
+from ally_plugins.host.sockets.leftovers import left_folders, temporary_folder
 from tests.kit.commands import run_command
 from tests.kit.fleets import running_server
 from tests.kit.waiting import go, until
@@ -46,7 +47,7 @@ class WorkerProgram:
         self.process.send_signal(number)
 
 
-def test_a_worker_that_is_killed_in_a_gate_closes_it_and_the_other_one_takes_the_next(
+def test_a_worker_that_is_killed_or_hangs_in_a_gate_closes_it_and_the_other_one_takes_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("worker-1", "worker-2")
@@ -77,5 +78,13 @@ def test_a_worker_that_is_killed_in_a_gate_closes_it_and_the_other_one_takes_the
                 await until(lambda: supervisor.started > 1 and plugin.is_running)
                 assert supervisor.process.worker != first
                 assert (await session.gate_tool_call(call)).is_allowed
+                # One that only hangs is given up after some questions, long before the gate's deadline.
+                workers[supervisor.process.worker].signal(signal.SIGSTOP)
+                ruling = await session.gate_tool_call(call)
+                assert isinstance(ruling.verdict, Deny)
+                assert "does not answer" in ruling.reason
 
         go(main())
+    # What a killed worker has left, the next one removes.
+    with temporary_folder("box-"):
+        assert list(left_folders("box-")) == []

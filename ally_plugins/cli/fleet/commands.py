@@ -181,10 +181,11 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None) -> Non
     """
     from ally_plugins.fleet.credentials import read_credentials
     from ally_plugins.fleet.machine import serve as run
-    from ally_plugins.fleet.worker import served_by
+    from ally_plugins.fleet.worker import certificate_of, served_by
 
     home, registry = state.home, state.registry
     who = read_credentials(credentials or home.path / "fleet.toml")
+    certificate_of(who)
     _show_warnings()
     served = {name: served_by(registry.get(name)) for name in dict.fromkeys(names)}
 
