@@ -75,7 +75,10 @@ PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / 
 ABOVE = (
     *(f"--ignore=tests/{name}" for name in ("agentkit", "author", "baddays", "chat", "cli", "coding", "control")),
     *(f"--ignore=tests/{name}" for name in ("daemon", "durable")),
-    *(f"--ignore=tests/{name}" for name in ("examples", "fleet", "legacy", "registry", "replay", "supervisor")),
+    *(
+        f"--ignore=tests/{name}"
+        for name in ("examples", "fleet", "inspect", "legacy", "registry", "replay", "supervisor")
+    ),
     "--ignore=tests/testing",
     *(f"--ignore={path}" for path in PLACED if path not in GUARDS),
     "--ignore-glob=tests/hosts/test_pydantic_ai_*",
