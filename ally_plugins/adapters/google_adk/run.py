@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -171,9 +170,8 @@ class PluginRun:
             return None
         text = self._texts.setdefault(context.agent_name, HeldText(self.work))
         shown = [part for part in parts if part.thought] if hold == "sentence" else []
-        with suppress(AnswerRefused):  # it is the run's refusal then
-            if hold == "sentence" and self.work.refusal is None and (piece := await text.feed(text_of(parts))):
-                shown.append(Part(text=piece))
+        if hold == "sentence" and (piece := await text.feed_quietly(text_of(parts))):
+            shown.append(Part(text=piece))
         return response.model_copy(update={"content": Content(role="model", parts=shown) if shown else None})
 
     async def _answered(self, parts: list[Part], shown: HeldText) -> list[Part]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -152,6 +153,15 @@ class HeldText:
         # All of the text from its beginning: a gate may find something that spans sentences.
         await self.work.answered_so_far(self.text[:end], shown=self.shown)
         return self._show(end)
+
+    async def feed_quietly(self, delta: str) -> str:
+        """Do as `feed` does where the stream is read to its end whatever comes of it: once refused, nothing is shown.
+
+        The run has its refusal then, and `answered` raises it.
+        """
+        with suppress(AnswerRefused):
+            return await self.feed(delta) if self.work.refusal is None else ""
+        return ""
 
     def left(self, whole: str) -> str:
         """Return what is left to show of the answer, which is complete and is this as `answered` left it.

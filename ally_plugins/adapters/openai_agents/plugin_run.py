@@ -26,7 +26,7 @@ from agents.run_config import CallModelData, ModelInputData
 from attrs import define, field
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
-from ally_plugins.adapters.kit.answers import AnswerRefused
+from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
 from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.adapters.kit.run import Interrupted
@@ -66,9 +66,38 @@ class RunInterrupted(AgentsException):
     """Raised by a run that was stopped; its text is the cause. The session holds the steps that were finished."""
 
 
-Hold: TypeAlias = "asyncio.Future[str] | None"
-"""How a streamed response may be shown: `as it is`, `changed`, `withheld`, once plugins have seen it; None where it is
-not held."""
+@define(eq=False)
+class Hold:
+    """One streamed response that is held; it lives as long as that."""
+
+    text: HeldText | None
+    """Its text where it is held by sentences."""
+    is_read: asyncio.Event = field(init=False, factory=asyncio.Event)
+    """Set once the events up to its end were read: the framework acts on a response while they wait in its queue."""
+    how: asyncio.Future[str] = field(init=False, factory=lambda: asyncio.get_running_loop().create_future())
+    """How it may be shown: `as it is`, `changed`, `withheld`, once plugins have seen it whole."""
+    rest: str = field(init=False, default="")
+    """What is left to show of its text then."""
+
+    async def settle(self, work: AgentWork, before: str, *, is_structured: bool) -> str:
+        """Return its text as plugins leave it, and say how it may be shown. Raises AnswerRefused."""
+        try:
+            if self.text is not None:
+                await self.is_read.wait()
+            after = await work.answered(
+                before, is_structured=is_structured, shown=self.text.shown if self.text is not None else ""
+            )
+            self.rest = self.text.left(after) if self.text is not None else ""
+        except BaseException:
+            self._let_show("withheld")
+            raise
+        self._let_show("as it is" if after == before else "changed")
+        return after
+
+    def _let_show(self, how: str) -> None:
+        if not self.how.done():
+            self.how.set_result(how)
+
 
 Once: TypeAlias = "Callable[[Agent[Any], Any, dict[str, Any]], Awaitable[Any]]"
 """Lets the framework run an agent with an input and options, until it has a result."""
@@ -115,8 +144,10 @@ class PluginRun(RunHooks[Any]):
         self._insertions = shared.insertions.pop(work.live, Insertions())
         self._groups: list[Group] = shared.followed.get(work.live, [])
         self._items: list[Item] = []
-        self.holds: list[Hold] = []
-        """How the stream of each response may be shown, in order."""
+        self.holds: list[Hold | None] = []
+        """How the stream of each response may be shown, in order; None for one that is not held."""
+        self.is_streamed = False
+        """Whether somebody reads the events of the framework's run."""
 
     # --- the run ---
 
@@ -237,9 +268,20 @@ class PluginRun(RunHooks[Any]):
             if not isinstance(asked, ModelInputData):
                 raise UserError("call_model_input_filter must return a ModelInputData instance")
         asked = await self._transformed(asked, data.agent)
-        self.holds.append(asyncio.get_running_loop().create_future() if work.answer_hold is not None else None)
+        self.holds.append(self._hold(data.agent))
         work.requested(self._model_name(data.agent), len(asked.input))
         return ModelInputData(input=sent(asked.input), instructions=asked.instructions)  # type: ignore[arg-type]
+
+    def _hold(self, agent: Agent[Any]) -> Hold | None:
+        hold = self.work.answer_hold
+        by_sentences = hold == "sentence" and self.is_streamed and not _is_structured(agent)
+        return None if hold is None else Hold(HeldText(self.work) if by_sentences else None)
+
+    def all_read(self) -> None:
+        """Wait no more for events of the framework's run to be read."""
+        self.is_streamed = False
+        for hold in filter(None, self.holds):
+            hold.is_read.set()
 
     async def _keep(self, raw: list[Any], items: list[Item], new: list[Item]) -> None:
         """Keep new messages where the framework keeps the conversation."""
@@ -282,23 +324,12 @@ class PluginRun(RunHooks[Any]):
         """Let plugins decide about the answer, before it is kept, shown or acted on. Raises AnswerRefused."""
         parts = [part for each in response.output if isinstance(each, ResponseOutputMessage) for part in each.content]
         texts = [part for part in parts if isinstance(part, ResponseOutputText)]
-        is_structured = agent.output_type is not None and agent.output_type is not str
         before = "".join(part.text for part in texts)
-        hold = self.holds[-1] if self.holds else None
-        try:
-            after = await self.work.answered(before, is_structured=is_structured)
-        except BaseException:
-            self._let_show(hold, "withheld")
-            raise
+        hold = (self.holds[-1] if self.holds else None) or Hold(None)
+        after = await hold.settle(self.work, before, is_structured=_is_structured(agent))
         for part, text in zip(texts, (after, *("" for _ in texts)), strict=False):
             if after != before:  # the framework's items are made of these
                 part.text = text
-        self._let_show(hold, "as it is" if after == before else "changed")
-
-    @staticmethod
-    def _let_show(hold: Hold, how: str) -> None:
-        if hold is not None and not hold.done():
-            hold.set_result(how)
 
     def _responded(self, response: ModelResponse, agent: Agent[Any], shown: Sequence[Item]) -> None:
         thoughts = [each.get("summary") or each.get("content") for each in shown if each.get("type") == "reasoning"]
@@ -329,8 +360,8 @@ class PluginRun(RunHooks[Any]):
         self.work.received()
         try:
             await self._settle(response, agent)
-        except AnswerRefused:  # the model has answered, and is paid for
-            self._responded(response, agent, ())
+        except AnswerRefused as refusal:  # the model has answered, and is paid for
+            self._responded(response, agent, [{"role": "assistant", "content": refusal.shown}])
             raise
         items = items_of(response.to_input_items())
         self._follow([*self._items, *items])
@@ -402,6 +433,10 @@ def _settings(given: dict[str, Any]) -> ModelSettings:
     if more := {name: value for name, value in given.items() if name not in known}:
         kept["extra_args"] = {**(kept.get("extra_args") or {}), **more}
     return ModelSettings(**kept)
+
+
+def _is_structured(agent: Agent[Any]) -> bool:
+    return agent.output_type is not None and agent.output_type is not str
 
 
 def _stored(session: Session, items: Sequence[Item]) -> list[Any]:

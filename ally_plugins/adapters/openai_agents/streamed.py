@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -11,7 +12,7 @@ from ally_plugins.adapters.kit.run import Interrupted
 from .plugin_run import RunInterrupted
 
 if TYPE_CHECKING:
-    from agents import Agent, RunResultStreaming, StreamEvent
+    from agents import Agent, RawResponsesStreamEvent, RunResultStreaming, StreamEvent
 
     from .plugin_run import PluginRun
 
@@ -26,6 +27,9 @@ _UNKNOWN: Final[dict[str, Any]] = {
     "raw_responses": [],
 }
 """What a result has before its run has begun."""
+
+
+_DELTA: Final = "response.output_text.delta"
 
 
 class StreamedRun:
@@ -64,7 +68,14 @@ class StreamedRun:
         result = self._result = self._start(agent, given, options)
         loop, work = asyncio.get_running_loop(), self._run.work
         work.stop = lambda: loop.call_soon_threadsafe(result.cancel)
-        await self._show(result, self._run)
+        self._run.is_streamed = True
+        try:
+            await self._show(result, self._run)
+        except asyncio.CancelledError:
+            result.cancel()
+            raise
+        finally:
+            self._run.all_read()
         if work.interruption_cause is not None:
             raise Interrupted(work.interruption_cause)
         return result
@@ -72,13 +83,16 @@ class StreamedRun:
     async def _show(self, result: RunResultStreaming, run: PluginRun) -> None:
         """Pass on the events of a run; those of a response that is held wait until plugins have seen the answer."""
         held: list[StreamEvent] = []
-        how = ""
+        how, delta = "", None
         async for event in result.stream_events():
             is_raw = event.type == "raw_response_event"
             hold = run.holds[self._responses] if is_raw else None
             if how == "withheld":
                 continue
-            if hold is None and not held:
+            if is_raw and hold is not None and hold.text is not None and event.data.type == _DELTA:
+                delta = event
+                self._show_text(event, await hold.text.feed_quietly(event.data.delta))
+            elif hold is None and not held:
                 self._events.put_nowait(event)
             else:
                 held.append(event)
@@ -86,13 +100,24 @@ class StreamedRun:
                 continue
             self._responses += 1
             if hold is not None:
+                hold.is_read.set()
                 task = result.run_loop_task  # it may end before plugins are asked
-                await asyncio.wait([hold] if task is None else [hold, task], return_when=asyncio.FIRST_COMPLETED)
-                how = hold.result() if hold.done() else "withheld"
+                waited = [hold.how] if task is None else [hold.how, task]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                how = hold.how.result() if hold.how.done() else "withheld"
+                self._show_text(delta, hold.rest)
+                delta = None
             for each in held:
                 if how != "withheld" and (how != "changed" or each.type != "raw_response_event"):
                     self._events.put_nowait(each)
             held.clear()
+
+    def _show_text(self, delta: RawResponsesStreamEvent | None, text: str) -> None:
+        """Pass on text that was allowed, in an event of the model's. Its probabilities would name what was not."""
+        if delta is not None and text:
+            data: Any = delta.data
+            shown = data.model_copy(update={"delta": text, "logprobs": []})
+            self._events.put_nowait(dataclasses.replace(delta, data=shown))
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent]:
         """Return the events of the run as they come; raises what the run raises. Cancelling cancels the run.

@@ -46,12 +46,12 @@ from ally_plugins import (
 )
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.openai_agents import AllyPlugins, RunInterrupted
-from ally_plugins.testing import Answer
+from ally_plugins.testing import Answer, Script
 from ally_plugins.testing.adapters.script import calls
 from ally_plugins.testing.agents.openai_agents import FollowingModel
 from tests.adapters.openai_agents.scripted import Bench, live, loop_of_run_sync, requests, texts
 from tests.kit.agents import withholding
-from tests.kit.hosts import make_plugin, new_host
+from tests.kit.hosts import make_plugin, new_host, setup
 
 WORK = calls(("c1", "work", "a"))
 HELPER = make_plugin()
@@ -682,6 +682,109 @@ def test_a_stream_shows_nothing_of_an_answer_before_plugins_have_seen_it() -> No
     shown, left = asyncio.run(main({"guard": make_plugin(ally_gate_answer=deny)}))
     assert "wxyz" not in shown
     assert left == []
+
+
+class InPieces(FollowingModel):
+    """A model whose texts come in pieces of some letters."""
+
+    async def stream_response(self, *args: Any, **options: Any) -> Any:
+        async for event in super().stream_response(*args, **options):
+            if event.type != "response.output_text.delta":
+                yield event
+                continue
+            for start in range(0, len(event.delta), 5):
+                yield event.model_copy(update={"delta": event.delta[start : start + 5]})
+
+
+@pytest.mark.smoke
+def test_by_sentences_what_was_allowed_is_shown_as_it_comes_and_a_deny_cuts_the_answer() -> None:
+    async def main() -> None:
+        guard = setup(withholding("wxyz"), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            ran: list[str] = []
+
+            @function_tool
+            async def work(text: str) -> str:
+                ran.append(text)
+                return text
+
+            text = "One is fine. Two is fine. Three is wxyz. Four is not seen."
+            odd = Answer(text=text, calls=(ToolCall("work", {"text": "a"}, "c1"),), output_tokens=7)
+            model = InPieces(Script(["One is fine. So is two", odd, "never"]))
+            agent, session = Agent(name="agent", model=model, tools=[work]), SQLiteSession("talk")
+
+            async def read(shown: list[str]) -> None:
+                async for event in bench.plugins.run_streamed(agent, "go", session=session).stream_events():
+                    assert "Four" not in repr(event)
+                    assert "wxyz" not in repr(event)
+                    if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                        shown.append(event.data.delta)
+
+            await read(first := [])
+            assert first == ["One is fine.", " So is two"]
+            cut: list[str] = []
+            with pytest.raises(AnswerRefused, match="cut here: guard: it has a code"):
+                await read(cut)
+            assert cut == ["One is fine.", " Two is fine."]
+            kept = "One is fine. Two is fine.\n[the answer was cut here: guard: it has a code]"
+            assert (await session.get_items())[-1] == {"role": "assistant", "content": kept}
+            assert [each.content for each in bench.of(AssistantMessage)][-1] == "One is fine. Two is fine."
+            assert bench.of(ModelResponse)[-1].output_tokens == 7
+            assert ran == []
+            assert len(model.script.asked) == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_structured", [False, True])
+def test_what_is_not_read_as_a_stream_of_text_is_asked_about_whole(is_structured: bool) -> None:  # noqa: FBT001
+    class Found(BaseModel):
+        code: str
+
+    async def note(self: Any, message: Any) -> None:
+        self.seen.append(message.content)
+
+    async def main() -> None:
+        guard = setup(make_plugin(ally_gate_answer=note), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            text = '{"code": "One. Two. Three."}' if is_structured else "One. Two. Three."
+            agent: Agent[Any] = Agent(
+                name="agent", model=InPieces(Script([text])), output_type=Found if is_structured else None
+            )
+            if is_structured:
+                async for _ in bench.plugins.run_streamed(agent, "go").stream_events():
+                    pass
+            else:
+                await bench.plugins.run(agent, "go")
+            assert bench.host.plugins["guard"].instance.seen == [text]
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_is_cancelled_while_a_gate_looks_at_a_sentence_shows_no_more_of_it() -> None:
+    asked = asyncio.Event()
+
+    async def hang(self: Any, message: Any) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        guard = setup(make_plugin(ally_gate_answer=hang), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            stream = bench.plugins.run_streamed(Agent(name="agent", model=InPieces(Script(["One. Two."]))), "go")
+
+            async def read() -> None:
+                async for event in stream.stream_events():
+                    assert "One" not in repr(event)
+
+            reading = asyncio.create_task(read())
+            await asked.wait()
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            assert bench.of(AgentEnd)[-1].interrupted
+
+    asyncio.run(main())
 
 
 def test_an_answer_that_is_withheld_is_counted_and_nothing_of_it_is_told() -> None:
