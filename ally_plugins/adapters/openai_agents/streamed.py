@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from agents import RawResponsesStreamEvent
+from openai.types.responses import ResponseTextDeltaEvent as TextDelta
 
 from ally_plugins.adapters.kit.run import Interrupted
 
 from .plugin_run import RunInterrupted
 
 if TYPE_CHECKING:
-    from agents import Agent, RawResponsesStreamEvent, RunResultStreaming, StreamEvent
+    from agents import Agent, RunResultStreaming, StreamEvent
 
     from .plugin_run import PluginRun
 
@@ -27,9 +29,6 @@ _UNKNOWN: Final[dict[str, Any]] = {
     "raw_responses": [],
 }
 """What a result has before its run has begun."""
-
-
-_DELTA: Final = "response.output_text.delta"
 
 
 class StreamedRun:
@@ -83,15 +82,17 @@ class StreamedRun:
     async def _show(self, result: RunResultStreaming, run: PluginRun) -> None:
         """Pass on the events of a run; those of a response that is held wait until plugins have seen the answer."""
         held: list[StreamEvent] = []
-        how, delta = "", None
+        how = ""
+        delta: TextDelta | None = None
         async for event in result.stream_events():
             is_raw = event.type == "raw_response_event"
             hold = run.holds[self._responses] if is_raw else None
             if how == "withheld":
                 continue
-            if is_raw and hold is not None and hold.text is not None and event.data.type == _DELTA:
-                delta = event
-                self._show_text(event, await hold.text.feed_quietly(event.data.delta))
+            text = hold.text if hold is not None else None
+            if text is not None and event.type == "raw_response_event" and isinstance(event.data, TextDelta):
+                delta = event.data
+                self._show_text(delta, await text.feed_quietly(delta.delta))
             elif hold is None and not held:
                 self._events.put_nowait(event)
             else:
@@ -112,12 +113,11 @@ class StreamedRun:
                     self._events.put_nowait(each)
             held.clear()
 
-    def _show_text(self, delta: RawResponsesStreamEvent | None, text: str) -> None:
+    def _show_text(self, delta: TextDelta | None, text: str) -> None:
         """Pass on text that was allowed, in an event of the model's. Its probabilities would name what was not."""
         if delta is not None and text:
-            data: Any = delta.data
-            shown = data.model_copy(update={"delta": text, "logprobs": []})
-            self._events.put_nowait(dataclasses.replace(delta, data=shown))
+            shown = delta.model_copy(update={"delta": text, "logprobs": []})
+            self._events.put_nowait(RawResponsesStreamEvent(data=shown))
 
     async def stream_events(self) -> AsyncGenerator[StreamEvent]:
         """Return the events of the run as they come; raises what the run raises. Cancelling cancels the run.

@@ -720,7 +720,8 @@ def test_by_sentences_what_was_allowed_is_shown_as_it_comes_and_a_deny_cuts_the_
                     if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
                         shown.append(event.data.delta)
 
-            await read(first := [])
+            first: list[str] = []
+            await read(first)
             assert first == ["One is fine.", " So is two"]
             cut: list[str] = []
             with pytest.raises(AnswerRefused, match="cut here: guard: it has a code"):
