@@ -102,8 +102,14 @@ class Project:
     def daemon(self, manifest: Manifest) -> Daemon:
         """Return how its code is run in a process of its own, uninstalled: the class, or the program of the manifest.
 
-        Raises ConfigError where the program that runs is no Python, and a class would need one.
+        Raises ConfigError where there is neither, and where what runs is no Python and a class would need one.
         """
+        if self.is_folder and manifest.daemon is None:
+            text = (
+                f"{str(self.root)!r} has a manifest without [daemon], and no pyproject.toml that names a class; "
+                f"to try a class, name the folder of its pyproject.toml"
+            )
+            raise ConfigError(text, file=str(self.root))
         shipped = manifest.daemon.at(str(self.manifest_path.parent)) if manifest.daemon is not None else None
         found = Found(
             name=self.name, entry_point=self.target, daemon=shipped, origin="folder" if self.is_folder else "package"

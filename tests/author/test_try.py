@@ -88,6 +88,13 @@ def test_settings_are_those_of_the_manifest(new: Callable[..., Path]) -> None:
     assert "expected NAME=VALUE" in run_command("try", folder, "--set", "limit", code=2).stderr
 
 
+def test_the_folder_of_a_package_alone_is_told_from_the_project(new: Callable[..., Path]) -> None:
+    package = find_project(new()).manifest_path.parent
+    shown = run_command("try", str(package), "--once", code=2).stderr
+    assert f"{str(package)!r} has a manifest without [daemon]" in shown
+    assert "name the folder of its pyproject.toml" in shown
+
+
 def test_a_new_version_takes_the_place_of_the_old_one(new: Callable[..., Path], home: Path) -> None:
     folder = new(kind="daemon", language="sh")
 

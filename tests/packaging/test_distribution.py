@@ -83,6 +83,11 @@ def test_the_wheel_carries_types_the_sample_session_and_the_licence(tmp_path: Pa
     assert "ally_plugins/py.typed" in names
     assert any(name.startswith("ally_plugins/replay/data/") and name.endswith(".jsonl") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")} - {"docs/changelog.md"}
+    assert {f"ally_plugins/{page}" for page in pages} <= set(names)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        docs = [each for each in wheel.infolist() if each.filename.startswith("ally_plugins/docs/")]
+    assert sum(each.compress_size for each in docs) < 700_000  # a quarter of the wheel: it is 400 KB today
     assert not [name for name in names if not name.startswith(("ally_plugins/", "ally_plugins-"))]
 
 
