@@ -52,11 +52,8 @@ class SessionRules:
     left_out: frozenset[str] = field(
         init=False, default=Factory(lambda self: frozenset(_each(self.rules, "left_out")), takes_self=True)
     )
-
-    @property
-    def decides_calls(self) -> bool:
-        """Whether calls of the agent's may be denied by them."""
-        return any(rules.denied_tools or rules.mandatory for rules in self.rules)
+    decides_calls: bool = field(init=False, default=Factory(lambda self: _may_deny(self.rules), takes_self=True))
+    """Whether calls of the agent's may be denied by them; looked at for each."""
 
     def is_about(self, folder: str) -> bool:
         """Say whether the session is about a folder, or one below it."""
@@ -94,6 +91,10 @@ class SessionRules:
     def whose_mandatory(self, plugin: str) -> str:
         """Return the folder that makes a plugin mandatory."""
         return next(rules.folder for rules in self.rules if plugin in rules.mandatory)
+
+
+def _may_deny(rules: tuple[ProjectRules, ...]) -> bool:
+    return any(each.denied_tools or each.mandatory for each in rules)
 
 
 def _each(rules: Iterable[ProjectRules], name: str) -> Iterable[str]:

@@ -93,6 +93,7 @@ __all__ = ["Session"]
 _log: Final = logging.getLogger(__name__)
 
 _RULED: Final = frozenset({"tool_call", "permission"})
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 UNWRITTEN: Final = 65_536
 """Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
@@ -195,6 +196,8 @@ class Session:
         self.plugins: Final = plugins
         """The names of the plugins that take part in it, None for all."""
         self.rules: Final = rules
+        self._ruled: Final = _RULED if rules.decides_calls else _NOTHING
+        """The topics of what a trusted project may deny in it, whichever plugins there are."""
         """What trusted projects narrow in it."""
         self.lease: Final = lease
         self.conversation = Conversation()
@@ -695,7 +698,7 @@ class Session:
         topic.
         """
         hooks = self._hooks_of(topic, "wants")
-        return self._is_ruled(topic) or (bool(hooks) and any(map(self._dispatcher.has_participants, hooks)))
+        return topic in self._ruled or (bool(hooks) and any(map(self._dispatcher.has_participants, hooks)))
 
     def passes(self, topic: str) -> bool:
         """Say whether what is of a topic goes on as it is, since no plugin implements a hook of that, from any thread.
@@ -703,11 +706,7 @@ class Session:
         Then nothing is to be asked on the host's loop. Raises as `wants` does.
         """
         hooks = self._hooks_of(topic, "passes")
-        return not self._is_ruled(topic) and (not hooks or not any(map(self._dispatcher.has_any, hooks)))
-
-    def _is_ruled(self, topic: str) -> bool:
-        """Say whether a trusted project may deny what is of a topic, whichever plugins there are."""
-        return topic in _RULED and self.rules.decides_calls
+        return topic not in self._ruled and (not hooks or not any(map(self._dispatcher.has_any, hooks)))
 
     def _hooks_of(self, topic: str, call: str) -> Sequence[str]:
         # One look for each call; which of the two it is, the checks find out.
