@@ -348,16 +348,21 @@ class PostgresStore(FleetStore):
 
     @override
     def _execute(self, query: str, params: Sequence[Any] = ()) -> Any:
-        return self._db.execute(query.replace("?", "%s"), params)
+        return self._db.execute(_placed(query), params)
 
     @override
     def _execute_many(self, query: str, rows: Sequence[Sequence[Any]]) -> None:
         with self._db.cursor() as cursor:
-            cursor.executemany(query.replace("?", "%s"), rows)
+            cursor.executemany(_placed(query), rows)
 
     @override
     def _is_in_transaction(self) -> bool:
         return self._db.info.transaction_status.name != "IDLE"
+
+
+def _placed(query: str) -> bytes:
+    """Return a statement with its parameters as psycopg places them; ours are constants, and none has a `%`."""
+    return query.replace("?", "%s").encode()
 
 
 def _in_postgres(statement: str) -> str:

@@ -66,7 +66,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from ally_plugins.contract.values.errors import OperatorError
 
     try:
-        names = [agent.name for agent in chosen_agents(metafunc.config.getoption("--ally-agents"))]
+        names = [agent.name for agent in chosen_agents(str(metafunc.config.getoption("--ally-agents")))]
     except OperatorError as error:
         raise pytest.UsageError(f"--ally-agents: {error}") from None
     metafunc.parametrize("ally_agent", names, indirect=True)

@@ -41,9 +41,8 @@ class FrameworkAgent:
     So their results are told in the same way in each framework, also those of calls that fail.
     """
 
-    session_id: Final = "s1"
-
     def __init__(self, name: str, host: Host, other: Ally) -> None:
+        self.session_id = "s1"
         self._driver: AdapterDriver = driver_of(name)
         self._tools = other
         self._offered: set[str] = set()
