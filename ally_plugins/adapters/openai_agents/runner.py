@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from agents import Agent, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.run_internal.agent_runner_helpers import validate_session_conversation_settings
 from agents.run_internal.turn_preparation import validate_run_hooks
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
@@ -67,14 +68,14 @@ class AllyPlugins(BetweenRuns, AgentRunner):
             with run.work.stoppable():
                 return await super(AllyPlugins, self).run(agent, given, **options)
 
-        validate_run_hooks(options.get("hooks"))
+        _check_options(input, options)
         run = await self._open(starting_agent, input, options)
         return cast("RunResult", await run.drive(starting_agent, input, once))
 
     @override
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResultStreaming:
         """Run an agent as `Runner.run_streamed` does, with plugins; the result's properties are there once it runs."""
-        validate_run_hooks(options.get("hooks"))
+        _check_options(input, options)
 
         def start(agent: Agent[Any], given: Any, options: dict[str, Any]) -> RunResultStreaming:
             return super(AllyPlugins, self).run_streamed(agent, given, **options)
@@ -98,6 +99,16 @@ class AllyPlugins(BetweenRuns, AgentRunner):
         may_defer = self.defer if self.defer is not None else isinstance(given, RunState) or may_interrupt(agent)
         work.can_defer = may_defer and work.approve is None
         return PluginRun(self, self._shared, work, options)
+
+
+def _check_options(given: Any, options: dict[str, Any]) -> None:
+    """Raise what the framework does about options before a run begins: nothing is asked or told of it then."""
+    validate_run_hooks(options.get("hooks"))
+    served = ("conversation_id", "previous_response_id", "auto_previous_response_id")
+    # A state goes on with what its run had.
+    kept: dict[str, Any] = {name: options.get(name) or getattr(given, f"_{name}", None) for name in served}
+    kept["auto_previous_response_id"] = bool(kept["auto_previous_response_id"])
+    validate_session_conversation_settings(options.get("session"), **kept)
 
 
 class _NestedRuns(AgentRunner):

@@ -23,10 +23,14 @@ __all__ = ["StreamedRun"]
 
 _UNKNOWN: Final[dict[str, Any]] = {
     "final_output": None,
+    "input_guardrail_results": [],
     "interruptions": [],
     "is_complete": False,
     "new_items": [],
+    "output_guardrail_results": [],
     "raw_responses": [],
+    "tool_input_guardrail_results": [],
+    "tool_output_guardrail_results": [],
 }
 """What a result has before its run has begun."""
 

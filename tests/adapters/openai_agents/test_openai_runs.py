@@ -510,6 +510,7 @@ def test_a_stream_that_is_cancelled_ends_without_an_error_and_the_turn_as_interr
 
             stream = bench.plugins.run_streamed(bench.agent(WORK, tools=[work]), "go")
             assert (stream.final_output, stream.is_complete) == (None, False)
+            assert stream.input_guardrail_results == stream.tool_output_guardrail_results == []
             with pytest.raises(AttributeError, match="before its first event"):
                 _ = stream.context_wrapper
             stopped = False
@@ -521,6 +522,21 @@ def test_a_stream_that_is_cancelled_ends_without_an_error_and_the_turn_as_interr
             (end,) = bench.of(AgentEnd)
             assert end.interrupted
             assert stream.final_output is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kept", [{"conversation_id": "c"}, {"previous_response_id": "r"}])
+def test_options_that_the_framework_refuses_are_refused_at_once_and_nothing_begins(kept: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with live() as bench:
+            agent, options = bench.agent("never"), {"session": SQLiteSession("talk"), **kept}
+            with pytest.raises(UserError, match="Session persistence"):
+                bench.plugins.run_streamed(agent, "go", **options)
+            with pytest.raises(UserError, match="Session persistence"):
+                await bench.plugins.run(agent, "go", **options)
+            assert bench.of(AgentStart, UserMessage) == []
+            assert requests(agent) == []
 
     asyncio.run(main())
 
