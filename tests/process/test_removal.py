@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,7 @@ import pytest
 
 from ally_plugins.host.sockets.leftovers import folder_prefix, temporary_folder
 from ally_plugins.runtime.processes.guardian.removal import remove_folder
+from ally_plugins.runtime.processes.guardian_link import SCRIPT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,3 +95,24 @@ def test_what_a_killed_host_has_left_of_a_deep_tree_keeps_no_next_one_from_start
         assert not left.exists()
         make_deep(folder, 3)
     assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the guardian is Linux's")
+@pytest.mark.parametrize("is_host_gone", [True, False])
+def test_a_guardian_removes_what_it_was_told_of_in_the_moment_in_which_its_host_ended(
+    tmp_path: Path, *, is_host_gone: bool
+) -> None:
+    (tmp_path / "box").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as host:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
+            ours.send(json.dumps({"remove": str(tmp_path / "box")}).encode())
+            if is_host_gone:  # before the guardian could look for it
+                host.kill()
+                host.wait()
+            command = [sys.executable, "-I", "-S", str(SCRIPT), str(theirs.fileno()), str(host.pid)]
+            with subprocess.Popen(command, pass_fds=[theirs.fileno()]) as guardian:
+                host.kill()
+                guardian.wait(60)
+        assert guardian.returncode == 0
+    assert not (tmp_path / "box").exists()

@@ -50,9 +50,9 @@ __all__ = ["Guardian", "main"]
 class Guardian:
     """The loop that serves one host, from its start to its end."""
 
-    def __init__(self, line: socket.socket, host: int) -> None:
+    def __init__(self, line: socket.socket, host: int | None) -> None:
         self._line = line
-        self._is_over = False
+        self._is_over = host is None
         self._trees: dict[int, Tree] = {}
         self._forkers = Forkers(self)
         self._has_strays = False
@@ -65,7 +65,8 @@ class Guardian:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self.watch(line.fileno(), self._serve)
-        self.watch(host, self._end)
+        if host is not None:
+            self.watch(host, self._end)
         reader = wake_on_child()
         self.watch(reader, lambda: drain(reader))
 
@@ -97,6 +98,18 @@ class Guardian:
 
     def _end(self) -> None:
         self._is_over = True
+
+    def read_last_words(self) -> None:
+        """Take from the life line what is to be removed: a host that was killed may have said it a moment before."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                data, descriptors = receive(self._line)
+                close(descriptors)
+                if not data:
+                    return
+                message = json.loads(data)
+                if "remove" in message:
+                    self.to_remove.append(message["remove"])
 
     def _serve(self) -> None:
         self._flush()
@@ -372,12 +385,15 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     name_process("ally-guardian")
-    host = os.pidfd_open(int(sys.argv[2]))  # a forked copy of the host may hold the life line open
+    host: int | None = None
+    with contextlib.suppress(ProcessLookupError):  # it was killed while this one started
+        host = os.pidfd_open(int(sys.argv[2]))  # a forked copy of the host may hold the life line open
     # So that it keeps no folder of the host's in use.
     os.chdir("/")
     guardian = Guardian(line, host)
     guardian.run()
     kill_all()
+    guardian.read_last_words()
     for folder in guardian.to_remove:  # last: nobody writes there any more
         remove_folder(os.fsdecode(folder.encode("latin-1")))
 
