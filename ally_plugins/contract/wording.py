@@ -36,7 +36,7 @@ def suggest(word: str, options: Collection[str]) -> str:
 def note_argument(error: BaseException) -> None:
     """Have the traceback of a misspelt argument of an attrs class say which one was meant; others stay as they are.
 
-    Python suggests names and attributes by itself, and no arguments.
+    Python suggests names and attributes by itself, and arguments from 3.13 on.
     """
     # By its type alone: nothing of a plugin's own error is called here, which could fail or wait in turn.
     if type(error) is not TypeError or not error.args or type(error.args[0]) is not str or error.__traceback__ is None:

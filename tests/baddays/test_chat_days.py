@@ -283,10 +283,11 @@ KEY = "sk-live-0123456789abcdef-of-the-person"
 def test_the_key_stands_nowhere_but_in_the_requests(
     person: Person, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Before the first agreement: from then on another key in the file waits for consent.
+    person.home.prepare()
+    person.home.config_file.write_text('[chat]\napi_key_env = "OPENAI_API_KEY"\n')
     person.install()
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with (person.home.path / "config.toml").open("a") as config:
-        config.write('\n[chat]\napi_key_env = "OPENAI_API_KEY"\n')
     environ = {"name": "run_command", "arguments": {"command": "env; cat /proc/$PPID/environ; echo $OPENAI_API_KEY"}}
     told = {"name": "run_command", "arguments": {"command": f"echo {KEY}"}}
     replies = [

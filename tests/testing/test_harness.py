@@ -131,14 +131,15 @@ def test_a_misspelt_argument_says_which_one_was_meant(make: Callable[[], Any], m
 
     with BlockingHarness(Misspelt) as harness:
         harness.emit(ToolCallEnd(tool_name="bash"))
-        assert harness.crashes[0].endswith(f", {meant}")
+        assert meant in harness.crashes[0].lower()
     wrapper = pytest_runtest_call()
     next(wrapper)
     outcome = Result.from_call(make)
     with pytest.raises(StopIteration):
         wrapper.send(outcome)
     assert outcome.exception is not None
-    assert outcome.exception.__notes__ == [meant]
+    said = [str(outcome.exception), *getattr(outcome.exception, "__notes__", ())]
+    assert meant in " ".join(said).lower()  # from 3.13 on Python says so itself
 
 
 @pytest.mark.usefixtures("no_leaks")
