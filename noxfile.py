@@ -243,7 +243,9 @@ def adapters(session: nox.Session, name: str) -> None:
     extra = PYPROJECT["project"]["optional-dependencies"].get(key) or _group(key)
     session.install(*_wheels(), *extra, *_group("test"))
     folder, page = f"tests/adapters/{name}", ROOT / "docs" / "how-to" / f"{name.replace('_', '-')}.md"
-    tests = (folder, "tests/testing/test_every_agent.py", "--ally-agents", key)
+    driver = Path("ally_plugins", "testing", "agents", f"{name}.py")
+    # What is no framework by itself has no driver of its own.
+    tests = (folder, "tests/testing/test_every_agent.py", "--ally-agents", key) if driver.exists() else (folder,)
     if session.posargs:
         _pytest(session, *session.posargs, *tests)
         return
@@ -252,7 +254,6 @@ def adapters(session: nox.Session, name: str) -> None:
     _pytest(session, *WORKERS, *tests)
     session.install(*_group("typing"))
     # By file, since the checks without the frameworks leave these folders out.
-    driver = Path("ally_plugins", "testing", "agents", f"{name}.py")
     package = sorted(map(str, [*Path("ally_plugins", "adapters", name).glob("*.py"), *filter(Path.exists, [driver])]))
     session.run("mypy", *package, *sorted(str(path) for path in Path(folder).glob("*.py")))
     if package:
