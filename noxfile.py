@@ -33,6 +33,9 @@ UNBOXED = f"{FAST} and not (sandboxed or shared)"
 ADAPTERS = sorted({path.parent.name for path in (ROOT / "tests" / "adapters").glob("*/test_*.py")})
 RESULTS = Path(os.environ.get("ALLY_TEST_RESULTS", WORK / "results"))
 
+COMPILED = {"UV_COMPILE_BYTECODE": "1"}
+"""Has uv compile what it installs, as pip does: where bytecode is not written, every start would compile it all."""
+
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"  # a missing interpreter is named; `--download-python auto` fetches it
@@ -367,7 +370,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session(requires=["wheels"], default=False)
 def bench(session: nox.Session) -> None:
     """Measure what the project promises (benchmarks/run.py); arguments after `--` go to it."""
-    session.install(*_wheels(), *_group("bench"))
+    session.install(*_wheels(), *_group("bench"), env=COMPILED)
     session.run("python", "benchmarks/run.py", *session.posargs)
 
 
@@ -375,5 +378,5 @@ def bench(session: nox.Session) -> None:
 @nox.parametrize("name", [nox.param(key, id=key) for key in ("google-adk", "langchain", "openai-agents", "strands")])
 def bench_adapters(session: nox.Session, name: str) -> None:
     """Measure what an adapter adds to a tool call, with its framework, each in an environment of its own."""
-    session.install(*_wheels(), *PYPROJECT["project"]["optional-dependencies"][name], *_group("bench"))
+    session.install(*_wheels(), *PYPROJECT["project"]["optional-dependencies"][name], *_group("bench"), env=COMPILED)
     session.run("python", "benchmarks/run.py", "frameworks", *session.posargs)
