@@ -24,7 +24,8 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.chain import Head
 from ally_plugins.journal.owned_files import check_file, open_file
-from ally_plugins.journal.values import EVENTS, HISTORY, StoredRecord
+from ally_plugins.journal.reader import naming
+from ally_plugins.journal.values import DECISION, EVENTS, HISTORY, StoredRecord
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -80,6 +81,8 @@ class FleetStore(ABC):
     """The records of all homes, until `close`; used by one thread at a time. `open_store` opens one."""
 
     _begin: ClassVar[str] = "BEGIN"
+    _holds: ClassVar[str] = "instr(content, ?) > 0"
+    """Whether a content holds some bytes."""
 
     errors: tuple[type[Exception], ...]
     """What is raised while records cannot be kept or read: a full disk, a database that is away."""
@@ -191,11 +194,17 @@ class FleetStore(ABC):
     ) -> Iterator[tuple[str, StoredRecord]]:
         """Yield the last records of all homes, or of one, in order of time, with the home's name.
 
-        `filters` are of plugin, session_id and ref. Events and saved conversations come only where `kinds` names them.
+        `filters` are of plugin, names (see `JournalReader.records`), session_id and ref. Events and saved conversations
+        come only where `kinds` names them.
         """
+        where: list[str] = []
+        params: list[Any] = []
         wanted: dict[str, Any] = {"home = ?": home, "at >= ?": since}
+        if (names := filters.pop("names", None)) is not None:
+            holds = " OR ".join([self._holds] * len(naming(names)))
+            where.append(f"(plugin = ? OR (kind IN ('{DECISION}', 'transform') AND ({holds})))")
+            params += [names, *(each.encode() for each in naming(names))]
         wanted |= {f"{column} = ?": value for column, value in filters.items()}
-        where, params = [], []
         for text, value in wanted.items():
             if value is not None:
                 where.append(text)
@@ -291,6 +300,8 @@ class PostgresStore(FleetStore):
 
     The tables lie in the first schema of the connection's search path; another role may be let read them.
     """
+
+    _holds = "position(? in content) > 0"
 
     def __init__(self, url: str, *, create: bool = False) -> None:
         try:

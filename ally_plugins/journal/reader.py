@@ -25,6 +25,7 @@ from .rows import MESSAGE_COLUMNS, RECORD_COLUMNS, message_from_row, record_from
 from .schema import BOOKMARK, IN_FORK, connect_read_only, describe_error, read_chain_id
 from .values import (
     ACCEPTED,
+    DECISION,
     EVENTS,
     HISTORY,
     HISTORY_REPLACE,
@@ -34,7 +35,7 @@ from .values import (
     StoredRecord,
 )
 
-__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow"]
+__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow", "naming"]
 
 _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records holds few of them
 _BARE_PAGE: Final = 8192  # of rows without their contents
@@ -169,11 +170,12 @@ class JournalReader:
 
     # --- records
 
-    def records(
+    def records(  # noqa: PLR0913 - what may be asked for, by name
         self,
         *,
         kind: str | Sequence[str] | None = None,
         plugin: str | None = None,
+        names: str | None = None,
         session_id: str | None = None,
         ref: str | None = None,
         since: int | None = None,
@@ -183,12 +185,13 @@ class JournalReader:
     ) -> Iterator[StoredRecord]:
         """Yield records in order; event blocks and saved conversations only where `kind` or `with_events` selects them.
 
-        `since` is in Unix ms.
+        `plugin` selects its own records, `names` also decisions and changes of values that name it. `since` is in Unix
+        ms.
 
         Raises JournalError when the journal cannot be read.
         """
         kinds = (kind,) if isinstance(kind, str) else kind
-        where, params = _filters(plugin=plugin, session_id=session_id, ref=ref)
+        where, params = _filters(plugin=plugin, names=names, session_id=session_id, ref=ref)
         if since is not None:
             where, params = [*where, "at >= ?"], [*params, since]
         if kinds is not None:
@@ -269,7 +272,7 @@ class JournalReader:
         return str(rows[0][0]) if rows else None
 
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
-        """Return the last `limit` records that pass the filters (plugin, session_id, ref, one kind), in order."""
+        """Return the last `limit` records that pass the filters (those of `records`, one kind), in order."""
         where, params = _filters(**filters)
         where = [*where, f"kind <> '{EVENTS}'" if filters.get("kind") else f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
@@ -481,9 +484,19 @@ class JournalReader:
         ]
 
 
-def _filters(**columns: str | None) -> tuple[list[str], list[Any]]:
+def _filters(names: str | None = None, **columns: str | None) -> tuple[list[str], list[Any]]:
     given = {name: value for name, value in columns.items() if value is not None}
-    return [f"{name} = ?" for name in given], list(given.values())
+    where, params = [f"{name} = ?" for name in given], list(given.values())
+    if names is not None:
+        holds = " OR ".join(["instr(data, ?) > 0"] * len(naming(names)))
+        where.append(f"(plugin = ? OR (kind IN ('{DECISION}', 'transform') AND ({holds})))")
+        params += [names, *naming(names)]
+    return where, params
+
+
+def naming(plugin: str) -> tuple[str, ...]:
+    """Return what stands in the JSON of a decision or a change that names a plugin, which are records of the host's."""
+    return (f'"plugin":"{plugin}"', f'"blocked_by":"{plugin}"')
 
 
 def _some_blocks(rows: sqlite3.Cursor) -> list[EventBlock]:

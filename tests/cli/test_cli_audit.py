@@ -468,5 +468,8 @@ def test_decisions_and_refusals_are_findings_that_the_schemas_own_models_read(op
     assert {each["disposition_id"] for each in raw} >= {1, 2}
     assert len([each for each in raw if each["unmapped"]["kind"] == "refusal"]) == 1  # one record for all
     assert len({each["metadata"]["uid"] for each in raw}) == len(raw)
+    named = [json.loads(line) for line in operator.run("audit", "--plugin", "guard", "--json").stdout.splitlines()]
+    assert [each["kind"] for each in named].count("decision") == 3
+    assert operator.run("audit", "--plugin", "gua", "--json").stdout == ""
     error = operator.run("audit", "--format", "ocsf", "--kind", "crash", code=2).stderr
     assert "--format ocsf is for decision and refusal, and not for crash" in error

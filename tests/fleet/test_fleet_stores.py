@@ -104,6 +104,10 @@ def test_the_last_records_come_in_order_of_time_and_as_asked(place: str) -> None
         assert found(kinds=("events",)) == [("laptop", 3)]
         assert found(home="build-1") == [("build-1", 1)]
         assert found(plugin="q") == [("laptop", 2)]
+        voted = b'{"votes":[{"plugin":"guard","verdict":"deny"}]}'
+        store.add("laptop", Head(4, b"h4", "c1"), [record(4, "decision", plugin=None, content=voted, at=900)], 50)
+        assert found(names="guard") == [("laptop", 4)]
+        assert found(names="q") == [("laptop", 2)]
         assert found(since=1002) == [("build-1", 1), ("laptop", 2)]
         [(_, without), (_, with_data)] = list(store.records(since=1002))
         assert (without.data, with_data.data, with_data.hash) == (None, {"a": 1}, b"h2".hex())

@@ -88,7 +88,7 @@ def audit(
     plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
     is_ocsf = only["form"] == "ocsf"
     session, kind = only["session"], (_ocsf_kinds(kinds) if is_ocsf else kinds) or None
-    filters: dict[str, Any] = {"plugin": plugin and bare_name(plugin), "session_id": session, "kind": kind}
+    filters: dict[str, Any] = {"names": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
     if fleet_place is not None:
         _show_fleet(state, fleet_place, filters, after, limit, follow=follow, is_ocsf=is_ocsf)
