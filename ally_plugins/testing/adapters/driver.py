@@ -93,6 +93,16 @@ class AgentSetup:
         """The names of the tools that a person has to agree to."""
         return tuple(tool.name for tool in self.tools if tool.is_sensitive)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the object of every adapter takes of it, by name. Each adds what it has beside these."""
+        return {
+            "approve": self.approve,
+            "sensitive": self.sensitive,
+            "preview": self.preview,
+            "tool_failure": self.tool_failure,
+        }
+
 
 class AdapterDriver(ABC):
     """How the checks drive an adapter; one for each adapter, without a state of its own.

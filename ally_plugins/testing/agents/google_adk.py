@@ -134,10 +134,7 @@ class GoogleADKDriver(AdapterDriver):
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
-            approve=setup.approve,
-            sensitive=setup.sensitive,
-            preview=setup.preview,
-            tool_failure=setup.tool_failure,
+            **setup.options,
             context_window=setup.script.window,
             session_id=lambda session: session.id,
         )

@@ -45,10 +45,7 @@ class LangChainDriver(AdapterDriver):
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
-            approve=setup.approve,
-            sensitive=setup.sensitive,
-            preview=setup.preview,
-            tool_failure=setup.tool_failure,
+            **setup.options,
             context_window=setup.script.window,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )

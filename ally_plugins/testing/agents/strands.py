@@ -30,7 +30,7 @@ class ScriptedModel(Model):
         self.script = script
 
     def update_config(self, **model_config: Any) -> None:
-        """Do nothing that a test needs."""
+        """Raise: no test changes its configuration."""
         raise NotImplementedError
 
     def get_config(self) -> Any:
@@ -38,7 +38,7 @@ class ScriptedModel(Model):
         return {"model_id": "scripted", "context_window_limit": self.script.window}
 
     def structured_output(self, *_: Any, **__: Any) -> Any:
-        """Do nothing that a test needs."""
+        """Raise: no test asks for structured output here."""
         raise NotImplementedError
 
     async def stream(
@@ -140,10 +140,7 @@ class StrandsDriver(AdapterDriver):
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
-            approve=setup.approve,
-            sensitive=setup.sensitive,
-            preview=setup.preview,
-            tool_failure=setup.tool_failure,
+            **setup.options,
             compact=_from_the_last_prompt if setup.can_compact else None,
         )
         return Driven(setup, plugins)
