@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -152,7 +151,7 @@ class _Collector:
             raise
 
     def add(self, home: str, payload: bytes) -> None:
-        now = _now_ms()
+        now = self.store.now_ms()
         head = self.store.head(home)
         try:
             batch = decode(payload)
@@ -187,7 +186,7 @@ class _Collector:
         return None
 
     def compare(self, home: str, said: Alive) -> None:
-        now, findings = _now_ms(), []
+        now, findings = self.store.now_ms(), []
         # That it has fewer records proves nothing: what it sent later may have come earlier. Its publisher knows.
         if said.problem is not None:
             findings.append(Problem("replaced", said.head.n, said.problem))
@@ -204,7 +203,3 @@ class _Collector:
             with suppress(*self.store.errors):
                 self.store.roll_back()
             raise
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

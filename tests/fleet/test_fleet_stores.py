@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +124,20 @@ def test_what_comes_again_changes_nothing_and_what_is_rolled_back_is_not_there(p
         store.add("laptop", Head(4, b"h4", "c1"), [record(4)], 90)
         store.roll_back()
         assert store.head("laptop") == Head(3, b"h3", "c1")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("off", [-3600, 3600])
+def test_who_is_silent_does_not_depend_on_the_clock_of_who_asks_a_database(
+    database: str, off: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: true() + off * 10**9)
+    with open_store(database, create=True) as store:
+        store.note_alive("laptop", 1, store.now_ms())
+        store.note_alive("build-1", 1, store.now_ms() - 600_000)
+    shown = json.loads(run_command("fleet", "status", database, "--json", code=1).stdout)
+    assert {each["home"]: each["silent"] for each in shown["homes"]} == {"laptop": False, "build-1": True}
 
 
 @pytest.mark.long

@@ -11,7 +11,6 @@ import click
 
 from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.exits import REFUSED
-from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json, when
 
@@ -160,7 +159,7 @@ def collect(state: State, credentials: Path, place: str, once: bool) -> None:  #
     _show_warnings()
     with open_store(place, create=True) as store:
         asyncio.run(take(who, store, once=once))
-        _report(state, store.homes(), store.findings(), silent_after=None)
+        _report(state, store.homes(), store.findings(), silent_before=None)
 
 
 @command("serve")
@@ -214,13 +213,12 @@ def status(state: State, place: str, silent: float) -> None:
     from ally_plugins.fleet.store import open_store
 
     with open_store(place) as store:
-        _report(state, store.homes(), store.findings(), silent_after=silent)
+        _report(state, store.homes(), store.findings(), silent_before=store.now_ms() - silent * 1000)
 
 
-def _report(state: State, homes: list[HomeState], findings: list[Noted], *, silent_after: float | None) -> None:
+def _report(state: State, homes: list[HomeState], findings: list[Noted], *, silent_before: float | None) -> None:
     """Print how homes are; end with REFUSED where one is not well."""
-    now = now_ms()
-    silent = {each.name for each in homes if silent_after is not None and now - each.seen_at > silent_after * 1000}
+    silent = {each.name for each in homes if silent_before is not None and each.seen_at < silent_before}
     if state.as_json:
         print_json({"homes": [_data(each, each.name in silent) for each in homes],
                     "findings": [_finding_data(each) for each in findings]})  # fmt: skip
