@@ -14,7 +14,7 @@ from ally_plugins.runtime.processes.launching import make_launcher
 from ally_plugins.runtime.processes.protection import forbid_inspection
 from ally_plugins.runtime.processes.stderrlog import StderrLog, log_file
 
-from .worker import Worker
+from .worker import MOST_LINKS, Worker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +35,7 @@ async def serve(
     home: Home,
     protected_places: Callable[[], tuple[ProtectedPlace, ...]],
     on_ready: Callable[[], None],
+    links_per_host: int = MOST_LINKS,
 ) -> None:
     """Serve plugins of a home until SIGTERM or Ctrl-C; `on_ready` is called when their processes have been started.
 
@@ -42,7 +43,7 @@ async def serve(
     """
     forbid_inspection()  # it has a key, and what hosts send to their plugins
     with _machine(home, protected_places) as machine:
-        worker = Worker(who, served, machine, machine)
+        worker = Worker(who, served, machine, machine, links_per_host=links_per_host)
         over = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             with suppress(NotImplementedError):  # Windows

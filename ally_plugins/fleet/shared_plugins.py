@@ -51,7 +51,9 @@ BEATS_MISSED: Final = 6
 QUIET_S: Final = 0.05
 """Seconds after which a message asks the server whether anybody takes it, since nothing has come meanwhile."""
 
-_HELLO_S: Final = 5.0  # that a worker has for its answer
+# Seconds that a worker has for its answer. One that was cut off is asked until the server has noticed, and each time
+# in vain; a link that it makes too late is never used, and ends there by itself.
+_HELLO_S: Final = 2.0
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds between questions while nobody answers
 
 
@@ -65,6 +67,7 @@ class SharedPlugins:
         self._file: Final = file
         self._who: Credentials | None = None
         self._id: Final = secrets.token_hex(8)  # of this host: another one may have the same credentials
+        self._breaks = 0
         self._client: Client | None = None
         self._closing: Final = AsyncExitStack()
         self._connecting: Final = asyncio.Lock()
@@ -85,6 +88,11 @@ class SharedPlugins:
         """End all links and the connection. Cancelling leaves the connection to the end of the loop."""
         self._lose_all("the host stops")
         await self._closing.aclose()
+
+    @property
+    def peer(self) -> str:
+        """What this connection is to workers: another one after each break, since links of the one before are gone."""
+        return f"{self._id}x{self._breaks}"
 
     # --- links ---
 
@@ -140,7 +148,8 @@ class SharedPlugins:
     async def _ask(self, client: Client, plugin: str, digest: str, nonce: str) -> Proof:
         from nats.errors import Error, NoRespondersError
 
-        question = orjson.dumps({"nonce": nonce, "peer": self._id})
+        peer = self.peer
+        question = orjson.dumps({"nonce": nonce, "peer": peer})
         try:
             answer = await client.request(hello_subject(plugin, digest, self.who.name), question, timeout=_HELLO_S)
         except NoRespondersError:
@@ -148,6 +157,8 @@ class SharedPlugins:
         except (Error, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Nobody(f"no worker has answered within {_HELLO_S:g} s: {reason}") from error
+        if self.peer != peer:
+            raise Nobody("the connection to the server broke")
         try:
             value = orjson.loads(answer.data)
             if isinstance(value, dict) and isinstance(problem := value.get("problem"), str):
@@ -175,6 +186,7 @@ class SharedPlugins:
     def _broken(self) -> None:
         # Messages may have been lost: what was asked is asked anew, over new links.
         self._lose_all("the connection to the server broke")
+        self._breaks += 1
 
     async def _receive(self, message: Msg) -> None:
         _, _, worker, _, link = message.subject.split(".")
@@ -185,7 +197,7 @@ class SharedPlugins:
                 if watch.links.get(link) is transport:
                     watch.heard()
                     transport.receive(message.data)
-        elif link == f"beat-{self._id}":
+        elif link == f"beat-{self.peer}":
             instance = message.data.decode("ascii", "replace")
             for watch in known:
                 if watch.instance == instance:
@@ -214,7 +226,7 @@ class _Worker:
         self._missed = 0
         who = plugins.who
         self._gone: Final = f"{who.inbox}.gone.{plugins._id}.{name}"  # noqa: SLF001 - a part of it
-        self._beats: Final = from_host(name, who.name, f"beat-{plugins._id}")  # noqa: SLF001
+        self._beats: Final = from_host(name, who.name, f"beat-{plugins.peer}")
         self._task: Final = asyncio.create_task(self._beat(), name=f"ally-worker-{name}")
 
     def sender(self, link: str) -> Callable[[bytes], bool]:

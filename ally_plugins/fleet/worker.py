@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
     from .credentials import Credentials
 
-__all__ = ["HOST_SILENT_S", "Served", "Worker", "certificate_of", "served_by"]
+__all__ = ["HOST_SILENT_S", "MOST_LINKS", "Served", "Worker", "certificate_of", "served_by"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -124,8 +124,17 @@ def served_by(record: PluginRecord) -> Served:
 class Worker:
     """One worker, from `serve` until that is cancelled."""
 
-    def __init__(self, who: Credentials, plugins: Mapping[str, Served], places: Places, machine: WorkerPlaces) -> None:
+    def __init__(
+        self,
+        who: Credentials,
+        plugins: Mapping[str, Served],
+        places: Places,
+        machine: WorkerPlaces,
+        *,
+        links_per_host: int = MOST_LINKS,
+    ) -> None:
         self.who: Final = who
+        self.links_per_host: Final = links_per_host
         self.certificate: Final = certificate_of(who)
         self.instance: Final = secrets.token_hex(8)
         self.places: Final = places
@@ -183,6 +192,7 @@ class Worker:
             return
         found = self.links.get((host, link))
         if found is not None:
+            found.is_used = True
             found.transport.receive(message.data)
         # Else it has ended here, and the host has been told; one that was not is told by the beat.
 
@@ -197,6 +207,8 @@ class Worker:
                 if now - seen > HOST_SILENT_S:
                     del self._seen[who]
                     self.end_links(partial(_is_of, who), End("the host is silent", is_lost=True))
+            # Its host has not waited for the answer, or has refused it: of this link it knows nothing.
+            self.end_links(partial(_is_unused, now - HOST_SILENT_S), End("nothing was sent over it", is_lost=True))
 
     def end_links(self, which: Callable[[_HostLink], bool], end: End) -> None:
         """End some links."""
@@ -304,11 +316,14 @@ class _Plugin:
             nonce, peer = _read_hello(message.data)
         except ValueError as error:
             return await message.respond(orjson.dumps({"problem": str(error)}))
-        mine = sum(link.plugin is self for link in self.worker.links.values())
+        mine = [link.host for link in self.worker.links.values() if link.plugin is self]
+        most = self.worker.links_per_host
         if (host, nonce) in self.worker.links:
             problem = "a link of that number is there already"
-        elif mine >= MOST_LINKS:
-            problem = f"it has {mine} links, and takes no more"
+        elif mine.count(host) >= most:
+            problem = f"{host!r} has {most} links to it, and one host may have no more (fleet serve --links-per-host)"
+        elif len(mine) >= MOST_LINKS:
+            problem = f"it has {len(mine)} links, and takes no more"
         else:
             problem = await self._open(host, peer, nonce)
         if problem:
@@ -361,6 +376,9 @@ class _HostLink:
         self.plugin: Final = plugin
         self.host: Final = host
         self.peer: Final = peer
+        self.opened_at: Final = time.monotonic()
+        self.is_used = False
+        """Whether the host has sent anything over it, as it does at once."""
         worker = plugin.worker
         subject, client = to_host(worker.who.name, host, nonce), worker.client
         self._key: Final = (host, nonce)
@@ -452,6 +470,10 @@ class _Relay(asyncio.Protocol):
 
 def _is_of(who: tuple[str, str], link: _HostLink) -> bool:
     return (link.host, link.peer) == who
+
+
+def _is_unused(since: float, link: _HostLink) -> bool:
+    return not link.is_used and link.opened_at < since
 
 
 def _read_hello(data: bytes) -> tuple[str, str]:

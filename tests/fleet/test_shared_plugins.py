@@ -217,6 +217,67 @@ def test_two_versions_are_served_side_by_side_and_each_host_gets_the_one_it_agre
     go(main())
 
 
+# --- how many ---
+
+
+@pytest.mark.smoke
+def test_a_host_that_opens_link_after_link_gets_its_share_and_leaves_the_others_theirs(server: Server) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()], links_per_host=2) as worker:
+            first, second, third = (host(server) for _ in range(3))
+            async with second, host(server, "build-1") as other, first, third:
+                ruling = await third.session().gate_tool_call(ToolCall("ls"))
+                assert isinstance(ruling.verdict, Deny)
+                assert "'laptop' has 2 links to it, and one host may have no more" in third.plugins["p"].reason
+                assert (await other.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                await first.stop()
+                await until(lambda: third.plugins["p"].is_running)
+                assert (await third.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                assert third.plugins["p"].counts.crashes == 0
+                assert len(worker.links) == 3
+
+    go(main())
+
+
+@pytest.mark.slow  # what nobody uses is ended after ten seconds
+def test_a_link_that_its_host_did_not_wait_for_is_ended_though_the_host_goes_on_at_the_same_worker(
+    server: Server,
+) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()]) as worker, host(server) as one:
+            [(_, used)] = worker.links
+            async with connected(server.who("laptop")) as client:
+                # As the host that is there asks, but nobody takes the answer.
+                [link] = worker.links.values()
+                question = orjson.dumps({"nonce": "late", "peer": link.peer})
+                await client.request(hello_subject("p", DIGEST, "laptop"), question)
+            assert ("laptop", "late") in worker.links
+            await until(lambda: len(worker.links) == 1)
+            assert [*worker.links] == [("laptop", used)]
+            assert (await one.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+            assert restarts(one) == 0
+
+    go(main())
+
+
+@pytest.mark.slow
+def test_links_of_a_connection_that_broke_are_ended_though_the_host_is_back_at_the_same_worker(server: Server) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()]) as worker, host(server) as one:
+            [before] = worker.links
+            supervisor: Any = one.plugins["p"].supervisor
+            # The server and the worker go on; only this connection is gone, before it could say goodbye.
+            supervisor.opener.plugins._client._transport.close()
+            await until(lambda: restarts(one) and is_running(one))
+            assert before in worker.links
+            await until(lambda: before not in worker.links)
+            assert len(worker.links) == 1
+            assert (await one.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+            assert restarts(one) == 1
+
+    go(main())
+
+
 # --- what is larger than a message ---
 
 

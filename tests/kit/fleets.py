@@ -17,7 +17,7 @@ from attrs import evolve
 
 from ally_plugins.fleet.credentials import Credentials, read_credentials
 from ally_plugins.fleet.server import Listen, init
-from ally_plugins.fleet.worker import Served, Worker
+from ally_plugins.fleet.worker import MOST_LINKS, Served, Worker
 from ally_plugins.runtime.processes.launching import make_launcher
 from ally_plugins.runtime.processes.stderrlog import StderrLog
 from ally_plugins.runtime.sandbox.support import support
@@ -127,12 +127,18 @@ class WorkerMachine:
 
 
 @asynccontextmanager
-async def serving(who: Credentials, records: Iterable[PluginRecord], *, digest: str = DIGEST) -> AsyncIterator[Worker]:
+async def serving(
+    who: Credentials,
+    records: Iterable[PluginRecord],
+    *,
+    digest: str = DIGEST,
+    links_per_host: int = MOST_LINKS,
+) -> AsyncIterator[Worker]:
     """Have a worker serve plugins that are given by code, as if their files had that digest."""
     with tempfile.TemporaryDirectory() as folder:
         machine = WorkerMachine(Path(folder))
         served = {each.name: Served(_at_worker(each), digest) for each in records}
-        worker = Worker(who, served, machine, machine)
+        worker = Worker(who, served, machine, machine, links_per_host=links_per_host)
         try:
             async with worker.serving():
                 yield worker

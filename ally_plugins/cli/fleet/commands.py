@@ -23,6 +23,7 @@ __all__ = ["collect", "fleet", "init", "publish", "serve", "status"]
 
 _PORT: Final = 4222
 _SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
+_LINKS_PER_HOST: Final = 100  # of 500 in all: more than a machine has hosts, and one that has gone wild leaves 400
 
 
 @click.group("fleet", cls=LazyGroup)
@@ -166,7 +167,9 @@ def collect(state: State, credentials: Path, place: str, once: bool) -> None:  #
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--credentials", type=click.Path(path_type=Path), metavar="FILE",
               help="The worker's file of `fleet init`, instead of fleet.toml in the home.")  # fmt: skip
-def serve(state: State, names: tuple[str, ...], credentials: Path | None) -> None:
+@click.option("--links-per-host", type=click.IntRange(min=1), default=_LINKS_PER_HOST, show_default=True, metavar="N",
+              help="How many processes of one host may use a plugin here at a time.")  # fmt: skip
+def serve(state: State, names: tuple[str, ...], credentials: Path | None, links_per_host: int) -> None:
     """Run the plugins NAME..., once for all hosts that have placed them `shared`, until Ctrl-C.
 
     They are those of this machine's home: enabled here, in the sandbox that they have here. What they may do at a host
@@ -194,7 +197,7 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None) -> Non
         for name, each in served.items() if not state.as_json else ():
             echo(f"{who.name} serves {inert(name)} {inert(each.record.version)}, files {each.digest[:12]}...")
 
-    asyncio.run(run(who, served, home, registry.protected_places, note))
+    asyncio.run(run(who, served, home, registry.protected_places, note, links_per_host))
 
 
 @command("status")
