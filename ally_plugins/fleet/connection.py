@@ -88,7 +88,14 @@ async def connected(who: Credentials, on_broken: Callable[[], None] = lambda: No
     try:
         yield client
     finally:
-        await client.close()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await client.close()
+        except TimeoutError:
+            # It writes first what waits to be written, for as long as the server does not read; and has no other way.
+            writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
+            if isinstance(writer, asyncio.StreamWriter):
+                writer.transport.abort()
 
 
 def _tls(who: Credentials) -> ssl.SSLContext:

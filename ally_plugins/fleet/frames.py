@@ -14,7 +14,7 @@ import attrs
 
 from ally_plugins.contract.values.errors import ProtocolError
 
-__all__ = ["CHUNK", "WINDOW", "End", "FrameStream"]
+__all__ = ["CHUNK", "WINDOW", "End", "FrameStream", "ends_stream"]
 
 WINDOW: Final = 1024 * 1024
 """Bytes on their way: a transform's whole output now and then, and a second of events of the busiest host."""
@@ -40,6 +40,11 @@ class End:
 
     reason: str
     is_lost: bool = False
+
+
+def ends_stream(frame: bytes) -> bool:
+    """Say whether a message ends its stream, wherever in it that comes."""
+    return frame[:1] in {_END, _LOST}
 
 
 @attrs.define(eq=False)
@@ -103,7 +108,8 @@ class FrameStream:
             return b""
         if kind not in {_DATA, _END, _LOST}:
             raise ProtocolError(f"a message of the kind {kind!r}, which there is none of")
-        if number != self._received_frames:
+        # That the stream is lost is true wherever in it that comes: as from an end which knows it no more.
+        if number != self._received_frames and kind != _LOST:
             raise ProtocolError(f"message {number} came where {self._received_frames} was expected: lost, or repeated")
         self._received_frames += 1
         body = frame[_HEADER.size :]

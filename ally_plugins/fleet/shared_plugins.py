@@ -51,6 +51,9 @@ BEATS_MISSED: Final = 6
 QUIET_S: Final = 0.05
 """Seconds after which a message asks the server whether anybody takes it, since nothing has come meanwhile."""
 
+MOST_EARLY: Final = 4
+"""Messages that are kept of a link that is not made yet: before `initialize` it has nothing to say but its end."""
+
 # Seconds that a worker has for its answer. One that was cut off is asked until the server has noticed, and each time
 # in vain; a link that it makes too late is never used, and ends there by itself.
 _HELLO_S: Final = 2.0
@@ -73,6 +76,8 @@ class SharedPlugins:
         self._connecting: Final = asyncio.Lock()
         self._workers: Final[dict[tuple[str, str], _Worker]] = {}
         self._links: Final[dict[str, LinkTransport]] = {}
+        self._early: Final[dict[str, list[bytes]]] = {}
+        """For each question under way what has come over its link already: it may have ended before it is made here."""
 
     @property
     def who(self) -> Credentials:
@@ -108,7 +113,12 @@ class SharedPlugins:
             text = "fleet.toml has no authority that workers are certified by; `ally-plugins fleet init` writes one"
             raise StartFailed(text, is_final=True)
         nonce = secrets.token_hex(16)
-        proof = await self._ask(client, plugin, digest, nonce)
+        early: list[bytes] = []
+        self._early[nonce] = early
+        try:
+            proof = await self._ask(client, plugin, digest, nonce)
+        finally:
+            del self._early[nonce]
         try:
             worker = proof.check(authority, nonce=nonce, host=self.who.name, plugin=plugin, digest=digest).worker
         except ProtocolError as error:
@@ -125,6 +135,8 @@ class SharedPlugins:
         transport = LinkTransport(link, watch.sender(nonce), closed, chunk_of(client))
         process.attach(link, transport, None)
         self._links[nonce] = watch.links[nonce] = transport
+        for frame in early:
+            transport.receive(frame)
         return process
 
     async def _connected(self) -> Client:
@@ -191,7 +203,11 @@ class SharedPlugins:
     async def _receive(self, message: Msg) -> None:
         _, _, worker, _, link = message.subject.split(".")
         known = [each for each in self._workers.values() if each.name == worker]
-        if (transport := self._links.get(link)) is not None:
+        if (early := self._early.get(link)) is not None:
+            # Nobody else knows the number. One message more than are kept breaks the link, as one that was lost does.
+            if len(early) < MOST_EARLY:
+                early.append(message.data)
+        elif (transport := self._links.get(link)) is not None:
             for watch in known:
                 # That the name in the subject is the worker's, the server has seen to.
                 if watch.links.get(link) is transport:

@@ -36,7 +36,7 @@ from ally_plugins.runtime.processes.process import ProcessSpec
 
 from .connection import connected
 from .credentials import WORKERS, from_host, hello_subject, to_host
-from .frames import End
+from .frames import End, FrameStream, ends_stream
 from .link_transport import LinkTransport
 from .proofs import Certificate, Proof
 from .publishing import chunk_of, publish_now
@@ -194,7 +194,11 @@ class Worker:
         if found is not None:
             found.is_used = True
             found.transport.receive(message.data)
-        # Else it has ended here, and the host has been told; one that was not is told by the beat.
+        elif not ends_stream(message.data):
+            # It has ended here. What said so was lost with this worker's connection, of which the host need not have
+            # seen anything: it would wait for an answer to every call, and send the next one here all the same.
+            end = FrameStream().end(End("the worker has no such link any more", is_lost=True))
+            publish_now(self.client, to_host(self.who.name, host, link), end)
 
     def _broken(self) -> None:
         self.end_links(lambda _: True, End("the connection to the server broke", is_lost=True))
@@ -326,6 +330,8 @@ class _Plugin:
             problem = f"it has {len(mine)} links, and takes no more"
         else:
             problem = await self._open(host, peer, nonce)
+            if not problem and (host, nonce) not in self.worker.links:
+                problem = "its process has ended just now"
         if problem:
             return await message.respond(orjson.dumps({"problem": problem}))
         worker = self.worker

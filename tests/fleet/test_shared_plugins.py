@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +26,16 @@ from ally_plugins.fleet.credentials import (
     records_subject,
     to_host,
 )
+from ally_plugins.fleet.frames import End, FrameStream
 from ally_plugins.fleet.proofs import Certificate, Proof, new_seed, public_key
+from ally_plugins.fleet.publishing import publish_now
+from ally_plugins.runtime.lanes.teardown import cancel_task
 from tests.kit.fleets import DIGEST, serving, shared
 from tests.kit.hosts import make_record, new_host
 from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from nats.aio.client import Client
     from nats.aio.msg import Msg
@@ -276,6 +281,124 @@ def test_links_of_a_connection_that_broke_are_ended_though_the_host_is_back_at_t
             assert restarts(one) == 1
 
     go(main())
+
+
+# --- ends that get lost ---
+
+
+class HalfOpen:
+    """What stands between a client and its server, and can lose the client while the server sees nothing of it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.made = 0
+        self._clients: list[asyncio.StreamWriter] = []
+        self._accepted: list[asyncio.Task[None]] = []
+        self._lost: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        """Return the address to connect to."""
+        async with await asyncio.start_server(self._accept, "127.0.0.1", 0) as listener:
+            host, port = listener.sockets[0].getsockname()
+            yield f"nats://{host}:{port}"
+            self.lose()
+            await self.end()
+
+    def lose(self) -> None:
+        """Cut off the client; its connection to the server stays as it is."""
+        for writer in self._clients:
+            writer.transport.abort()
+        self._clients.clear()
+        self._lost += self._accepted
+        self._accepted.clear()
+
+    async def end(self) -> None:
+        """End the connections to the server whose clients are cut off, as it would itself after a time."""
+        for task in self._lost:
+            await cancel_task(task)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.made += 1
+        self._clients.append(writer)
+        task = asyncio.current_task()
+        assert task is not None
+        self._accepted.append(task)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(up_reader, writer))
+                group.create_task(_copy(reader, up_writer))
+        except asyncio.CancelledError:
+            return  # what asyncio started is expected to end by itself
+        finally:
+            up_writer.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+
+
+def test_a_link_that_a_worker_lost_unseen_is_ended_by_the_next_call_and_made_anew(server: Server) -> None:
+    async def main() -> None:
+        between = HalfOpen(server.port)
+        async with between.listening() as address:
+            who = evolve(server.who("worker-1"), server=address)
+            async with serving(who, [record()]) as worker, host(server) as one:
+                session = one.session()
+                assert (await session.gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                between.lose()
+                await until(lambda: between.made == 2 and worker.client.is_connected)
+                await worker.client.flush()
+                assert not worker.links
+                ruling = await session.gate_tool_call(ToolCall("ls"))
+                assert isinstance(ruling.verdict, Deny)
+                assert "the worker has no such link any more" in ruling.reason
+                await between.end()  # who is asked for a worker must not be the one that leads to nobody
+                await until(partial(is_running, one))
+                assert (await session.gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                assert one.plugins["p"].counts.crashes == 0
+
+    go(main())
+
+
+def test_a_link_that_ends_before_its_host_knows_of_it_is_no_link(server: Server) -> None:
+    async def main() -> None:
+        who = server.who("worker-1")
+
+        async def answer(message: Msg) -> None:
+            nonce, name = orjson.loads(message.data)["nonce"], message.subject.rpartition(".")[2]
+            end = FrameStream().end(End("its process was killed by SIGKILL"))
+            await client.publish(to_host(who.name, name, nonce), end)
+            proof = Proof(nonce, name, "p", "1", DIGEST, who.certificate or "", "instance")
+            await message.respond(proof.signed(who.seed))
+
+        async with connected(who) as client:
+            await client.subscribe(hello_subject("p", DIGEST, "*"), queue=WORKERS, cb=answer)
+            await client.flush()
+            async with host(server) as one:
+                assert isinstance((await one.session().gate_tool_call(ToolCall("ls"))).verdict, Deny)
+                assert "was killed by SIGKILL" in one.plugins["p"].reason
+                assert one.plugins["p"].counts.crashes > 0
+
+    go(main())
+
+
+def test_a_server_that_reads_no_more_keeps_nobody_from_closing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ally_plugins.fleet.connection.CONNECT_S", 0.5)
+
+    async def main() -> None:
+        who = server.who("laptop")
+        assert server.process is not None
+        async with connected(who) as client:
+            server.process.send_signal(signal.SIGSTOP)
+            for _ in range(64):
+                publish_now(client, from_host("worker-1", "laptop", "link"), b"x" * 1_000_000)
+        server.process.send_signal(signal.SIGCONT)
+
+    go(main(), 30)
 
 
 # --- what is larger than a message ---
