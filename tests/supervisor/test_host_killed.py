@@ -51,17 +51,21 @@ serve(then=ignore)
 def hide():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    reading, writing = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
             os.setsid()
+            os.close(writing)
             null = os.open("/dev/null", os.O_RDWR)
             for number in (0, 1, 2):
                 os.dup2(null, number)
+            os.read(reading, 1)  # until nothing is left of what stands between the two
             note(os.getpid())
             linger()
         os._exit(0)
     os.wait()
+    os.close(writing)
 note(os.getpid())
 serve(then=hide)
 """,
