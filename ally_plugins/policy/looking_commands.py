@@ -6,10 +6,12 @@ has started them, and of an agent's shell line before it runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import pairwise, takewhile
 from typing import Final
 
-__all__ = ["LOOKING", "may_loosen"]
+__all__ = ["CHANGING", "LOOKING", "may_loosen", "names_change"]
 
 LOOKING: Final = frozenset({
     "audit", "chat", "check", "completion", "config", "connect", "coverage", "demo", "diff", "docs", "doctor",
@@ -19,6 +21,16 @@ LOOKING: Final = frozenset({
 """Commands that change nothing, or ask who has started them before they do. `mcp` is started by the agent itself.
 
 `inspect` changes nothing either, and is none of them: it would go on, with a link of the agent's own."""
+
+CHANGING: Final = frozenset({
+    "allow", "apply", "call", "disable", "disconnect", "enable", "env", "fleet", "grant", "index", "inspect", "install",
+    "lock", "pause", "place", "prune", "purge", "release", "restart", "revoke", "shadow", "uninstall", "upgrade",
+})  # fmt: skip
+"""All others, by which a text is known to name one of them; what neither table has may loosen where it is run."""
+
+_CHANGE: Final = rf"(?<![\w./-])(?:{'|'.join(sorted(CHANGING))})(?![\w./=-])"
+_NAMED: Final = re.compile(rf"ally[-_]plugins(?![\w-])[^;|&]{{0,200}}?{_CHANGE}")
+_IMPORTED: Final = re.compile(rf"ally_plugins\.cli[\s\S]{{0,400}}?['\"]{_CHANGE}")
 
 _WITH_VALUE: Final = frozenset({"--home", "--app"})
 
@@ -31,7 +43,7 @@ def may_loosen(words: Sequence[str]) -> bool:
         if not is_value and not word.startswith("-"):
             positional.append(word)
         is_value = not is_value and word in _WITH_VALUE
-    if not positional or "--help" in words or "-h" in words:
+    if not positional or _asks_for_help(words):
         return False
     name, *rest = positional
     if name not in LOOKING or "--yes" in words or "--agree" in words:
@@ -48,3 +60,14 @@ def may_loosen(words: Sequence[str]) -> bool:
         case _:
             may = False
     return may
+
+
+def names_change(text: str) -> bool:
+    """Say whether a text, or code, names our program and after it a command that changes something."""
+    return _NAMED.search(text) is not None or _IMPORTED.search(text) is not None
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    """Say whether help is all that comes of it: not behind `--`, nor where it may be an option's value."""
+    options = takewhile(lambda word: word != "--", words)
+    return any(word in {"--help", "-h"} and not before.startswith("-") for before, word in pairwise(["", *options]))

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -18,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import Factory, field, frozen
 
-from ally_plugins.policy.looking_commands import may_loosen
+from ally_plugins.policy.looking_commands import may_loosen, names_change
 
 from . import shell_programs as programs
-from .shell_lines import ShellCommand, read_line
+from .shell_lines import ShellCommand, numbered, read_line
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolCall
@@ -44,7 +46,17 @@ _READS: Final = re.compile(
 )
 """In the name of a tool that is not known: it only reads."""
 
-_COMMANDS: Final = frozenset({"command", "cmd", "script"})
+_COMMANDS: Final = frozenset({"command", "cmd", "script", "commands", "command_line", "commandline", "shell_command"})
+_ARGUMENTS: Final = frozenset({"args", "arguments", "argv"})
+"""Under which tools take the words after their command."""
+
+_CODE: Final = frozenset("\n\t ('\"")
+"""Characters of what is code rather than a name."""
+
+_MANY: Final = 64
+"""Names that one with braces may stand for."""
+
+_BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _PATCHED: Final = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+?)\s*$", re.MULTILINE)
 
 _MAX_TEXT: Final = 512 * 1024
@@ -93,6 +105,21 @@ class OwnGate:
             ("/.claude", "/.codex", "/.gemini")
         )
 
+    def holds_at_once(self, path: str) -> bool:
+        """Say whether one of them lies in this very folder; of the user's home that is nothing special."""
+        if path == self.user_home:
+            return False
+        return path.endswith(("/.claude", "/.codex", "/.gemini")) or any(
+            str(PurePosixPath(each).parent) == path for group in self._real for each in group
+        )
+
+    def is_put_together(self, code: str) -> bool:
+        """Say whether a text names a guarded file in two parts, or the folder that it lies in."""
+        paths = [PurePosixPath(each) for each in (*self._real[1], *_IN_PROJECTS)]
+        return any(path.parent.name in code and path.name in code for path in paths) or any(
+            re.search(rf"{re.escape(path.parent.name)}/?['\"]", code) for path in paths
+        )
+
     def spellings(self) -> tuple[str, ...]:
         """Return how they may be written in a program's code."""
         absolute = (*self._real[0], *self._real[1])
@@ -104,25 +131,23 @@ class _Look:
     """One look at one call; keeps where a line has changed to, and how many links it has followed."""
 
     def __init__(self, gate: OwnGate, cwd: str, depth: int = 0) -> None:
-        self._gate, self._cwd, self._depth, self._resolved = gate, cwd, depth, 0
+        self._gate, self._cwd, self._depth, self._resolved, self._expanded = gate, cwd, depth, 0, 0
         self._variables = {"HOME": gate.user_home, "PWD": cwd}
 
     def at_call(self, call: ToolCall) -> str | None:
         if call.common_name in _HARMLESS_KINDS:
             return None
         arguments = call.common_arguments
-        argv = arguments.get("command")
-        if isinstance(argv, Sequence) and not isinstance(argv, str):
-            return self.at_line(shlex.join(str(word) for word in argv))
+        for line in _lines(arguments):
+            if (why := self.at_line(line)) is not None:
+                return why
         return next((why for name, text in _texts(arguments) if (why := self._at_text(call, name, text))), None)
 
     def _at_text(self, call: ToolCall, name: str, text: str) -> str | None:
         kind = call.common_name
-        if name in _COMMANDS and (why := self.at_line(text)) is not None:
-            return why
         # Of a tool that is not known, each text may be a path, unless it reads as a sentence.
         is_path = kind in {"write", "edit"} and name == "path"
-        if kind not in _KNOWN_KINDS and name not in _COMMANDS and not _READS.search(call.tool_name):
+        if kind not in _KNOWN_KINDS and name.lower() not in _COMMANDS and not _READS.search(call.tool_name):
             is_path = text.startswith(("/", "~")) or not any(map(str.isspace, text))
         named = [text] if is_path else _PATCHED.findall(text)
         return next((self._written(call.tool_name, path) for path in named if self._is_guarded(path)), None)
@@ -146,20 +171,69 @@ class _Look:
         for command in commands:
             if (why := self._at_command(command, command.given or printed)) is not None:
                 return why
-            printed = "\n".join([" ".join(command.words[1:]), command.given, printed]) if command.sends_on else ""
+            printed = _printed(command, command.given or printed) if command.sends_on else ""
         return None
 
     def _at_command(self, command: ShellCommand, given: str) -> str | None:
+        words, why = self._unwrapped(command, given)
+        if why is not None or not words:
+            return why
+        program = PurePosixPath(words[0]).name or words[0]
+        if program in programs.SHELLS:
+            printed = (" ".join(each.words[1:]) for each in command.inner)
+            return self._at_program(words, "\n".join([given, *printed]))
+        added = given.split() if "xargs" in command.words else []
+        if programs.arguments_of_ours(words) is not None:
+            return self._at_program([*words, *added], given)
+        why = self._at_mention(program, words[1:], given) or self._at_program(words, given)
+        if why is not None or programs.only_reads(program, words[1:]):
+            return why
+        # What other commands print stands among its words.
+        naming = [each for each in command.inner if PurePosixPath("".join(each.words[:1])).name in programs.NAMING]
+        added += [word for each in naming for word in each.words[1:]]
+        return self._first_guarded(program, added, reaches_in=True)
+
+    def _unwrapped(self, command: ShellCommand, given: str) -> tuple[list[str], str | None]:
+        """Return the words without what runs what comes after it, and whatever else that is told; or why not."""
+        words, why = command.words, self._at_shell_state(command)
+        while why is None and len(words) > 1 and PurePosixPath(words[0]).name in programs.WRAPPERS:
+            left = programs.unwrapped(words)
+            why = self._at_wrapper(words[: len(words) - len(left)], left, given)
+            words = left
+        return words, why
+
+    def _at_wrapper(self, wrapper: list[str], words: list[str], given: str) -> str | None:
+        if any(map(names_change, wrapper)):
+            return f"{shlex.join(wrapper):.200} may run what loosens what guards this agent"
+        if (folder := next(filter(self._holds_at_once, programs.folders_of([*wrapper, *words[:1]])), None)) is not None:
+            return self._written(wrapper[0], folder)
+        if wrapper[0] == "xargs" and not given and words and programs.arguments_of_ours(words) == []:
+            return f"xargs would run {words[0]} with words that cannot be seen"
+        return None
+
+    def _at_shell_state(self, command: ShellCommand) -> str | None:
+        """Look at what it writes to, and at its variables: at its own, and those that programs run."""
         if target := next(filter(self._is_guarded, command.writes), None):
             return self._written("a redirection", target)
-        words = command.words
-        # What runs what comes after it, and whatever else it is told.
-        while len(words) > 1 and PurePosixPath(words[0]).name in programs.WRAPPERS:
-            words = programs.unwrapped(words)
-        return self._at_program(words, given) if words else None
+        for name, value in command.settings.items():
+            if (command.words or programs.is_run_by_others(name)) and names_change(value):
+                return f"{name} would have a program run {value:.200}, which may loosen what guards this agent"
+        return None
+
+    def _at_mention(self, program: str, rest: list[str], given: str) -> str | None:
+        """Look whether one of our commands is named to a program that may run it, by whatever option."""
+        if programs.only_tells(program, rest):
+            return None
+        text = " ".join(rest)
+        text = f"{program} {text}\n{given}"
+        if programs.INTERPRETERS.fullmatch(program) and programs.RUNNING.search(text) is None:
+            return None
+        if names_change(text):
+            return f"{program} may run a command that loosens what guards this agent; the person runs it, in a terminal"
+        return None
 
     def _at_program(self, words: list[str], given: str) -> str | None:
-        program, rest = PurePosixPath(words[0]).name, words[1:]
+        program, rest = PurePosixPath(words[0]).name or words[0], words[1:]
         if program in {"cd", "pushd"}:
             self._cwd = self._absolute(rest[-1]) if rest else self._gate.user_home
             return None
@@ -167,6 +241,8 @@ class _Look:
             return self._at_ours(ours)
         if program in programs.SHELLS or program in programs.LAUNCHERS:
             return self._at_shell(program, rest, given)
+        if (folder := self._worked_in(program, rest)) is not None:
+            return self._written(program, folder)
         if rest[:1] == ["disconnect"] and self._is_guarded(words[0]):
             return "it takes hooks out of an agent's settings; the person runs it in a terminal outside the agent"
         return self._at_paths(program, rest, given)
@@ -180,35 +256,63 @@ class _Look:
 
     def _at_shell(self, program: str, rest: list[str], given: str) -> str | None:
         """Look at what a shell, or what launches something, is given to run."""
-        lines = [given]
+        lines, plain = [given], [word for word in rest if not word.startswith(("-", "+"))]
         if program in programs.LAUNCHERS:
             lines += [*(word for word in rest if " " in word), shlex.join(programs.from_program(program, rest))]
         elif program == "eval":
             lines.append(" ".join(rest))
-        else:
-            lines += [line for option, line in pairwise(rest) if programs.INLINE.fullmatch(option)]
+        elif program == "busybox":
+            lines.append(shlex.join(rest))
+        elif any(map(programs.INLINE.fullmatch, rest)):
+            lines += plain
+        lines += [word.partition("=")[2] for word in rest if word.startswith("--command=")]
         for line in filter(str.strip, lines):
-            if (why := _Look(self._gate, self._cwd, self._depth + 1).at_line(line)) is not None:
+            look = _Look(self._gate, self._cwd, self._depth + 1)
+            look._variables.update(numbered(rest[rest.index(line) + 1 :]) if line in rest else {})
+            if (why := look.at_line(line)) is not None:
                 return why
+        if program == "script":
+            return self._first_guarded(program, rest)
         return self._at_paths(program, rest, "") if program == "find" else None
+
+    def _worked_in(self, program: str, rest: list[str]) -> str | None:
+        """Return the folder of guarded files in which a program is to write, of which files it does not say."""
+        if programs.only_reads(program, rest):
+            return None
+        folders = [*programs.folders_of(rest), *([self._cwd] if programs.unpacks(program, rest) else ())]
+        return next(filter(self._holds_at_once, folders), None)
+
+    def _holds_at_once(self, word: str) -> bool:
+        return any(map(self._gate.holds_at_once, self._forms(word)))
 
     # --- paths ---
 
     def _at_paths(self, program: str, rest: list[str], given: str) -> str | None:
-        if programs.INTERPRETERS.fullmatch(program):
-            code = "\n".join(word for word in (*rest, given) if set("\n\t ('\"") & set(word))
-            if programs.WRITING.search(code) and any(name in code for name in self._gate.spellings()):
+        if not programs.only_tells(program, rest):
+            code = "\n".join(word for word in (*rest, given) if set(word) & _CODE)
+            if programs.WRITING.search(code) and self._names_guarded(code):
                 return f"{program} would run code that may write, and that names what guards this agent"
+        if programs.INTERPRETERS.fullmatch(program):
             # Of a name alone, nobody knows what the program does with it.
-            return self._first_guarded(program, [word for word in rest if not set("\n\t ('\"") & set(word)])
+            return self._first_guarded(program, [word for word in rest if not set(word) & _CODE])
+        named = [each for text in (*rest, given) for each in _NAMED_IN.get(program, _NOTHING).findall(text)]
+        if (why := self._first_guarded(program, named)) is not None:
+            return why
         if programs.only_reads(program, rest):
-            return None
+            # Of an archive that is made, the name is written; what is packed is read.
+            return self._first_guarded(program, _archives(rest)) if program == "tar" else None
         if program in programs.COPIES and not {"--delete", "--remove-source-files"} & set(rest):
             return self._at_copy(program, rest)
         return self._first_guarded(program, rest)
 
-    def _first_guarded(self, program: str, words: list[str]) -> str | None:
-        reaches_in = program in programs.TREES
+    def _names_guarded(self, code: str) -> bool:
+        if any(name in code for name in self._gate.spellings()) or self._gate.is_put_together(code):
+            return True
+        here = self._cwd if self._gate.holds_at_once(self._cwd) else ""
+        return bool(here) and any(self._gate.is_guarded(f"{here}/{name}") for name in re.findall(r"[\w.-]+", code))
+
+    def _first_guarded(self, program: str, words: list[str], *, reaches_in: bool = False) -> str | None:
+        reaches_in = reaches_in or program in programs.TREES
         for word in words:
             for path in programs.paths_in(word):
                 if self._is_guarded(path) or (reaches_in and self._holds_guarded(path)):
@@ -237,6 +341,11 @@ class _Look:
         """Yield the path that a word means, as it is spelled, and where its links lead."""
         if not word or "\0" in word or len(word) > _LONGEST_PATH:
             return
+        if (braces := _BRACES.search(word)) is not None:
+            self._expanded += 1
+            if self._expanded <= _MANY:
+                for each in braces[1].split(","):
+                    yield from self._forms(word[: braces.start()] + each + word[braces.end() :])
         path = self._absolute(word)
         yield path
         self._resolved += 1
@@ -264,6 +373,57 @@ class _Look:
 def _spelled(paths: tuple[str, ...]) -> tuple[str, ...]:
     """Return paths as they are spelled and as they are: either may be linked."""
     return tuple(dict.fromkeys(name for each in paths for name in (os.path.normpath(each), os.path.realpath(each))))
+
+
+def _printed(command: ShellCommand, given: str) -> str:
+    """Return what a command may print: what it is given, and its words."""
+    if command.words[:1] == ["base64"] and {"-d", "-D", "--decode"} & set(command.words):
+        with suppress(ValueError):
+            return b64decode(given, validate=False).decode("utf-8", "replace")
+    return "\n".join([" ".join(command.words[1:]), given])
+
+
+_NOTHING: Final = re.compile(r"(?!)")
+_DIFFED: Final = re.compile(r"^\+\+\+ (?:b/)?(\S+)", re.MULTILINE)
+_NAMED_IN: Final = {
+    "sed": re.compile(r"(?:^|[\s;{}/|,=\dgpIiMm$])w\s+(\S+)"), "patch": _DIFFED, "git": _DIFFED,
+}  # fmt: skip
+"""Files that some programs are told to write to within a text."""
+
+
+def _archives(rest: list[str]) -> list[str]:
+    """Return what tar is told to write to."""
+    return [after for word, after in pairwise(rest) if re.fullmatch(r"-?[a-zA-Z]*f|--file", word)] + [
+        word.partition("=")[2] for word in rest if word.startswith("--file=")
+    ]
+
+
+def _lines(value: Any) -> Iterator[str]:
+    """Yield what a call's arguments have a shell run: a line, the words of one, a command beside its words."""
+    if isinstance(value, Mapping):
+        words = [each for name, each in value.items() if name.lower() in _ARGUMENTS and not isinstance(each, str)]
+        for name, each in value.items():
+            if name.lower() not in _COMMANDS:
+                yield from _lines(each)
+            elif isinstance(each, str):
+                yield each
+                yield from (shlex.join([each, *map(str, more)]) for more in words if isinstance(more, Sequence))
+            else:
+                yield from _lines_of(each)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for each in value:
+            yield from _lines(each)
+        texts = [each for each in value if isinstance(each, str)]
+        if programs.arguments_of_ours(texts or [""]) is not None:
+            yield shlex.join(texts)
+
+
+def _lines_of(command: Any) -> Iterator[str]:
+    if isinstance(command, Sequence):
+        yield shlex.join(map(str, command))
+        yield from (each for each in command if isinstance(each, str) and any(map(str.isspace, each)))
+    else:
+        yield from _lines(command)
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

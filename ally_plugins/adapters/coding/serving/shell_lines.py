@@ -12,16 +12,17 @@ from typing import Final
 
 from attrs import define, field
 
-__all__ = ["ShellCommand", "read_line"]
+__all__ = ["ShellCommand", "numbered", "read_line"]
 
 _DEEPEST: Final = 8
 """Substitutions within one another; nobody writes more than two."""
 
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
-_VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-=][^}]*)?\}|([A-Za-z_][A-Za-z0-9_]*))")
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*]"
+_VARIABLE: Final = re.compile(rf"\$(?:\{{({_NAME})(?:(?::?[-=]|[%#@])[^}}]*)?\}}|({_NAME}))")
 _ESCAPES: Final = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{1,4}|.)", re.DOTALL)
 _KEYWORDS: Final = frozenset(
-    {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "time", "fi", "done"}
+    {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "time", "fi", "done", "coproc"}
 )
 _ENDS: Final = frozenset("\n;&|()")
 
@@ -36,11 +37,15 @@ class ShellCommand:
     """Its here-document, or the text after `<<<`."""
     sends_on: bool = False
     """Whether the next command reads what it prints."""
+    inner: list[ShellCommand] = field(factory=list)
+    """Those whose output its words, or what it is given, are made of."""
+    settings: dict[str, str] = field(factory=dict)
+    """The variables that it sets, for itself or for what follows."""
 
 
 def read_line(text: str, variables: Mapping[str, str]) -> list[ShellCommand]:
     """Return the commands of a line, those within others before them. Raises ValueError for one nested too deeply."""
-    known = dict(variables)
+    known = {"IFS": " ", **variables}
     return [_settled(command, known) for command in _Reader(text, 0).read()]
 
 
@@ -50,19 +55,30 @@ def _settled(command: ShellCommand, known: dict[str, str]) -> ShellCommand:
     def value(found: re.Match[str]) -> str:
         return known.get(found[1] or found[2], found[0])
 
-    command.words = [_VARIABLE.sub(value, word) for word in command.words]
+    written, command.words = command.words, [_VARIABLE.sub(value, word) for word in command.words]
+    if command.words and command.words[0] != written[0]:
+        # The shell splits what a variable holds.
+        command.words[:1] = command.words[0].split()
     command.writes = [_VARIABLE.sub(value, word) for word in command.writes]
     while command.words and command.words[0] in _KEYWORDS:
         del command.words[0]
     if command.words[:1] in (["export"], ["declare"], ["local"], ["readonly"]):
         del command.words[0]
     while command.words and (found := _ASSIGNED.fullmatch(command.words[0])) is not None:
-        known[found[1]] = found[2]
+        command.settings[found[1]] = known[found[1]] = found[2]
         del command.words[0]
+    if command.words[:1] == ["set"] and "--" in command.words:
+        known.update(numbered(command.words[command.words.index("--") :]))
     if command.words[:1] == ["for"] and command.words[2:3] == ["in"] and len(command.words) > 3:  # noqa: PLR2004 - for NAME in WORD
         # The first stands for all: a loop over several protected files names at least one.
         known[command.words[1]] = command.words[3]
     return command
+
+
+def numbered(words: list[str]) -> dict[str, str]:
+    """Return a shell's arguments as the variables that hold them; the first is its name."""
+    rest = " ".join(words[1:])
+    return {**{str(number): word for number, word in enumerate(words[:10])}, "@": rest, "*": rest}
 
 
 class _Reader:
@@ -76,7 +92,8 @@ class _Reader:
         self._command = ShellCommand()
         self._word: list[str] | None = None
         self._target: str = ""
-        self._waiting: list[tuple[ShellCommand, str]] = []
+        self._is_quoted = False
+        self._waiting: list[tuple[ShellCommand, str, bool]] = []
 
     def read(self) -> list[ShellCommand]:
         while self._at < len(self._text):
@@ -92,13 +109,16 @@ class _Reader:
         elif char == "\\":
             if text[at + 1 : at + 2] != "\n":
                 self._add(text[at + 1 : at + 2])
+                self._is_quoted = True
             self._at += 2
         elif char == "'":
+            self._is_quoted = True
             end = self._find("'", at + 1)
             self._add(text[at + 1 : end])
             self._at = end + 1
         elif char == '"':
             self._at += 1
+            self._is_quoted = True
             self._read_quoted()
         elif text.startswith("$'", at):
             self._at += 2
@@ -153,15 +173,20 @@ class _Reader:
         """Read a substitution; in the word stands a mark that is no path."""
         start = self._at + (1 if char == "`" else 2)
         end = self._find("`", start) if char == "`" else _closing(self._text, start)
-        self._found += _Reader(self._text[start:end], self._depth + 1).read()
+        self._take(self._text[start:end])
         self._add("$()")
         self._at = end + 1
+
+    def _take(self, text: str) -> None:
+        found = _Reader(text, self._depth + 1).read()
+        self._found += found
+        self._command.inner += found
 
     def _redirect(self) -> None:
         text, at = self._text, self._at
         if text[at : at + 2] in {"<(", ">("}:
             end = _closing(text, at + 2)
-            self._found += _Reader(text[at + 2 : end], self._depth + 1).read()
+            self._take(text[at + 2 : end])
             self._add("$()")
             self._at = end + 1
             return
@@ -177,8 +202,9 @@ class _Reader:
         if self._word is None:
             return
         word, self._word, target, self._target = "".join(self._word), None, self._target, ""
+        is_quoted, self._is_quoted = self._is_quoted, False
         if target in {"<<", "<<-"}:
-            self._waiting.append((self._command, word))
+            self._waiting.append((self._command, word, is_quoted))
         elif target == "<<<":
             self._command.given = word
         elif target in {"", "<", "<&"}:
@@ -197,7 +223,7 @@ class _Reader:
 
     def _read_documents(self) -> None:
         """Read the here-documents that were announced on the line that has ended."""
-        for command, end in self._waiting:
+        for command, end, is_quoted in self._waiting:
             lines = []
             while self._at < len(self._text):
                 stop = self._find("\n", self._at)
@@ -206,6 +232,10 @@ class _Reader:
                     break
                 lines.append(line)
             command.given = "\n".join(lines)
+            if not is_quoted and ("$(" in command.given or "`" in command.given):
+                # As within double quotes, and those in it mean nothing.
+                within = _Reader('"' + command.given.replace('"', " ") + '"', self._depth + 1).read()
+                self._found += within[:-1]
         self._waiting = []
 
 
