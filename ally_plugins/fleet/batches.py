@@ -17,7 +17,7 @@ from ally_plugins.journal.audit import Problem
 from ally_plugins.journal.chain import Head, digest_of, genesis, link
 from ally_plugins.journal.values import ChainedRecord
 
-__all__ = ["Alive", "RecordBatch", "check", "decode", "encode"]
+__all__ = ["UNREADABLE", "Alive", "Held", "RecordBatch", "check", "decode", "encode"]
 
 _VERSION: Final = 1
 _HASH_BYTES: Final = 32
@@ -39,15 +39,48 @@ class RecordBatch:
 
 
 @attrs.frozen
+class Held:
+    """The revisions that a home holds, and the version of this package there.
+
+    `plugins` is that of `catalog.decide.lock.revision_of`, `policy` the SHA-256 of the machine's policy file; either is
+    `UNREADABLE` where it cannot be had, and `policy` empty where the machine has none.
+    """
+
+    plugins: str
+    policy: str
+    version: str
+
+    def to_data(self) -> dict[str, str]:
+        """Return it as JSON values."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def from_data(cls, value: Any) -> Held:
+        """Read it. Raises ValueError, which says what was found; what it does not know is left out."""
+        names = [field.name for field in attrs.fields(cls)]
+        found = [value.get(name) for name in names] if isinstance(value, dict) else []
+        texts = [text for text in found if isinstance(text, str) and len(text) <= _LONGEST]
+        if len(texts) != len(names):
+            raise ValueError(f"expected the texts {', '.join(names)}, found {describe(value)}")
+        return cls(*texts)
+
+
+UNREADABLE: Final = "unreadable"
+"""Stands for a revision that could not be found out."""
+
+
+@attrs.frozen
 class Alive:
     """A home's word that it is there: how far its journal has come, and what its publisher has found wrong with it."""
 
     head: Head
     problem: str | None = None
+    held: Held | None = None
 
     def to_bytes(self) -> bytes:
         """Return it as JSON."""
-        return orjson.dumps({"version": _VERSION, "head": self.head.to_text(), "problem": self.problem})
+        held = None if self.held is None else self.held.to_data()
+        return orjson.dumps({"version": _VERSION, "head": self.head.to_text(), "problem": self.problem, "held": held})
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Alive:
@@ -56,7 +89,8 @@ class Alive:
         head, problem = value.get("head"), value.get("problem")
         if not (isinstance(head, str) and isinstance(problem, str | None)):
             raise ValueError("expected the head of a chain, and a problem or null")  # noqa: TRY004 - as all here
-        return cls(Head.from_text(head), problem and problem[:_LONGEST])
+        held = value.get("held")
+        return cls(Head.from_text(head), problem and problem[:_LONGEST], None if held is None else Held.from_data(held))
 
 
 def encode(batch: RecordBatch, max_bytes: int) -> bytes:

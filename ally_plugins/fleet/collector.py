@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -54,8 +55,9 @@ class _Collector:
     def __init__(self, client: Client, store: FleetStore) -> None:
         self.client: Final = client
         self.store: Final = store
-        # Held by who uses the store: its connection is for one thread at a time.
-        self.lock: Final = asyncio.Lock()
+        # The latest word of each home, and the latest with a problem; kept with the next messages, since a write of its
+        # own for each would be a sync of the disk every ten seconds for every home.
+        self.words: dict[tuple[str, bool], tuple[Alive, float]] = {}
 
     async def open(self) -> None:
         """Make the stream where there is none, and hear homes that say that they are there."""
@@ -95,6 +97,7 @@ class _Collector:
             except (Error, OSError) as error:
                 # What its parts raise when nothing came is its own TimeoutError or Python's; the server is there.
                 if isinstance(error, TimeoutError) and self.client.is_connected:
+                    await self.keep_all((), once=once)
                     if once:
                         return
                     continue
@@ -120,30 +123,31 @@ class _Collector:
     async def keep_all(self, messages: Sequence[Msg], *, once: bool) -> None:
         """Keep messages, however long that takes: those after them would seem to have a gap before them.
 
-        With `once`, raises FleetError where they cannot be kept.
+        What homes have said of themselves is kept with them. With `once`, raises FleetError where that cannot be.
         """
-        while True:
+        words, self.words = self.words, {}
+        while messages or words:
             try:
-                async with self.lock:
-                    await asyncio.to_thread(self.keep, messages)
+                await asyncio.to_thread(self.keep, messages, words)
             except self.store.errors as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 if once:
                     raise FleetError(f"the records cannot be kept: {reason}; they stay at the server") from error
                 _log.warning("the records cannot be kept: %s; it is tried again", reason)
                 await asyncio.sleep(_PAUSE_S)
-                async with self.lock:
-                    with suppress(*self.store.errors):
-                        await asyncio.to_thread(self.store.open_again)
+                with suppress(*self.store.errors):
+                    await asyncio.to_thread(self.store.open_again)
             else:
                 return
 
-    def keep(self, messages: Sequence[Msg]) -> None:
+    def keep(self, messages: Sequence[Msg], words: Mapping[tuple[str, bool], tuple[Alive, float]]) -> None:
         """Verify what came and bring it to disk, all or nothing."""
         self.store.begin()
         try:
             for message in messages:
                 self.add(message.subject.rpartition(".")[2], message.data)
+            for (home, _), (said, heard) in words.items():
+                self.compare(home, said, heard)
             self.store.commit()
         except BaseException:
             with suppress(*self.store.errors):  # nothing is left to be rolled back where the database is gone
@@ -172,21 +176,19 @@ class _Collector:
         return None
 
     async def note_alive(self, message: Msg) -> None:
-        """Note a home's word that it is there, and compare what it says of its journal with what is here."""
+        """Take a home's word that it is there."""
         home = message.subject.rpartition(".")[2]
         try:
             said = Alive.from_bytes(message.data)
         except ValueError as error:
-            return _log.warning("the home %r says what cannot be read: %s", home, error)
-        try:
-            async with self.lock:
-                await asyncio.to_thread(self.compare, home, said)
-        except self.store.errors as error:  # it says so again soon; the records go on as they come
-            _log.warning("what %r says of itself cannot be kept: %s", home, error)
-        return None
+            _log.warning("the home %r says what cannot be read: %s", home, error)
+        else:
+            self.words[home, said.problem is not None] = said, time.monotonic()
 
-    def compare(self, home: str, said: Alive) -> None:
-        now, findings = self.store.now_ms(), []
+    def compare(self, home: str, said: Alive, heard: float) -> None:
+        """Note what a home has said at a time (monotonic), and compare that with what is here of its journal."""
+        # By the store's clock, less how long the word has waited.
+        at, findings = self.store.now_ms() - round((time.monotonic() - heard) * 1000), []
         # That it has fewer records proves nothing: what it sent later may have come earlier. Its publisher knows.
         if said.problem is not None:
             findings.append(Problem("replaced", said.head.n, said.problem))
@@ -194,12 +196,5 @@ class _Collector:
         if known is not None and known != said.head.hash:
             text = f"record {said.head.n} is not the one that came from this journal"
             findings.append(Problem("replaced", said.head.n, text))
-        self.store.begin()
-        try:
-            self.store.add_findings(home, said.head.chain, findings, now)
-            self.store.note_alive(home, said.head.n, now)
-            self.store.commit()
-        except BaseException:
-            with suppress(*self.store.errors):
-                self.store.roll_back()
-            raise
+        self.store.add_findings(home, said.head.chain, findings, at)
+        self.store.note_alive(home, said.head.n, at, said.held)

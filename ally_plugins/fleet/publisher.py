@@ -1,7 +1,7 @@
 """Sends one home's chain to the server: what is committed, in order, each record once.
 
 The server knows how far it has come: the last message on the home's own subject says it, and the next is taken only
-after that one. So nothing is kept here, two publishers of one home do no harm, and a lost answer is no double.
+after that one. So nothing is kept on disk here, two publishers of one home do no harm, and a lost answer is no double.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
+    from ally_plugins.journal.values import ChainedRecord, StoredRecord
+
+    from .batches import Held
     from .credentials import Credentials
 
-__all__ = ["publish"]
+__all__ = ["Publisher", "publish"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -38,6 +41,9 @@ POLL_S: Final = 0.2
 
 ALIVE_S: Final = 10.0
 """Seconds between messages that say that the home is there; a collector takes it for silent after some of them."""
+
+HELD_S: Final = 60.0
+"""Seconds between looks at what the home holds: that reads the files of its plugins."""
 
 _READ_BYTES: Final = 512 * 1024  # of one message; more in one is no faster, and a server's own limit is 1 MiB
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while the server is away
@@ -54,34 +60,68 @@ class _Place:
 
 
 async def publish(
-    who: Credentials, journal: Path, *, once: bool = False, on_sent: Callable[[Head], None] = lambda _: None
+    who: Credentials,
+    journal: Path,
+    *,
+    once: bool = False,
+    on_sent: Callable[[Head], None] = lambda _: None,
+    held: Callable[[], Held | None] = lambda: None,
 ) -> None:
     """Send what the journal has, and go on as it grows, until cancelled; with `once`, until all was sent.
 
-    A server that goes away is waited for. Raises FleetError when it cannot be reached at the start or refuses this
+    `held` says, in a thread, what the home holds besides; it is asked once a minute, and at the end of `once`. A server
+    that goes away is waited for. Raises FleetError when it cannot be reached at the start or refuses this
     home, AuditError when the journal is not the one that was published before, JournalError when it cannot be read.
     """
     async with connected(who) as client:
         with JournalReader(journal) as reader:
-            publisher = _Publisher(client, who, reader, on_sent)
+            publisher = Publisher(client, who, reader, on_sent, held)
             try:
-                await (publisher.catch_up() if once else publisher.follow())
+                if once:
+                    await publisher.catch_up()
+                    await publisher.say_alive()
+                    await client.flush()
+                else:
+                    await publisher.follow()
             except AuditError as error:
                 await publisher.say_alive(str(error))
                 await client.flush()
                 raise
 
 
-class _Publisher:
+class Readable(Protocol):
+    """What a publisher asks of a journal; see `JournalReader`."""
+
+    @property
+    def path(self) -> Path: ...
+    def chain(self) -> str: ...
+    def head(self) -> Head: ...
+    def record(self, n: int, /) -> StoredRecord | None: ...
+    def chained(self, after_n: int, max_bytes: int, /) -> list[ChainedRecord]: ...
+
+
+class Publisher:
+    """Sends what one journal has over one connection; `publish` makes one. Lives as long as the connection."""
+
     def __init__(
-        self, client: Client, who: Credentials, reader: JournalReader, on_sent: Callable[[Head], None]
+        self,
+        client: Client,
+        who: Credentials,
+        reader: Readable,
+        on_sent: Callable[[Head], None] = lambda _: None,
+        held: Callable[[], Held | None] = lambda: None,
     ) -> None:
         self.client: Final = client
         self.who: Final = who
         self.reader: Final = reader
         self.on_sent: Final = on_sent
+        self.held: Final = held
+        # None: the server is to be asked. Not for each look at the journal: idle homes would be most of its load.
+        self.known: _Place | None = None
+        self._held: tuple[float, Held | None] | None = None
 
     async def follow(self) -> None:
+        """Send what there is and what comes, until cancelled; a server that goes away is waited for."""
         async with self.shown_alive():
             failures = 0
             while True:
@@ -90,6 +130,7 @@ class _Publisher:
                     failures = 0
                     await asyncio.sleep(POLL_S)
                 except FleetError as error:
+                    self.known = None  # an answer that was lost may have been a yes
                     pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
                     failures += 1
                     _log.warning("%s; it is tried again in %g s", error, pause)
@@ -97,12 +138,16 @@ class _Publisher:
 
     async def catch_up(self) -> None:
         """Send all that there is. Raises FleetError when the server does not take it."""
-        place = await self.place()
-        while (batch := await asyncio.to_thread(self.next_batch, place.head)) is not None:
-            # None: somebody else was faster, and all is to be asked anew.
-            place = await self.send(batch, place) or await self.place()
+        self.known = self.known or await self.place()
+        while (batch := await asyncio.to_thread(self.next_batch, self.known.head)) is not None:
+            # None: somebody else was faster, or the server has lost what it had, and it is asked anew.
+            self.known = await self.send(batch, self.known) or await self.place()
 
     def next_batch(self, head: Head | None) -> RecordBatch | None:
+        """Return what comes after `head`, None where nothing does.
+
+        Raises AuditError where the journal has another record there, or none.
+        """
         chain = self.reader.chain()
         after = 0
         if head is not None and head.chain == chain:
@@ -126,7 +171,8 @@ class _Publisher:
         headers = {
             "Nats-Expected-Stream": STREAM,
             "Nats-Expected-Last-Subject-Sequence": str(place.sequence),
-            "Nats-Msg-Id": f"{batch.chain}-{batch.records[0].n}-{batch.head.n}",
+            # With the name: two homes of one image have one chain, and the second's would be taken for doubles.
+            "Nats-Msg-Id": f"{self.who.name}-{batch.chain}-{batch.records[0].n}-{batch.head.n}",
         }
         try:
             done = await self.client.jetstream().publish(records_subject(self.who.name), payload, headers=headers)
@@ -140,6 +186,7 @@ class _Publisher:
         return _Place(batch.head, done.seq)
 
     async def place(self) -> _Place:
+        """Ask the server how far it has come. Raises FleetError."""
         from nats.errors import Error
         from nats.js.errors import NotFoundError
 
@@ -157,6 +204,7 @@ class _Publisher:
 
     @asynccontextmanager
     async def shown_alive(self) -> AsyncGenerator[None]:
+        """Say again and again that the home is there, until the end of the block."""
         task = asyncio.ensure_future(self.show_alive())
         try:
             yield
@@ -174,5 +222,9 @@ class _Publisher:
             await asyncio.sleep(ALIVE_S)
 
     async def say_alive(self, problem: str | None = None) -> None:
+        """Say that the home is there, and what was found wrong with its journal."""
         head = await asyncio.to_thread(self.reader.head)
-        await self.client.publish(alive_subject(self.who.name), Alive(head, problem).to_bytes())
+        now = asyncio.get_running_loop().time()
+        if self._held is None or now - self._held[0] >= HELD_S:
+            self._held = now, await asyncio.to_thread(self.held)
+        await self.client.publish(alive_subject(self.who.name), Alive(head, problem, self._held[1]).to_bytes())

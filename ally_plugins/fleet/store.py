@@ -13,7 +13,7 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import urlsplit
@@ -28,17 +28,19 @@ from ally_plugins.journal.owned_files import check_file, open_file
 from ally_plugins.journal.reader import naming
 from ally_plugins.journal.values import DECISION, EVENTS, HISTORY, StoredRecord
 
+from .batches import Held
+
 if TYPE_CHECKING:
     from psycopg import Connection
 
     from ally_plugins.journal.audit import Problem
     from ally_plugins.journal.values import ChainedRecord
 
-__all__ = ["FleetStore", "HomeState", "Noted", "open_store"]
+__all__ = ["FleetStore", "HomeState", "Noted", "open_store", "stored_record"]
 
 _APPLICATION_ID: Final = 0x416C6C66  # "Allf", beside the journal's "Ally"
-_VERSION: Final = 1
-_COMMENT: Final = f"records of a fleet of ally-plugins, version {_VERSION}"
+_VERSION: Final = 2
+_COMMENTS: Final = tuple(f"records of a fleet of ally-plugins, version {number}" for number in (1, _VERSION))
 _TABLES: Final = (
     """CREATE TABLE homes(
         name TEXT PRIMARY KEY, chain TEXT, n BIGINT NOT NULL DEFAULT 0, hash BLOB, seen_at BIGINT NOT NULL,
@@ -53,18 +55,27 @@ _TABLES: Final = (
         id INTEGER PRIMARY KEY, home TEXT NOT NULL, chain TEXT NOT NULL, kind TEXT NOT NULL, record BIGINT NOT NULL,
         text TEXT NOT NULL, at BIGINT NOT NULL, UNIQUE (home, chain, kind, record))""",
 )
-"""In SQLite's words; see `PostgresStore` for the other's."""
+"""In SQLite's words; see `PostgresStore` for the other's. They are those of version 1."""
+
+_TO_VERSION_2: Final = (
+    "ALTER TABLE homes ADD COLUMN held TEXT",
+    "CREATE INDEX events_by_session ON records(session_id) WHERE kind = 'events'",
+)
 
 
 @attrs.frozen
 class HomeState:
-    """How one home is. Times are in Unix ms; `lag` is how many records it has said to have beyond those here."""
+    """How one home is. Times are in Unix ms; `lag` is how many records it has said to have beyond those here.
+
+    `held` is what it has said to hold of plugins and policy; None where it never did.
+    """
 
     name: str
     head: Head | None
     seen_at: int
     lag: int
     findings: int
+    held: Held | None = None
 
 
 @attrs.frozen
@@ -161,12 +172,12 @@ class FleetStore(ABC):
         query = "INSERT INTO findings(home, chain, kind, record, text, at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING"
         self._execute_many(query, rows)
 
-    def note_alive(self, home: str, said_n: int, at: int) -> None:
-        """Note that a home is there, and how many records it says to have."""
+    def note_alive(self, home: str, said_n: int, at: int, held: Held | None = None) -> None:
+        """Note that a home is there, how many records it says to have, and what it holds where it says that."""
         self._execute(
-            "INSERT INTO homes(name, seen_at, said_n) VALUES (?,?,?) ON CONFLICT(name) DO UPDATE SET "
-            "seen_at = excluded.seen_at, said_n = excluded.said_n",
-            (home, at, said_n),
+            "INSERT INTO homes(name, seen_at, said_n, held) VALUES (?,?,?,?) ON CONFLICT(name) DO UPDATE SET "
+            "seen_at = excluded.seen_at, said_n = excluded.said_n, held = coalesce(excluded.held, homes.held)",
+            (home, at, said_n, None if held is None else orjson.dumps(held.to_data()).decode()),
         )
 
     # --- reading ---
@@ -175,12 +186,24 @@ class FleetStore(ABC):
         """Return how each home is, by name."""
         query = (
             "SELECT name, n, hash, chain, seen_at, CASE WHEN coalesce(said_n, 0) > n THEN said_n - n ELSE 0 END, "
-            "(SELECT count(*) FROM findings WHERE home = name) FROM homes ORDER BY name"
+            "(SELECT count(*) FROM findings WHERE home = name), held FROM homes ORDER BY name"
         )
         return [
-            HomeState(name, None if hash_ is None else Head(n, bytes(hash_), chain), seen_at, lag, findings)
-            for name, n, hash_, chain, seen_at, lag, findings in self._execute(query)
+            HomeState(
+                name,
+                None if hash_ is None else Head(n, bytes(hash_), chain),
+                seen_at,
+                lag,
+                findings,
+                None if held is None else Held.from_data(orjson.loads(held)),
+            )
+            for name, n, hash_, chain, seen_at, lag, findings, held in self._execute(query)
         ]
+
+    def query(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a question, which has `?` for each parameter."""
+        rows: list[tuple[Any, ...]] = self._execute(text, params).fetchall()
+        return rows
 
     def findings(self, home: str | None = None) -> list[Noted]:
         """Return what was found wrong, the latest last."""
@@ -222,9 +245,26 @@ class FleetStore(ABC):
         last = last if limit is None else f"{last} LIMIT {int(limit)}"
         query = f"SELECT * FROM ({last}) AS found ORDER BY at, home, n"  # noqa: S608 - constants
         with closing(self._execute(query, (*params, *chosen))) as rows:
-            for name, n, at, kind, plugin, session_id, ref, key, content, hash_ in rows:
-                data = None if content is None or kind == EVENTS else orjson.loads(content)
-                yield name, StoredRecord(n, at, kind, plugin, session_id, ref, key, data, bytes(hash_).hex())
+            for name, *row in rows:
+                yield name, stored_record(row)
+
+
+def stored_record(row: Sequence[Any]) -> StoredRecord:
+    """Return a record as `audit` shows it, from n, at, kind, plugin, session_id, ref, key, content and hash.
+
+    Who has published it may have sent anything: what is no JSON object is shown under `unreadable`.
+    """
+    n, at, kind, plugin, session_id, ref, key, content, hash_ = row
+    data = None if content is None or kind == EVENTS else _object(content)
+    return StoredRecord(n, at, kind, plugin, session_id, ref, key, data, bytes(hash_).hex())
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    with suppress(orjson.JSONDecodeError):
+        value = orjson.loads(content)
+        if isinstance(value, dict):
+            return value
+    return {"unreadable": bytes(content).decode("utf-8", "replace")}
 
 
 class SqliteStore(FleetStore):
@@ -291,18 +331,25 @@ class SqliteStore(FleetStore):
             # A message is acknowledged, and may be removed at the server, when it is on disk here.
             self._db.execute("PRAGMA synchronous = FULL")
             if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in ("BEGIN IMMEDIATE", *_TABLES):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-                self._db.execute("COMMIT")
-        for name, expected in (("application_id", _APPLICATION_ID), ("user_version", _VERSION)):
-            found = self._db.execute(f"PRAGMA {name}").fetchone()[0]
-            if found != expected:
-                what = (
-                    f"is of version {found}, expected {_VERSION}" if name == "user_version" else "holds something else"
-                )
-                raise ConfigError(f"{str(self.path)!r} {what}; expected a file of `fleet collect`", file=str(self.path))
+                self._make((*_TABLES, f"PRAGMA application_id = {_APPLICATION_ID}", "PRAGMA user_version = 1"))
+            if self._marks() == (_APPLICATION_ID, 1):
+                self._make((*_TO_VERSION_2, f"PRAGMA user_version = {_VERSION}"))
+        application, version = self._marks()
+        if (application, version) != (_APPLICATION_ID, _VERSION):
+            what = f"is of version {version}, expected {_VERSION}"
+            what = what if application == _APPLICATION_ID else "holds something else"
+            text = f"{str(self.path)!r} {what}; expected a file of `fleet collect`, which brings older ones up to date"
+            raise ConfigError(text, file=str(self.path))
+
+    def _make(self, statements: Iterable[str]) -> None:
+        for statement in ("BEGIN IMMEDIATE", *statements, "COMMIT"):
+            self._db.execute(statement)
+
+    def _marks(self) -> tuple[int, int]:
+        application, version = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("application_id", "user_version")
+        )
+        return application, version
 
 
 class PostgresStore(FleetStore):
@@ -352,15 +399,21 @@ class PostgresStore(FleetStore):
         query = "SELECT obj_description(to_regclass('records'), 'pg_class')"
         found = self._execute(query).fetchone()[0]
         if found is None and create and self._execute("SELECT to_regclass('records') IS NULL").fetchone()[0]:
-            self._execute("BEGIN")
-            for statement in _TABLES:
-                self._execute(_in_postgres(statement))
-            self._execute(f"COMMENT ON TABLE records IS '{_COMMENT}'")
-            self._execute("COMMIT")
-        elif found != _COMMENT:
+            found = self._make(_TABLES, _COMMENTS[0])
+        if found == _COMMENTS[0] and create:
+            found = self._make(_TO_VERSION_2, _COMMENTS[-1])
+        if found != _COMMENTS[-1]:
             what = "holds no records of a fleet" if found is None else f"is of another version: {found!r}"
-            text = f"the database {_shown(self.url)!r} {what}; expected {_COMMENT!r}, which `fleet collect` makes"
+            text = f"the database {_shown(self.url)!r} {what}; expected {_COMMENTS[-1]!r}, which `fleet collect` makes"
             raise ConfigError(text, path="--into")
+
+    def _make(self, statements: Iterable[str], comment: str) -> str:
+        self._execute("BEGIN")
+        for statement in statements:
+            self._execute(_in_postgres(statement))
+        self._execute(f"COMMENT ON TABLE records IS '{comment}'")
+        self._execute("COMMIT")
+        return comment
 
     @override
     def close(self) -> None:

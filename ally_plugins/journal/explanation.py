@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Protocol
 
 import attrs
 import orjson
 
 from .values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
 
-if TYPE_CHECKING:
-    from .reader import JournalReader
-
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "RecordSource", "explain"]
 
 # Records before and after that are searched for others that name the same: a busy agent's hour. All of a million would
 # take seconds.
@@ -46,7 +43,42 @@ class Explanation:
     related: tuple[StoredRecord, ...]
 
 
-def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -> Explanation | None:
+class RecordSource(Protocol):
+    """What is asked: a journal (see `JournalReader`), or what is kept of one elsewhere."""
+
+    def message(self, message_id: str, /) -> StoredMessage | None:
+        """Return a message by its id."""
+
+    def event(self, event_id: str, /) -> StoredEvent | None:
+        """Return an event by its id."""
+
+    def events(self, session_id: str, /) -> Iterator[StoredEvent]:
+        """Yield the events of a session in order."""
+        ...
+
+    def records(
+        self,
+        *,
+        kind: str | Sequence[str] | None = None,
+        plugin: str | None = None,
+        session_id: str | None = None,
+        ref: str | None = None,
+    ) -> Iterator[StoredRecord]:
+        """Yield records in order; those of events and saved conversations only where `kind` has them."""
+        ...
+
+    def records_naming(
+        self, ids: Iterable[str], session_id: str | None, first_n: int, last_n: int, /
+    ) -> Iterator[StoredRecord]:
+        """Yield the records of a session, from one number to another, that have one of these texts in them."""
+        ...
+
+    def first_since(self, at: int, /) -> int:
+        """Return about the number of the first record that is not older than a time (Unix ms)."""
+        ...
+
+
+def explain(reader: RecordSource, id_: str, *, session_id: str | None = None) -> Explanation | None:
     """Gather what led to a message, decision, other record or event, by its id; None when nothing has it.
 
     The id of a tool call stands for what plugins changed in it; one of `session_id` goes before others, since models
@@ -75,7 +107,7 @@ def explain(reader: JournalReader, id_: str, *, session_id: str | None = None) -
 
 
 def _near(
-    reader: JournalReader,
+    reader: RecordSource,
     ids: set[str],
     session_id: str | None,
     causes: tuple[StoredEvent, ...],
@@ -99,7 +131,7 @@ def _near(
     return [found[n] for n in sorted(found)]
 
 
-def _record(reader: JournalReader, id_: str, session_id: str | None) -> StoredRecord | None:
+def _record(reader: RecordSource, id_: str, session_id: str | None) -> StoredRecord | None:
     of_session = reader.records(ref=id_, session_id=session_id) if session_id is not None else ()
     # A message's own record is left out: messages are looked for by themselves.
     return next((record for record in (*of_session, *reader.records(ref=id_)) if record.kind != ACCEPTED), None)
@@ -117,7 +149,7 @@ def _where(
     return (event.session_id, _cause_of(event), event.n) if event is not None else (None, None, None)
 
 
-def _causes(reader: JournalReader, cause: str | None) -> Iterator[StoredEvent]:
+def _causes(reader: RecordSource, cause: str | None) -> Iterator[StoredEvent]:
     """Yield the events that led here, the latest first."""
     for _ in range(_MAX_CAUSES):
         event = reader.event(cause) if cause else None
@@ -127,7 +159,7 @@ def _causes(reader: JournalReader, cause: str | None) -> Iterator[StoredEvent]:
         cause = _cause_of(event)
 
 
-def _with_their_calls(reader: JournalReader, causes: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
+def _with_their_calls(reader: RecordSource, causes: tuple[StoredEvent, ...]) -> tuple[StoredEvent, ...]:
     """Add the earlier events of the same tool calls: the start belongs to the end."""
     if not causes:
         return ()

@@ -35,7 +35,7 @@ from .values import (
     StoredRecord,
 )
 
-__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow", "naming"]
+__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow", "naming", "split_event_id"]
 
 _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records holds few of them
 _BARE_PAGE: Final = 8192  # of rows without their contents
@@ -426,9 +426,7 @@ class JournalReader:
 
     def event(self, event_id: str) -> StoredEvent | None:
         """Return an event by its id, `session:seq`."""
-        session_id, _, text = event_id.rpartition(":")
-        # Anybody's text, and `int` refuses more than 4,300 digits; 18 always fit into 64 bits.
-        seq = int(text) if text.isdecimal() and len(text) <= _SEQ_DIGITS else 0
+        session_id, seq = split_event_id(event_id)
         found = next(self.events(session_id, after_seq=seq - 1), None) if seq else None
         return found if found is not None and found.seq == seq else None
 
@@ -492,6 +490,13 @@ def _filters(names: str | None = None, **columns: str | None) -> tuple[list[str]
         where.append(f"(plugin = ? OR (kind IN ('{DECISION}', 'transform') AND ({holds})))")
         params += [names, *naming(names)]
     return where, params
+
+
+def split_event_id(event_id: str) -> tuple[str, int]:
+    """Return the session and the `seq` of an event's id, `session:seq`; 0 for what is none."""
+    session_id, _, text = event_id.rpartition(":")
+    # Anybody's text, and `int` refuses more than 4,300 digits; 18 always fit into 64 bits.
+    return session_id, int(text) if text.isdecimal() and len(text) <= _SEQ_DIGITS else 0
 
 
 def naming(plugin: str) -> tuple[str, ...]:

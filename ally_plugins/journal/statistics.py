@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from .reader import JournalReader
     from .values import StoredMessage, StoredRecord
 
-__all__ = ["HookStatistics", "PluginStatistics", "statistics_of"]
+__all__ = ["KINDS", "HookStatistics", "PluginStatistics", "add_up", "statistics_of"]
 
-_KINDS: Final = (DECISION, "crash", "refusal", "prompt_prefix", "usage", "transform")
+KINDS: Final = (DECISION, "crash", "refusal", "prompt_prefix", "usage", "transform")
 _GATES: Final = {info.topic: name for name, info in HOOKS.items() if info.kind == "gate"}
 CHARACTERS_PER_TOKEN: Final = 4  # the estimate that most tools use for English and code
 
@@ -70,18 +70,25 @@ def statistics_of(
 
     Raises JournalError. Reads each record of the time: about 5 s for a million decisions.
     """
+    last = math.inf if until is None else until
+    first = next(reader.records(since=since, limit=1, with_events=True), None)
+    messages = reader.messages(after_n=first.n - 1) if first is not None else ()
+    found = add_up(
+        (each for each in reader.records(kind=KINDS, since=since) if each.at <= last),
+        (each for each in messages if since <= each.accepted_at <= last and each.recorded_at is None),
+    )
+    return found if plugin is None else {name: each for name, each in found.items() if name == plugin}
+
+
+def add_up(records: Iterable[StoredRecord], messages: Iterable[StoredMessage]) -> dict[str, PluginStatistics]:
+    """Add up messages, and records of `KINDS` whose content is there and which no replay has written, by plugin."""
     found: dict[str, PluginStatistics] = {}
-    for record in reader.records(kind=_KINDS, since=since):
-        if until is not None and record.at > until:
-            continue
+    for record in records:
         if record.data is not None and RECORDED_AT not in record.data:
             _add(found, record, record.data)
-    first = next(reader.records(since=since, limit=1, with_events=True), None)
-    for message in reader.messages(after_n=first.n - 1) if first is not None else ():
-        is_in_time = message.accepted_at >= since and (until is None or message.accepted_at <= until)
-        if is_in_time and message.recorded_at is None:
-            _add_message(found.setdefault(message.plugin, PluginStatistics()), message)
-    return found if plugin is None else {name: each for name, each in found.items() if name == plugin}
+    for message in messages:
+        _add_message(found.setdefault(message.plugin, PluginStatistics()), message)
+    return found
 
 
 def _add(found: dict[str, PluginStatistics], record: StoredRecord, data: Mapping[str, Any]) -> None:

@@ -16,6 +16,8 @@ from ally_plugins.catalog.decide.lock import LockedPlugin, differences
 from ally_plugins.catalog.home.consent import read_consent
 from ally_plugins.catalog.locking import read_lock, requirement_lines, write_lock
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet.batches import UNREADABLE
+from ally_plugins.fleet.holdings import holdings_of
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -86,6 +88,20 @@ def test_another_machine_is_made_so_once_somebody_has_agreed(locked: Operator, t
     assert state_of(locked)["state"] == "enabled"
     assert tomllib.loads(locked.home.config_file.read_text()) == tomllib.loads(before)
     assert [record["kind"] for record in locked.records("enable", "configure")][-2:] == ["configure", "enable"]
+
+
+def test_machines_that_are_alike_have_one_revision_which_a_setting_changes(locked: Operator, tmp_path: Path) -> None:
+    first = locked.ask("lock", "-o", file_of(tmp_path))["revision"]
+    assert f"revision {first}" in locked.run("lock", "-o", file_of(tmp_path)).stdout
+    assert holdings_of(locked.home).plugins == first
+    anew(locked)
+    assert holdings_of(locked.home).plugins != first
+    locked.ask("apply", file_of(tmp_path), "--yes")
+    assert holdings_of(locked.home).plugins == first
+    locked.run("config", NAME, "limit=6")
+    assert holdings_of(locked.home).plugins not in {first, UNREADABLE}
+    locked.home.config_file.write_text("nonsense")
+    assert holdings_of(locked.home).plugins == UNREADABLE
 
 
 def test_what_makes_a_plugin_stricter_is_done_without_a_question_and_agrees_to_nothing(

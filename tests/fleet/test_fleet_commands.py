@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet.batches import Held
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import read_credentials
 from ally_plugins.fleet.proofs import Certificate
@@ -195,6 +196,31 @@ def test_a_home_that_is_silent_is_named_and_the_exit_code_says_so(tmp_path: Path
     text = run_command("fleet", "status", str(tmp_path / "fleet.db"), code=1).stdout
     assert "silent" in text
     assert "3 behind" in text
+
+
+def test_what_each_home_holds_is_shown_and_one_that_holds_something_else_is_named(tmp_path: Path) -> None:
+    place, now = str(tmp_path / "fleet.db"), time.time_ns() // 1_000_000
+    with open_store(place, create=True) as store:
+        store.note_alive("build-1", 3, now, Held("a" * 64, "b" * 64, "1.2"))
+        store.note_alive("build-1", 3, now)  # it has not found out anew
+        store.note_alive("laptop", 3, now, Held("c" * 64, "", "1.2"))
+        store.note_alive("old", 3, now)
+    shown = {each["home"]: each for each in run_json("status", place)["homes"]}
+    assert shown["build-1"]["holds"] == {"plugins": "a" * 64, "policy": "b" * 64, "version": "1.2"}
+    assert shown["old"]["holds"] is None
+    text = run_command("fleet", "status", place, "--plugins", "A" * 12, "--policy", "b" * 64, code=1).stdout
+    rows = {row.split()[0]: " ".join(row.split()) for row in text.splitlines()}
+    assert f"plugins {'a' * 12} policy {'b' * 12}" in rows["build-1"]
+    assert f"other plugins {'c' * 12} other no policy" in rows["laptop"]
+    assert "other plugins ? other policy ?" in rows["old"]
+    found = run_json("status", place, "--plugins", "a" * 12, code=1)["homes"]
+    assert {each["home"]: each["differs"] for each in found} == {
+        "build-1": [],
+        "laptop": ["plugins"],
+        "old": ["plugins"],
+    }
+    for wrong in ("a" * 11, "z" * 12):
+        assert "expected 12 to 64 hex digits" in run_command("fleet", "status", place, "--policy", wrong, code=2).stderr
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet.batches import Held
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.credentials import read_credentials
 from ally_plugins.fleet.publisher import publish
-from ally_plugins.fleet.store import FleetStore, HomeState, Noted, open_store
+from ally_plugins.fleet.readings import chains_with, fleet_statistics
+from ally_plugins.fleet.store import FleetStore, HomeState, Noted, SqliteStore, open_store
 from ally_plugins.journal.audit import Problem
-from ally_plugins.journal.chain import Head
+from ally_plugins.journal.chain import Head, encode_block
+from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.values import ChainedRecord
 from tests.kit.commands import run_command
 from tests.kit.postgres import Postgres
@@ -124,6 +127,61 @@ def test_what_comes_again_changes_nothing_and_what_is_rolled_back_is_not_there(p
         store.add("laptop", Head(4, b"h4", "c1"), [record(4)], 90)
         store.roll_back()
         assert store.head("laptop") == Head(3, b"h3", "c1")
+
+
+def test_a_chain_is_asked_and_all_are_added_up(place: str) -> None:
+    voted = b'{"kind":"tool_call","votes":[{"plugin":"guard","verdict":"deny","elapsed_ms":2}],"cause":"s:3"}'
+    block = encode_block([("s", seq, seq, "T", None, b'{"seq":%d}' % seq) for seq in (3, 4)])
+    accepted, settled = b'{"role":"user","body":{"content":"12345678"}}', b'{"state":"delivered","ids":["m-1"]}'
+    records = [
+        record(1, "events", plugin=None, ref="3-4", content=block),
+        record(2, "decision", plugin=None, ref="d-1", content=voted),
+        record(3, "message", ref="m-1", content=accepted),
+        record(4, "message_state", plugin=None, content=settled),
+    ]
+    with open_store(place, create=True) as store:
+        for home in ("laptop", "build-1"):
+            store.add(home, Head(4, b"h4", "c"), records, 1)
+        assert [each.home for each in chains_with(store, "d-1")] == ["build-1", "laptop"]
+        [reading] = chains_with(store, "s:4", "laptop")
+        assert chains_with(store, "s:5") == []
+        assert [event.seq for event in reading.events("s")] == [3, 4]
+        found = explain(reading, "d-1")
+        assert found is not None
+        assert [event.id for event in found.causes] == ["s:3"]
+        message = reading.message("m-1")
+        assert message is not None
+        assert (message.state, message.settled_at) == ("delivered", 1004)
+        assert (reading.first_since(1003), reading.first_since(9999)) == (3, 1)
+        plugins = fleet_statistics(store, since=0).plugins
+        assert (plugins["p"].messages, plugins["p"].tokens) == (2, 4)
+        assert plugins["guard"].hooks["ally_gate_tool_call"].denied == 2
+        only = fleet_statistics(store, since=1003, home="laptop").plugins
+        assert {name: each.messages for name, each in only.items()} == {"p": 1}
+
+
+def test_what_an_older_collector_kept_is_brought_up_to_date_by_the_next_and_read_by_nobody_before(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+        downgrade(store)
+    with pytest.raises(ConfigError, match=r"version 1.*collect"):
+        open_store(place)
+    with open_store(place, create=True) as store:
+        assert len(list(store.records())) == 3
+        store.note_alive("laptop", 5, 90, Held("a", "b", "1"))
+    with open_store(place) as store:
+        assert [each.held for each in store.homes()] == [None, Held("a", "b", "1")]
+
+
+def downgrade(store: FleetStore) -> None:
+    """Make it what version 1 had."""
+    changes = ["DROP INDEX events_by_session", "ALTER TABLE homes DROP COLUMN held"]
+    if isinstance(store, SqliteStore):
+        changes.append("PRAGMA user_version = 1")
+    else:
+        changes.append("COMMENT ON TABLE records IS 'records of a fleet of ally-plugins, version 1'")
+    for change in changes:
+        store._execute(change)
 
 
 @pytest.mark.long

@@ -13,11 +13,11 @@ import nats
 import pytest
 
 from ally_plugins.contract.values.errors import AuditError
-from ally_plugins.fleet.batches import Alive, RecordBatch, encode
+from ally_plugins.fleet.batches import Alive, Held, RecordBatch, encode
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import STREAM, alive_subject, records_subject
-from ally_plugins.fleet.publisher import publish
+from ally_plugins.fleet.publisher import Publisher, publish
 from ally_plugins.fleet.store import FleetStore, open_store
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -248,6 +248,21 @@ def test_two_publishers_of_one_home_double_nothing(server: Server, journal: Jour
     assert kinds(store) == []
 
 
+def test_two_homes_of_one_image_which_have_one_chain_are_both_kept(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    write(journal, 0, 20)
+
+    async def main() -> None:
+        await all_collected(server, store)
+        for name in ("laptop", "build-1"):
+            await publish(server.who(name), journal.path, once=True)
+        await all_collected(server, store)
+
+    go(main())
+    assert numbers(store, "laptop") == numbers(store, "build-1") == list(range(1, 21))
+
+
 def test_what_was_kept_but_not_acknowledged_comes_again_and_is_no_double(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -358,12 +373,55 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
     async def main() -> None:
         async with going(collect(server.who("collector"), store)), connected(server.who("laptop")) as client:
             said = Alive(head).to_bytes()
+            bad = [b'{"version":1,"head":1}', said.replace(b'"held":null', b'"held":{"plugins":[]}')]
             while not store.homes():
-                await client.publish(alive_subject("laptop"), said)
-                await client.publish(alive_subject("laptop"), b"garbage")
+                for word in (said, b"garbage", *bad):
+                    await client.publish(alive_subject("laptop"), word)
                 await client.flush()
                 await asyncio.sleep(0.01)
 
     go(main())
     [home] = store.homes()
     assert (home.name, home.head, home.lag, home.findings) == ("laptop", None, 3, 0)
+    assert home.held is None
+
+
+def test_a_publisher_says_what_its_home_holds(server: Server, journal: Journal, store: FleetStore) -> None:
+    write(journal, 0, 3)
+    held = Held("a" * 64, "", "1.2")
+
+    async def main() -> None:
+        await all_collected(server, store)
+        async with going(collect(server.who("collector"), store)):
+            while not [each for each in store.homes() if each.held]:  # nobody keeps it before a collector listens
+                await publish(server.who("laptop"), journal.path, once=True, held=lambda: held)
+
+    go(main())
+    assert [each.held for each in store.homes()] == [held]
+
+
+def test_a_publisher_that_has_nothing_to_send_asks_the_server_nothing(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    write(journal, 0, 3)
+
+    async def main() -> None:
+        await all_collected(server, store)
+        async with connected(server.who("laptop")) as client:
+            with JournalReader(journal.path) as reading:
+                publisher = Publisher(client, server.who("laptop"), reading)
+                await publisher.catch_up()
+                sent = client.stats["out_msgs"]
+                for _ in range(5):
+                    await publisher.catch_up()
+                assert client.stats["out_msgs"] == sent
+                # Somebody else goes on from there, so what it knows is old, and it finds that out when it sends.
+                write(journal, 3, 2)
+                await publish(server.who("laptop"), journal.path, once=True)
+                write(journal, 5, 2)
+                await publisher.catch_up()
+        await all_collected(server, store)
+
+    go(main())
+    assert numbers(store) == list(range(1, 8))
+    assert kinds(store) == []

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ from ally_plugins.catalog.home.machine_policy import MachinePolicy, parse_policy
 from ally_plugins.catalog.registry import PluginRecord, Registry
 from ally_plugins.contract.values.conversation import ToolCall
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, HostError
+from ally_plugins.fleet.batches import UNREADABLE
+from ally_plugins.fleet.holdings import holdings_of
 from ally_plugins.host.host import Host
 from tests.kit.commands import run_command
 
@@ -288,3 +291,11 @@ def ask_doctor(home: Home, code: int) -> dict[str, dict[str, str]]:
 def test_a_replay_needs_no_mandatory_plugin(policy: Path, home: Home) -> None:
     policy.write_text('mandatory = ["guard"]')
     run_command("demo", "--home", str(home.path))
+
+
+def test_what_a_machine_holds_of_its_policy_is_the_digest_of_the_file(home: Home, policy: Path) -> None:
+    assert holdings_of(home).policy == ""
+    policy.write_text("pause = false\n")
+    assert holdings_of(home).policy == sha256(b"pause = false\n").hexdigest()
+    policy.write_text("pause = 3\n")
+    assert holdings_of(home).policy == UNREADABLE

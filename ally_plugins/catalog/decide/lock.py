@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from attrs import field, frozen
 
 from ally_plugins.contract.values.frozen import FrozenDict
@@ -13,7 +15,15 @@ from ally_plugins.policy.permissions import Grant, GrantSet
 if TYPE_CHECKING:
     from .record import PluginRecord
 
-__all__ = ["OF_THE_MACHINE", "Difference", "LockedPlugin", "config_changes", "differences", "locked_plugin"]
+__all__ = [
+    "OF_THE_MACHINE",
+    "Difference",
+    "LockedPlugin",
+    "config_changes",
+    "differences",
+    "locked_plugin",
+    "revision_of",
+]
 
 OF_THE_MACHINE: Final = ("interpreter", "environment")
 """Keys of `[plugins.NAME]` that name places of one machine: they are neither locked nor changed."""
@@ -79,6 +89,19 @@ def locked_plugin(record: PluginRecord, table: Mapping[str, Any], code: str) -> 
         agreed=record.agreement.requests if record.agreement is not None and not record.has_changed_code else None,
         config=config,
     )
+
+
+def revision_of(plugins: Mapping[str, LockedPlugin]) -> str:
+    """Return a digest of all that is enabled: the files, what was agreed to, the configuration as written.
+
+    Machines of which one was made like the other have the same; what is installed and not enabled does not count.
+    """
+    held = {name: [each.code, each.agreed, each.config] for name, each in plugins.items() if each.is_enabled}
+    return sha256(orjson.dumps(held, default=_as_json, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
 
 
 def differences(there: Mapping[str, LockedPlugin], here: Mapping[str, LockedPlugin]) -> tuple[Difference, ...]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -44,6 +45,8 @@ class MachinePolicy:
 
     file: str = ""
     """Empty where there is none."""
+    digest: str = ""
+    """The SHA-256 of the file, as `sha256sum` prints it; empty where there is none."""
     mandatory: tuple[str, ...] = ()
     """Plugins that run in every host with all gates and transforms that they ask for; without them none starts."""
     distributions: tuple[str, ...] | None = None
@@ -124,7 +127,7 @@ def parse_policy(content: bytes, file: str) -> MachinePolicy:
     if document.problems:
         raise ConfigError(f"the policy {file!r} is wrong: {'; '.join(document.problems)}", file=file)
     tables: dict[str, Any] = {name: MappingProxyType(given.pop(name, {})) for name in ("digests", "ceilings")}
-    return MachinePolicy(file=file, **{**given, **tables})
+    return MachinePolicy(file=file, digest=sha256(content).hexdigest(), **{**given, **tables})
 
 
 def _normal(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
+from ally_plugins.catalog.decide.lock import revision_of
 from ally_plugins.catalog.locking import (
     LOCK_NAME,
     MAX_LOCK_BYTES,
@@ -49,7 +50,8 @@ def lock(state: State, output: str, options: tuple[str, ...]) -> None:
 
     It is a lock file as pip and uv read it (PEP 751): the distributions of the plugins and what they require, with
     hashes. Beside them stands a table of the plugins. Secret settings stay here, and so do paths of Pythons. For
-    distributions from an index pip is asked for the hashes; options that this command does not know go to it.
+    distributions from an index pip is asked for the hashes; options that this command does not know go to it. The
+    revision that is printed is what `fleet status` shows of homes that have the same enabled in the same way.
 
     \b
     Example:
@@ -72,11 +74,12 @@ def lock(state: State, output: str, options: tuple[str, ...]) -> None:
     except OSError as error:
         raise ConfigError(f"{output!r} cannot be written: {error.strerror or error}", path=output) from error
     unhashed = [package.name for package in packages if package.directory is not None or package.vcs is not None]
+    revision = revision_of(plugins)
     if state.as_json:
         print_json({"file": output, "plugins": sorted(plugins), "packages": [each.name for each in packages],
-                    "without_hash": unhashed})  # fmt: skip
+                    "without_hash": unhashed, "revision": revision})  # fmt: skip
         return
-    echo(f"{inert(output)}: {len(plugins)} plugins, {len(packages)} distributions")
+    echo(f"{inert(output)}: {len(plugins)} plugins, {len(packages)} distributions, revision {revision}")
     if unhashed:
         echo(f"without a hash, since they come from a folder or a repository: {inert(', '.join(unhashed))}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,11 @@ from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.state import command, options
 from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json, when
+from ally_plugins.contract.values.frozen import FrozenDict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from ally_plugins.cli.shell.state import State
     from ally_plugins.fleet.store import HomeState, Noted
     from ally_plugins.journal.chain import Head
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["collect", "fleet", "init", "publish", "serve", "status"]
 
 _PORT: Final = 4222
+_SHOWN: Final = 12  # digits of a revision: none of a few thousand has the same by chance
+_REVISION: Final = re.compile(rf"[0-9a-f]{{{_SHOWN},64}}")
 _SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
 _LINKS_PER_HOST: Final = 100  # of 500 in all: more than a machine has hosts, and one that has gone wild leaves 400
 
@@ -109,7 +115,8 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
     """Send what the home's journal has to the fleet's server, and go on as it grows, until Ctrl-C.
 
     Only what is committed is sent, in order; after an outage it goes on where it was. With level = "metadata" in
-    fleet.toml (which it is unless the file says "body"), contents stay here: records go out with their digests.
+    fleet.toml (which it is unless the file says "body"), contents stay here: records go out with their digests. The
+    revisions of the plugins and of the machine's policy go along, for `fleet status`.
 
     \b
     Example:
@@ -117,6 +124,7 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
       ally-plugins fleet publish --once --credentials laptop.toml
     """
     from ally_plugins.fleet.credentials import read_credentials
+    from ally_plugins.fleet.holdings import holdings_of
     from ally_plugins.fleet.publisher import publish as send
 
     home = state.home
@@ -127,7 +135,7 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
     def note(head: Head) -> None:
         last[:] = [head]
 
-    asyncio.run(send(who, home.journal_file, once=once, on_sent=note))
+    asyncio.run(send(who, home.journal_file, once=once, on_sent=note, held=lambda: holdings_of(home)))
     # Only with `once`.
     sent = last[0].n if last else None
     if state.as_json:
@@ -204,47 +212,80 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None, links_
 @click.argument("place", metavar="FILE|URL")
 @click.option("--silent", type=click.FloatRange(min=0), default=_SILENT_S, show_default=True, metavar="SECONDS",
               help="After how long without a word a home counts as silent.")  # fmt: skip
-def status(state: State, place: str, silent: float) -> None:
-    """Show how each home is: how far its records came, when it was last heard, and what was found wrong.
+@click.option(
+    "--plugins", metavar="REVISION", help="What all should hold, as `lock` prints it; its beginning is enough."
+)
+@click.option("--policy", metavar="REVISION", help="The SHA-256 of the policy that all should hold, or its beginning.")
+def status(state: State, place: str, silent: float, plugins: str | None, policy: str | None) -> None:
+    """Show how each home is: how far its records came, when it was last heard, what it holds, what was found wrong.
 
-    The exit code is 1 when a home is silent, or something was found wrong.
+    What it holds are two revisions. That of its plugins is a digest of all that is enabled, which `lock` prints too;
+    that of the machine's policy is the SHA-256 of the file. The exit code is 1 when a home is silent, holds something
+    else than it should, or something was found wrong.
 
     \b
     Example:
       ally-plugins fleet status fleet.db --silent 300
+      ally-plugins fleet status fleet.db --plugins 5b1f0c9a3d42 --policy $(sha256sum policy.toml | cut -c1-12)
     """
     from ally_plugins.fleet.store import open_store
 
+    wanted = {name: text.lower() for name, text in (("plugins", plugins), ("policy", policy)) if text is not None}
+    for name, text in wanted.items():
+        if not _REVISION.fullmatch(text):
+            raise click.BadParameter(f"expected {_SHOWN} to 64 hex digits, found {text!r}", param_hint=f"--{name}")
     with open_store(place) as store:
-        _report(state, store.homes(), store.findings(), silent_before=store.now_ms() - silent * 1000)
+        silent_before = store.now_ms() - silent * 1000
+        _report(state, store.homes(), store.findings(), silent_before=silent_before, wanted=wanted)
 
 
-def _report(state: State, homes: list[HomeState], findings: list[Noted], *, silent_before: float | None) -> None:
+def _report(
+    state: State,
+    homes: list[HomeState],
+    findings: list[Noted],
+    *,
+    silent_before: float | None,
+    wanted: Mapping[str, str] = FrozenDict(),
+) -> None:
     """Print how homes are; end with REFUSED where one is not well."""
     silent = {each.name for each in homes if silent_before is not None and each.seen_at < silent_before}
+    others = {each.name: found for each in homes if (found := _differing(each, wanted))}
     if state.as_json:
-        print_json({"homes": [_data(each, each.name in silent) for each in homes],
+        print_json({"homes": [_data(each, each.name in silent, others.get(each.name, [])) for each in homes],
                     "findings": [_finding_data(each) for each in findings]})  # fmt: skip
     else:
-        for line in columns([_row(each, each.name in silent) for each in homes]):
+        for line in columns([_row(each, each.name in silent, others.get(each.name, [])) for each in homes]):
             echo(line)
         for each in findings:
             echo(f"{paint('wrong', fg='red')}: {inert(each.home)}: {inert(each.text)} ({when(each.at)})")
         if not homes:
             echo("no home has sent anything yet")
-    if silent or findings:
+    if silent or findings or others:
         raise click.exceptions.Exit(REFUSED)
 
 
-def _row(home: HomeState, is_silent: bool) -> tuple[str, ...]:  # noqa: FBT001 - one word of a line
+def _differing(home: HomeState, wanted: Mapping[str, str]) -> list[str]:
+    """Return which of the revisions that are wanted a home does not hold; one that says nothing holds none."""
+    held = {} if home.held is None else home.held.to_data()
+    return [name for name, revision in wanted.items() if not held.get(name, "").startswith(revision)]
+
+
+def _row(home: HomeState, is_silent: bool, others: Sequence[str]) -> tuple[str, ...]:  # noqa: FBT001 - one word of a line
     records = f"{home.head.n if home.head else 0} records"
     lag = f"{home.lag} behind" if home.lag else ""
     word = paint("silent", fg="yellow") if is_silent else "heard"
     wrong = paint(f"{home.findings} wrong", fg="red") if home.findings else ""
-    return (inert(home.name), records, f"{word} {when(home.seen_at)}", lag, wrong)
+    held = {"plugins": "?", "policy": "?"} if home.held is None else home.held.to_data()
+    revisions = [_revision(name, held[name], name in others) for name in ("plugins", "policy")]
+    return (inert(home.name), records, f"{word} {when(home.seen_at)}", *revisions, lag, wrong)
 
 
-def _data(home: HomeState, is_silent: bool) -> dict[str, Any]:  # noqa: FBT001 - one word of a line
+def _revision(name: str, revision: str, is_other: bool) -> str:  # noqa: FBT001 - one word of a line
+    text = f"{name} {inert(revision)[:_SHOWN]}" if revision else f"no {name}"
+    return paint(f"other {text}", fg="yellow") if is_other else text
+
+
+def _data(home: HomeState, is_silent: bool, others: Sequence[str]) -> dict[str, Any]:  # noqa: FBT001 - one word of a line
     return {
         "home": home.name,
         "chain": home.head.chain if home.head else None,
@@ -253,6 +294,8 @@ def _data(home: HomeState, is_silent: bool) -> dict[str, Any]:  # noqa: FBT001 -
         "seen_at": home.seen_at,
         "behind": home.lag,
         "silent": is_silent,
+        "holds": home.held.to_data() if home.held is not None else None,
+        "differs": list(others),
         "findings": home.findings,
     }
 

@@ -13,6 +13,7 @@ import click
 from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.completion import plugin_names, record_kinds
 from ally_plugins.cli.shell.exits import REFUSED
+from ally_plugins.cli.shell.fleet_records import fleet_options, fleet_records
 from ally_plugins.cli.shell.journal_rows import KINDS, parties, reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
+    from ally_plugins.fleet.store import FleetStore
     from ally_plugins.journal.audit import AuditReport
     from ally_plugins.journal.chain import Head
     from ally_plugins.journal.reader import JournalReader
@@ -55,8 +57,7 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
-@click.option("--fleet", "fleet_place", metavar="FILE|URL",
-              help="Of all homes, from where `fleet collect` keeps them, instead of this one's.")  # fmt: skip
+@fleet_options
 @click.option("--format", "form", type=click.Choice(["text", "ocsf"]), default="text", show_default=True,
               help="ocsf: decisions and refusals as findings of that schema, a line of JSON each.")  # fmt: skip
 @options
@@ -67,7 +68,6 @@ def audit(
     since: str | None,
     limit: int,
     follow: bool,  # noqa: FBT001 - click's way
-    fleet_place: str | None,
     **only: Any,
 ) -> None:
     """Show what was recorded: messages, decisions, refusals, grants, registrations, crashes; the latest last.
@@ -90,9 +90,11 @@ def audit(
     session, kind = only["session"], (_ocsf_kinds(kinds) if is_ocsf else kinds) or None
     filters: dict[str, Any] = {"names": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
-    if fleet_place is not None:
-        _show_fleet(state, fleet_place, filters, after, limit, follow=follow, is_ocsf=is_ocsf)
-        return
+    with fleet_records(only["fleet_place"], only["fleet_home"]) as store:
+        if store is not None:
+            filters["home"] = only["fleet_home"]
+            _show_fleet(state, store, filters, after, limit, follow=follow, is_ocsf=is_ocsf)
+            return
     # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         _check_kinds(state.home, unknown)
@@ -122,16 +124,20 @@ def _ocsf_kinds(kinds: Sequence[str]) -> Sequence[str]:
 
 
 def _show_fleet(
-    state: State, place: str, filters: dict[str, Any], since: int | None, limit: int, *, follow: bool, is_ocsf: bool
+    state: State,
+    store: FleetStore,
+    filters: dict[str, Any],
+    since: int | None,
+    limit: int,
+    *,
+    follow: bool,
+    is_ocsf: bool,
 ) -> None:
     """Print the last records of all homes, each with its home's name."""
     if follow:
         raise click.UsageError("--fleet and --follow do not go together: `fleet collect` follows")
-    from ally_plugins.fleet.store import open_store
-
     kinds = filters.pop("kind") or ()
-    with open_store(place) as store:
-        records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
+    records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
     if state.as_json or is_ocsf:
         for home, record in records:
             print_json(ocsf.finding(home, record) if is_ocsf else {"home": home, **record_data(record)})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ally_plugins.cli.shell.fleet_records import fleet_options, fleet_records
 from ally_plugins.cli.shell.journal_rows import reading_of, record_data, record_row, summary
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import columns, echo_pages, inert, paint, preview, print_json, when
@@ -15,43 +16,91 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.journal.explanation import Explanation
+    from ally_plugins.fleet.store import FleetStore
+    from ally_plugins.journal.explanation import Explanation, RecordSource
     from ally_plugins.journal.reader import JournalReader
     from ally_plugins.journal.values import StoredEvent, StoredMessage, StoredRecord
 
 __all__ = ["explain", "explain_lines", "explanation_data"]
 
+_EXPECTED: Final = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
 _MANY_EVENTS: Final = 200_000
 """Events of a session that are searched for those of one tool call; some 0.2 s."""
 
 
 @command("explain")
 @click.argument("id_", metavar="ID")
-def explain(state: State, id_: str) -> None:
+@fleet_options
+def explain(state: State, id_: str, fleet_place: str | None, fleet_home: str | None) -> None:
     """Say in one sentence why ID is there, then show everything that led to it.
 
     That is the events, the chain of plugins, the permission, the votes, and what became of it.
 
     ID is a message (m-...), a decision (d-...), an action (a-...), a task (t-...) or an event (SESSION:SEQ), as `audit`
-    shows them.
+    shows them. With --fleet it is looked for at all homes; where several have it, --fleet-home says which is meant.
 
     \b
     Example:
       ally-plugins explain m-5f0c9a1b2d-7
       ally-plugins explain s-5f0c9a1b2d-1:12
+      ally-plugins explain d-5f0c9a1b2d-3 --fleet fleet.db
     """
     from ally_plugins.journal import explanation
 
+    with fleet_records(fleet_place, fleet_home) as store:
+        if store is not None:
+            _explain_of_fleet(state, store, id_, fleet_home)
+            return
     with reading_of(state.home) as reading:
         found = explanation.explain(reading, id_) if reading is not None else None
         if reading is None or found is None:
-            hint = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
-            raise NotFoundRefused(f"the journal knows nothing of {id_!r}; {hint}, as `ally-plugins audit` shows them")
+            raise NotFoundRefused(
+                f"the journal knows nothing of {id_!r}; {_EXPECTED}, as `ally-plugins audit` shows them"
+            )
         calls = _events_of_call(reading, found)
     if state.as_json:
         print_json(_data(found, calls))
         return
     echo_pages(_lines(found, calls))
+
+
+def _explain_of_fleet(state: State, store: FleetStore, id_: str, home: str | None) -> None:
+    """Print what led to something at the one home that has it.
+
+    Raises NotFoundRefused where none has it, or its content stayed there, UsageError where several have it.
+    """
+    from ally_plugins.fleet.readings import chains_with
+    from ally_plugins.journal import explanation
+
+    chains = chains_with(store, id_, home)
+    if not chains:
+        who = "no home of the fleet" if home is None else f"the home {home!r}"
+        text = f"{who} has sent anything of {id_!r}" if home is None else f"{who} has sent nothing of {id_!r}"
+        raise NotFoundRefused(f"{text}; {_EXPECTED}, as `ally-plugins audit --fleet` shows them")
+    if len(chains) > 1:
+        names = ", ".join(each.home for each in chains)
+        raise click.UsageError(f"{len(chains)} homes have {id_!r}: {names}; say which is meant with --fleet-home NAME")
+    [reading] = chains
+    try:
+        found = explanation.explain(reading, id_)
+        calls = _events_of_call(reading, found) if found is not None else []
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # by another version, or by who means harm
+        raise NotFoundRefused(f"what {reading.home!r} has sent of {id_!r} cannot be read: {error}") from error
+    if found is None or not _has_content(found):
+        why_not = "its level in fleet.toml keeps that there, or it was pruned"
+        text = f"{reading.home!r} has sent {id_!r} without its content: {why_not}"
+        raise NotFoundRefused(f"{text}; ask on that machine: ally-plugins explain {id_}")
+    if state.as_json:
+        print_json({"home": reading.home, **_data(found, calls)})
+        return
+    echo_pages([f"at {inert(reading.home)}: {line}" if not number else line
+                for number, line in enumerate(_lines(found, calls))])  # fmt: skip
+
+
+def _has_content(found: Explanation) -> bool:
+    if found.message is not None:
+        return found.message.body is not None
+    return found.event is not None or (found.record is not None and found.record.data is not None)
 
 
 def explain_lines(reading: JournalReader, id_: str, session_id: str) -> list[str] | None:
@@ -70,7 +119,7 @@ def explanation_data(reading: JournalReader, id_: str, session_id: str) -> dict[
     return _data(found, _events_of_call(reading, found)) if found is not None else None
 
 
-def _events_of_call(reading: JournalReader, found: Explanation) -> list[StoredEvent]:
+def _events_of_call(reading: RecordSource, found: Explanation) -> list[StoredEvent]:
     """Return the events of the tool call that a decision is about; its cause is the call and no event."""
     record = found.record
     call_id = (record.data or {}).get("cause") if record is not None else None

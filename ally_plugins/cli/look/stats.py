@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ally_plugins.cli.shell.completion import plugin_names
+from ally_plugins.cli.shell.fleet_records import fleet_options, fleet_records
 from ally_plugins.cli.shell.journal_rows import reading_of
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.cli.shell.state import State
+    from ally_plugins.fleet.store import FleetStore
     from ally_plugins.host.control.client import HostAnswer
     from ally_plugins.journal.statistics import HookStatistics, PluginStatistics
 
@@ -42,22 +44,29 @@ _LIVE_PLUGINS: Final = ("host", "plugin", "state", "messages", "refused", "crash
 @click.argument("name", required=False, shell_complete=plugin_names)
 @click.option("--since", metavar="TIME", default=_SINCE, show_default=True,
               help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")  # fmt: skip
-def stats(state: State, name: str | None, since: str) -> None:
+@fleet_options
+def stats(state: State, name: str | None, since: str, fleet_place: str | None, fleet_home: str | None) -> None:
     """Show what each plugin, or the one that is named, cost and did: from the journal, without replays.
 
     For each hook: calls, the time that half and 95 % of them took at most, the longest, and what came of it. For each
     plugin: messages, the tokens that these put into conversations (estimated: a token for four characters), changes
     that cost the provider's prompt cache, its refused calls, crashes, restarts, events it lost, memory and processor.
-    Running hosts are asked to record what they have counted first.
+    Running hosts are asked to record what they have counted first. With --fleet it is the sum over all homes, of what
+    they have sent with its content; those that keep contents to themselves are named.
 
     \b
     Example:
       ally-plugins stats
       ally-plugins stats loop-warner --since 7d
+      ally-plugins stats --fleet fleet.db --since 1d
     """
     from ally_plugins.journal.statistics import statistics_of
 
     after, plugin = parse_since(since, now_ms()), name and bare_name(name)
+    with fleet_records(fleet_place, fleet_home) as store:
+        if store is not None:
+            _show_fleet(state, store, after, plugin, fleet_home)
+            return
     silent = [answer.host.pid for answer in _ask(state.home) if answer.result is None]
     for pid in silent:
         echo(f"host {pid} does not answer, and may have counted more than is recorded", to_stderr=True)
@@ -69,6 +78,27 @@ def stats(state: State, name: str | None, since: str) -> None:
         plugins = [plugin_data(each, found[each]) for each in sorted(found)]
         print_json({"since": after, "plugins": plugins, "silent_hosts": silent})
         return
+    _show_found(found, after, plugin)
+
+
+def _show_fleet(state: State, store: FleetStore, since: int, plugin: str | None, home: str | None) -> None:
+    """Print the sum over all homes, or what is known of one."""
+    from ally_plugins.fleet.readings import fleet_statistics
+
+    known = fleet_statistics(store, since=since, home=home)
+    found = {name: each for name, each in known.plugins.items() if plugin in {None, name}}
+    if state.as_json:
+        plugins = [plugin_data(each, found[each]) for each in sorted(found)]
+        print_json({"since": since, "plugins": plugins, "without_content": known.without_content})
+        return
+    if known.without_content:
+        names = inert(", ".join(known.without_content))
+        text = "sent without their content, as their level in fleet.toml says, and not counted: the records of"
+        echo(f"{text} {names}", to_stderr=True)
+    _show_found(found, since, plugin)
+
+
+def _show_found(found: Mapping[str, PluginStatistics], after: int, plugin: str | None) -> None:
     if not found:
         echo(f"since {when(after)} nothing is recorded of {inert(plugin) if plugin is not None else 'any plugin'}")
         return
