@@ -236,7 +236,9 @@ def soak(session: nox.Session) -> None:
     """Kill by the hundred, restart by the thousand, draw examples by the thousand: `tests` does a part of each."""
     session.install(*_wheels(), *_group("test"))
     which = "soak or (hypothesis and not e2e)"
-    _pytest(session, "-m", which, "--hypothesis-profile=soak", *WORKERS, *session.posargs)
+    # A thousand examples, or a hundred kills, of one test may take longer than elsewhere says that it hangs.
+    patience = ("-o", "faulthandler_timeout=3600")
+    _pytest(session, "-m", which, "--hypothesis-profile=soak", *patience, *WORKERS, *session.posargs)
 
 
 @nox.session(requires=["wheels"], default=False)

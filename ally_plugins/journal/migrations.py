@@ -6,6 +6,7 @@ writing, they would not have seen. A copy of the file lies beside it until they 
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -19,6 +20,8 @@ from attrs import frozen
 from ally_plugins.contract.values.errors import JournalError, JournalVersionError
 
 __all__ = ["MIGRATIONS", "VERSION", "Migration", "check_version", "migrate", "run_steps", "version_of"]
+
+_log: Final = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.02  # SQLite does not wait for this lock, so we do
 
@@ -105,7 +108,15 @@ def migrate(path: Path, wait_s: float) -> None:
         copy = real.with_name(f"{real.name}.version-{version}")
         _copy(connection, copy)
         _migrate(connection, version, f"{str(path)!r} cannot be brought from version {version} to {VERSION}", copy)
-    copy.unlink()
+        is_whole = _is_written_back(connection)
+    if is_whole:
+        copy.unlink()
+    else:
+        _log.warning(
+            "the journal %r is of version %d now, and part of it is in the log beside it: the copy %r stays; remove it "
+            "once a host has run",
+            str(path), VERSION, str(copy),
+        )  # fmt: skip
 
 
 def _migrate(connection: sqlite3.Connection, version: int, failed: str, copy: Path) -> None:
@@ -113,8 +124,6 @@ def _migrate(connection: sqlite3.Connection, version: int, failed: str, copy: Pa
     try:
         _run_checked(connection, version)
         connection.execute("COMMIT")
-        # The copy is removed after this: what it stands for must be in the file itself, not only in the log beside it.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     except (sqlite3.Error, JournalError) as error:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
@@ -122,6 +131,18 @@ def _migrate(connection: sqlite3.Connection, version: int, failed: str, copy: Pa
             f"the journal {failed}: {error}; it is as it was, a copy is {str(copy)!r}; go on with the version of "
             "ally-plugins that has written it"
         ) from error
+
+
+def _is_written_back(connection: sqlite3.Connection) -> bool:
+    """Write what was committed into the file itself, and say whether all of it is there now.
+
+    The copy is removed then, and not before: a log that is lost would take the rest along.
+    """
+    try:
+        is_busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error:  # no room for it, or a disk that fails: committed it is all the same
+        return False
+    return not is_busy
 
 
 def _run_checked(connection: sqlite3.Connection, version: int) -> None:

@@ -190,6 +190,29 @@ def test_a_step_that_fails_or_breaks_the_chain_leaves_it_as_it_was_and_a_copy(
     assert not copy.exists()
 
 
+def test_the_copy_stays_while_what_was_committed_is_not_in_the_file_itself(
+    older: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    version, before = version_of(older), records(older)
+    run_steps, reading = migrations.run_steps, []
+
+    def go_on_reading(connection: sqlite3.Connection, version: int) -> None:
+        run_steps(connection, version)
+        cursor = connection.execute("SELECT n FROM records")  # while it is read, a log cannot be written back
+        reading.append((cursor, cursor.fetchone()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "run_steps", go_on_reading)
+        migrations.migrate(older, 0)
+    copy = older.with_name(f"journal.db.version-{version}")
+    assert repr(str(copy)) in caplog.text
+    assert records(copy) == before
+    reading.clear()
+    assert version_of(older) == VERSION
+    Journal.open(older).close_blocking()
+    assert verify(older).ok
+
+
 def test_killed_amid_a_step_it_is_as_it_was_and_the_copy_is_whole(older: Path) -> None:
     version, before = version_of(older), records(older)
     code = """

@@ -102,6 +102,23 @@ def run(short_dir: Path, test: Callable[[Host], Coroutine[Any, Any, None]]) -> N
     asyncio.run(main())
 
 
+def test_a_start_that_is_cancelled_leaves_no_socket(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        starting = asyncio.create_task(TalkBackServer(short_dir / "run").start())
+
+        async def cancelled(*_: object, **__: object) -> None:
+            assert [each.suffix for each in (short_dir / "run").iterdir()] == [".sock"]
+            starting.cancel()
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_server", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert [*(short_dir / "run").iterdir()] == []
+
+    asyncio.run(main())
+
+
 def test_the_socket_is_its_owners_alone_from_its_first_moment_on(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

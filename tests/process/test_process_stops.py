@@ -218,3 +218,22 @@ def test_closing_the_launcher_ends_everything(way: str) -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(main())
+
+
+def test_a_process_that_nothing_ends_does_not_keep_a_direct_launcher_from_closing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with launching("direct") as launcher:
+            process = await launch(launcher, python(POLITE))
+            with monkeypatch.context() as patch:
+                # As one that waits for a dead disk: the signal is sent, and nothing comes of it.
+                patch.setattr("ally_plugins.runtime.processes.direct.os.killpg", lambda *_: None)
+                patch.setattr("ally_plugins.runtime.processes.direct.UNKILLABLE", 0.1)
+                await launcher.close()
+            assert "1 processes of plugins do not end" in caplog.text
+            assert not process.gone.done()
+            process.kill()
+            await process.gone
+
+    asyncio.run(main())

@@ -102,7 +102,7 @@ class TalkBackServer:
     async def start(self) -> None:
         """Listen. Raises UnavailableRefused where there are no Unix sockets, and OSError.
 
-        Cancelling closes the socket; its file is left to the next host's sweep.
+        Cancelling closes the socket and removes its file.
         """
         if not hasattr(socket, "AF_UNIX"):
             raise UnavailableRefused("this machine has no Unix sockets, so that no daemon can talk back over one")
@@ -114,6 +114,7 @@ class TalkBackServer:
             self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Greeting(self), sock=sock)
         except BaseException:
             sock.close()
+            unlink(self.path)
             raise
 
     def _choose_path(self) -> str:

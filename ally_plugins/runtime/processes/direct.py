@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -21,12 +22,14 @@ from ally_plugins.contract.values.compat import override
 
 from .executing import cannot_execute
 from .launcher import Launcher
-from .process import Exit, Process, ProcessSpec, absolute_folder, kernel_limits
+from .process import UNKILLABLE, Exit, Process, ProcessSpec, absolute_folder, kernel_limits
 
 if TYPE_CHECKING:
     from .stdio import Ends
 
 __all__ = ["GAPS", "Child", "DirectLauncher", "DirectProcess"]
+
+_log: Final = logging.getLogger(__name__)
 
 POLL: Final = 0.02
 """Seconds between two looks whether an ending process group is empty: the kernel does not report that."""
@@ -184,12 +187,17 @@ class DirectLauncher(Launcher):
 
     @override
     async def close(self) -> None:
-        """Kill every child with its group, and wait until nothing is left; cancelling it only ends the waiting."""
+        """Kill every child with its group, and wait until nothing is left, for `UNKILLABLE` seconds at most.
+
+        Cancelling it only ends the waiting.
+        """
         processes = list(self._processes)
         for process in processes:
             process.kill()
         if processes:
-            await asyncio.wait([process.gone for process in processes])
+            _, left = await asyncio.wait([process.gone for process in processes], timeout=UNKILLABLE)
+            if left:
+                _log.warning("%d processes of plugins do not end, though they were killed", len(left))
 
     def _adopt(self, child: Child, spec: ProcessSpec) -> DirectProcess:
         process = DirectProcess(child, self._processes.discard)
