@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from ally_plugins.runtime.sandbox.box import Box
-from ally_plugins.runtime.sandbox.readable import KERNEL, SYSTEM, SYSTEM_FILES, code_folders, programs
+from ally_plugins.runtime.sandbox.linked_code import linked_code
+from ally_plugins.runtime.sandbox.readable import KERNEL, SYSTEM, SYSTEM_FILES, programs
 from ally_plugins.runtime.sandbox.support import gaps, support
 
 RUNTIME = Path(__file__).parents[2] / "ally_plugins" / "runtime"
@@ -46,7 +47,7 @@ def box_in(folder: Path, **more: Any) -> Box:
     tmp.mkdir(exist_ok=True)
     found = [programs(name, str(home), os.environ["PATH"]) for name in (sys.executable, *more.pop("run", ()))]
     run = [path for each in found for path in (*each.files, *each.folders)]
-    system = (*SYSTEM_FILES, *KERNEL, *code_folders(site.getsitepackages()))
+    system = (*SYSTEM_FILES, *KERNEL, *linked_code(site.getsitepackages()))
     return Box(home=str(home), tmp=str(tmp), system=system, run=(str(home), str(tmp), *SYSTEM, *run), **more)
 
 

@@ -32,6 +32,7 @@ def test_a_daemon_sees_only_what_is_on_the_list() -> None:
         "LC_ALL": "C",
         "LANG": "C",
         "TZ": "UTC",
+        "SHLVL": "1",  # ours: see the test of bash below
     }
 
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 
+from ally_plugins.runtime.processes.environment import child_environment
 from ally_plugins.runtime.processes.programs import run_program
 from tests.kit.waiting import go
 
-from .programs import MAKERS, launching, shell
+from .programs import MAKERS, launching, shell, spec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ally_plugins.contract.programs import Ran
     from ally_plugins.runtime.processes.launcher import Launcher
 
@@ -50,6 +56,22 @@ def test_what_a_program_wrote_is_read_though_it_never_reads(how: str, way: str) 
         assert not ran.is_cut
         if "why" in code:
             assert (ran.stderr, ran.ended) == (b"why\n", "exited with code 3")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize("way", MAKERS)
+def test_bash_runs_nothing_of_the_users_before_the_program(way: str, tmp_path: Path) -> None:
+    """It would on a socket, where it takes itself for a shell of rshd's; the output would be the tool's answer."""
+    (tmp_path / ".bashrc").write_text("echo not the answer\n")
+    env = child_environment({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    bash = evolve(spec("bash", "-c", "echo answer"), env=env)
+
+    async def main() -> Ran:
+        async with launching(way) as launcher:
+            return await run_program(launcher, bash, b"", 30)
+
+    ran = go(main())
+    assert (ran.stdout, ran.stderr) == (b"answer\n", b"")
 
 
 @pytest.mark.parametrize("way", MAKERS)

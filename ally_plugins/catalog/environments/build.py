@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,7 @@ __all__ = [
     "Environment",
     "build",
     "chosen_interpreter",
+    "editable_projects",
     "environments",
     "missing_modules",
     "plan",
@@ -99,6 +101,19 @@ def _look(home: Home, name: str) -> Environment:
     problem = _python_problem(python_in(path))
     text = f"the environment {name!r} is broken: {problem}; {rebuild}" if problem else ""
     return Environment(name=name, path=path, requirements=requirements, problem=text)
+
+
+def editable_projects(home: Home, path: str) -> tuple[str, ...]:
+    """Return the projects that the operator has had installed editable into an environment of this home, by its path.
+
+    None for one that is not whole, or of elsewhere. Blocks on a file; raises nothing.
+    """
+    folder, name = os.path.split(path)
+    if folder != str(home.envs_dir):
+        return ()
+    words = _look(home, name).requirements
+    # As `requirement_of` writes them; what the operator has given in another form is theirs to place.
+    return tuple(after for word, after in pairwise(words) if word == "-e" and after.startswith("/"))
 
 
 def _python_problem(path: Path) -> str:

@@ -13,20 +13,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import ally_plugins
+from ally_plugins.catalog.environments.build import editable_projects
 from ally_plugins.contract.granted_paths import is_within
 from ally_plugins.contract.process_spec import running_python
 from ally_plugins.contract.values.errors import AllyError, CannotExecute
 from ally_plugins.policy.granted_files import names_project
 from ally_plugins.runtime.processes.separation import has_namespaces
 from ally_plugins.runtime.sandbox.box import SANDBOXED, Box
+from ally_plugins.runtime.sandbox.linked_code import lies_in, linked_code, site_folders
 from ally_plugins.runtime.sandbox.readable import (
     KERNEL,
     NETWORK_FILES,
     SYSTEM,
     SYSTEM_FILES,
     Program,
-    code_folders,
+    environment_of,
     programs,
+    pythons,
 )
 from ally_plugins.runtime.sandbox.support import Support, gaps, support
 
@@ -121,6 +124,7 @@ def box_for(
     named = [command[0], *(grant.target or grant.topic for grant in grants if grant.kind == "run")]
     path = env.get("PATH", os.defpath)
     found = [programs(name, folder or home, path) for name in named]
+    interpreters = pythons(command[0], folder or home, path)
     system = [*SYSTEM_FILES, *KERNEL]
     if network:
         system += [*NETWORK_FILES, *(env[name] for name in _CERTIFICATES if name in env)]
@@ -131,9 +135,18 @@ def box_for(
         write=files.write,
         system=_absolute(system),
         # What it writes may be executed too: it could do itself whatever that does.
-        run=_absolute([home, tmp, *SYSTEM, *_code(record, places.home, command, folder, env), *_parts(found)]),
+        run=_absolute(
+            [
+                home,
+                tmp,
+                *SYSTEM,
+                *_code(record, places.home, command, folder, env),
+                *_parts(found),
+                *_installed(interpreters, places.home),
+            ]
+        ),
         network=network,
-        env={**_variables(home, tmp), **_user_base(command[0]), **_project_variable(record, project)},
+        env={**_variables(home, tmp), **_user_base(interpreters), **_project_variable(record, project)},
     )
 
 
@@ -184,17 +197,38 @@ def _code(
         built = str(home.envs_dir) if home is not None else None
         # Of a class they are the host's own; of a program those that were built for it.
         yield from (path for path in paths if found.is_class or (built is not None and is_within(path, built)))
-    if command[0] == running_python():
-        yield _SDK
-        sites = site.getsitepackages()
-        if site.ENABLE_USER_SITE:
-            sites.append(site.getusersitepackages())
-        yield from (*sites, *code_folders(sites))
 
 
-def _user_base(program: str) -> dict[str, str]:
+def _installed(interpreters: Sequence[str], home: Home | None) -> Iterator[str]:
+    """Yield what is installed for the Pythons of a command and lies elsewhere: the SDK, and editable installs.
+
+    The running Python has believed the files of its environment already. Of another one they are the plugin's: by
+    them it could name anything, so what counts is what is editable here too, or was agreed to when it was built.
+    """
+    if not interpreters:
+        return
+    sites = site.getsitepackages()
+    if site.ENABLE_USER_SITE:
+        sites.append(site.getusersitepackages())
+    here = (_SDK, *linked_code(sites))
+    for python in interpreters:
+        if _is_running_environment(python):
+            yield from (*sites, *here)
+        else:
+            agreed = (*sites, *here, *(editable_projects(home, environment_of(python)) if home is not None else ()))
+            yield from (path for path in linked_code(site_folders(python)) if lies_in(path, agreed))
+
+
+def _is_running_environment(python: str) -> bool:
+    """Say whether a Python is the one that runs, by whatever name: of the same environment, and the same program."""
+    running = running_python()
+    is_same_program = os.path.realpath(python) == os.path.realpath(running)
+    return bool(running) and is_same_program and environment_of(python) == environment_of(running)
+
+
+def _user_base(interpreters: Sequence[str]) -> dict[str, str]:
     """Return what leads the host's own Python to the packages of its user, which HOME does no longer."""
-    is_used = site.ENABLE_USER_SITE and program == running_python()
+    is_used = site.ENABLE_USER_SITE and any(map(_is_running_environment, interpreters))
     return {"PYTHONUSERBASE": site.getuserbase()} if is_used else {}
 
 

@@ -51,6 +51,10 @@ ALLOWED_ON_WINDOWS: Final = frozenset(
 )
 """What Windows programs need besides; no such names are in use elsewhere, so the list holds everywhere."""
 
+_SHELL: Final = {"SHLVL": "1"}
+"""The variable in which shells count how deep they are. Standard input is a socket here, and a `bash -c` that is the
+first shell on a socket takes itself for one of rshd's: it would run ~/.bashrc, whose output would be the plugin's."""
+
 _PREFIX: Final = "LC_"
 _OURS: Final = "ALLY_"
 
@@ -64,7 +68,7 @@ def child_environment(
     """
     names = ALLOWED | ALLOWED_ON_WINDOWS | set(granted)
     seen = {name: value for name, value in host.items() if _is_seen(name, names)}
-    return {**seen, **(added or {})}
+    return {**_SHELL, **seen, **(added or {})}
 
 
 def _is_seen(name: str, names: frozenset[str]) -> bool:

@@ -10,11 +10,24 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["KERNEL", "NETWORK_FILES", "SYSTEM", "SYSTEM_FILES", "Program", "code_folders", "interpreter", "programs"]
+__all__ = [
+    "KERNEL",
+    "LARGEST",
+    "NETWORK_FILES",
+    "SYSTEM",
+    "SYSTEM_FILES",
+    "Program",
+    "environment_of",
+    "interpreter",
+    "lines_of",
+    "names_in",
+    "programs",
+    "pythons",
+]
 
 SYSTEM: Final = (
     "/lib",
@@ -84,7 +97,8 @@ KERNEL: Final = (
 
 _SHEBANG_BYTES: Final = 256  # what the kernel reads of a script's first line (BINPRM_BUF_SIZE)
 _DEEPEST: Final = 4  # scripts that are interpreted by scripts, as far as the kernel goes
-_LARGEST: Final = 1 << 16  # bytes
+LARGEST: Final = 1 << 16
+"""Bytes that are read of a small file."""
 _PYTHON: Final = re.compile(r"(python|pypy)[0-9.]*\Z")
 
 
@@ -102,7 +116,7 @@ def interpreter(python: str) -> Program:
     """
     real = os.path.realpath(python)
     prefixes = [os.path.dirname(os.path.dirname(real))]  # noqa: PTH120
-    environment = os.path.dirname(os.path.dirname(os.path.abspath(python)))  # noqa: PTH100, PTH120 - a link stays one
+    environment = environment_of(python)
     files = [real]
     settings = f"{environment}/pyvenv.cfg"
     if os.path.isfile(settings):  # noqa: PTH113
@@ -115,50 +129,39 @@ def interpreter(python: str) -> Program:
 
 def _is_python_library(folder: str) -> bool:
     """Say whether a folder has Pythons or their packages, so that no other one passes for it by its name."""
-    for name in _names(folder):
+    for name in names_in(folder):
         if name.startswith("python3"):
             own = f"{folder}/{name}"
-            if os.path.lexists(f"{own}/os.py") or any(each.endswith("-packages") for each in _names(own)):
+            if os.path.lexists(f"{own}/os.py") or any(each.endswith("-packages") for each in names_in(own)):
                 return True
     return False
 
 
 def _bases(settings: str) -> Iterator[str]:
-    for line in _lines(settings):
+    for line in lines_of(settings):
         key, _, value = line.partition("=")
         if key.strip() == "home" and value.strip().startswith("/"):
             yield value.strip()
 
 
-def code_folders(site_folders: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders that `.pth` files in these name, as editable installs do; what they run is not looked at.
-
-    For the running Python only, which has believed these files already: one that a plugin has put into an environment
-    of its own could name anything.
-    """
-    found: dict[str, None] = {}
-    for folder in site_folders:
-        for name in _names(folder):
-            for line in _lines(f"{folder}/{name}") if name.endswith(".pth") else ():
-                # A line that is imported is code, and not a path.
-                if line and not line.startswith(("#", "import ", "import\t")):
-                    path = os.path.abspath(os.path.join(folder, line))  # noqa: PTH100, PTH118 - links stay
-                    if os.path.isdir(path):  # noqa: PTH112
-                        found[path] = None
-    return tuple(found)
+def environment_of(python: str) -> str:
+    """Return the folder of the environment that a Python is named in: where its libraries and settings lie."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(python)))  # noqa: PTH100, PTH120 - a link stays one
 
 
-def _names(folder: str) -> list[str]:
+def names_in(folder: str) -> list[str]:
+    """Return the names in a folder, none of one that cannot be read."""
     try:
         return os.listdir(folder)  # noqa: PTH208 - at each start, and pathlib takes ten times as long
     except OSError:
         return []
 
 
-def _lines(file: str) -> list[str]:
+def lines_of(file: str) -> list[str]:
+    """Return the lines of a small file without the spaces around them, none of one that cannot be read."""
     try:
         with open(file, "rb") as opened:  # noqa: PTH123 - as above
-            return [line.strip() for line in opened.read(_LARGEST).decode("utf-8", "replace").splitlines()]
+            return [line.strip() for line in opened.read(LARGEST).decode("utf-8", "replace").splitlines()]
     except OSError:
         return []
 
@@ -170,6 +173,26 @@ def programs(name: str, folder: str, path: str) -> Program:
     """
     files: dict[str, None] = {}
     folders: dict[str, None] = {}
+    for found, real in _chain(name, folder, path):
+        files[real] = None
+        if _is_python(real):
+            python = interpreter(found)
+            files |= dict.fromkeys(python.files)
+            folders |= dict.fromkeys(python.folders)
+    return Program(tuple(files), tuple(folders))
+
+
+def pythons(name: str, folder: str, path: str) -> tuple[str, ...]:
+    """Return the Pythons among the program of a command and what interprets it, as `programs` finds them."""
+    return tuple(found for found, real in _chain(name, folder, path) if _is_python(real))
+
+
+def _is_python(program: str) -> bool:
+    return _PYTHON.match(os.path.basename(program)) is not None  # noqa: PTH119
+
+
+def _chain(name: str, folder: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield a program and what interprets it, each as it was found and where links lead."""
     wanted = [(name, 0)]
     while wanted:
         name, depth = wanted.pop()
@@ -178,15 +201,9 @@ def programs(name: str, folder: str, path: str) -> Program:
             continue
         real = os.path.realpath(found)
         # The first line of a plugin's script may name any file: one that nobody executes is not opened by that.
-        if not (os.path.isfile(real) and os.access(real, os.X_OK)):  # noqa: PTH113
-            continue
-        files[real] = None
-        if _PYTHON.match(os.path.basename(real)):  # noqa: PTH119
-            python = interpreter(found)
-            files |= dict.fromkeys(python.files)
-            folders |= dict.fromkeys(python.folders)
-        wanted += [(each, depth + 1) for each in _interpreters(real)]
-    return Program(tuple(files), tuple(folders))
+        if os.path.isfile(real) and os.access(real, os.X_OK):  # noqa: PTH113
+            yield found, real
+            wanted += [(each, depth + 1) for each in _interpreters(real)]
 
 
 def _interpreters(script: str) -> list[str]:
