@@ -7,9 +7,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
-from agents import Agent, RunResultStreaming, RunState
+from agents import Agent, RunConfig, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
-from agents.run_internal.agent_runner_helpers import validate_session_conversation_settings
+from agents.run_internal.agent_runner_helpers import (
+    validate_output_guardrails_with_server_managed_conversation as validate_output_guardrails,
+    validate_session_conversation_settings,
+)
 from agents.run_internal.turn_preparation import validate_run_hooks
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
@@ -68,14 +71,14 @@ class AllyPlugins(BetweenRuns, AgentRunner):
             with run.work.stoppable():
                 return await super(AllyPlugins, self).run(agent, given, **options)
 
-        _check_options(input, options)
+        _check_options(starting_agent, input, options)
         run = await self._open(starting_agent, input, options)
         return cast("RunResult", await run.drive(starting_agent, input, once))
 
     @override
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> RunResultStreaming:
         """Run an agent as `Runner.run_streamed` does, with plugins; the result's properties are there once it runs."""
-        _check_options(input, options)
+        _check_options(starting_agent, input, options)
 
         def start(agent: Agent[Any], given: Any, options: dict[str, Any]) -> RunResultStreaming:
             return super(AllyPlugins, self).run_streamed(agent, given, **options)
@@ -101,7 +104,7 @@ class AllyPlugins(BetweenRuns, AgentRunner):
         return PluginRun(self, self._shared, work, options)
 
 
-def _check_options(given: Any, options: dict[str, Any]) -> None:
+def _check_options(agent: Agent[Any], given: Any, options: dict[str, Any]) -> None:
     """Raise what the framework does about options before a run begins: nothing is asked or told of it then."""
     validate_run_hooks(options.get("hooks"))
     served = ("conversation_id", "previous_response_id", "auto_previous_response_id")
@@ -109,6 +112,9 @@ def _check_options(given: Any, options: dict[str, Any]) -> None:
     kept: dict[str, Any] = {name: options.get(name) or getattr(given, f"_{name}", None) for name in served}
     kept["auto_previous_response_id"] = bool(kept["auto_previous_response_id"])
     validate_session_conversation_settings(options.get("session"), **kept)
+    config = options.get("run_config")
+    config = config if isinstance(config, RunConfig) else RunConfig(**(config or {}))
+    validate_output_guardrails(getattr(given, "_current_agent", None) or agent, config, **kept)
 
 
 class _NestedRuns(AgentRunner):

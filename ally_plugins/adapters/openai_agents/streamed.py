@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["StreamedRun"]
 
 
-_UNKNOWN: Final[dict[str, Any]] = {
-    "final_output": None,
-    "input_guardrail_results": [],
-    "interruptions": [],
-    "is_complete": False,
-    "new_items": [],
-    "output_guardrail_results": [],
-    "raw_responses": [],
-    "tool_input_guardrail_results": [],
-    "tool_output_guardrail_results": [],
-}
-"""What a result has before its run has begun."""
+_EMPTY: Final = frozenset(
+    {
+        "input_guardrail_results",
+        "interruptions",
+        "new_items",
+        "output_guardrail_results",
+        "raw_responses",
+        "tool_input_guardrail_results",
+        "tool_output_guardrail_results",
+    }
+)
+"""The lists of a result in which there is nothing before its run has begun."""
 
 
 class StreamedRun:
@@ -81,6 +81,9 @@ class StreamedRun:
             self._run.all_read()
         if work.interruption_cause is not None:
             raise Interrupted(work.interruption_cause)
+        if result.run_loop_task is not None and result.run_loop_task.cancelled():  # as by a guardrail that was
+            self._is_cancelled = True  # the framework's stream just ends then
+            raise Interrupted("the run was cancelled")
         return result
 
     async def _show(self, result: RunResultStreaming, run: PluginRun) -> None:
@@ -137,6 +140,7 @@ class StreamedRun:
             raise
         finally:
             await asyncio.wait((self._task,))
+            _ = self.run_loop_exception  # seen: asyncio reports no error of a run whose reader went away
         if not (self._is_cancelled and self._task.cancelled()):  # a tool may raise a cancellation of its own
             self._task.result()
 
@@ -157,10 +161,18 @@ class StreamedRun:
         """The task in which the run goes on, with plugins."""
         return self._task
 
+    @property
+    def run_loop_exception(self) -> BaseException | None:
+        """What the run has raised, once it has ended and was not cancelled, plugins' refusals among it."""
+        return self._task.exception() if self._task.done() and not self._task.cancelled() else None
+
     def __getattr__(self, name: str) -> Any:
-        if self.__dict__.get("_result") is not None:
+        known = self.__dict__
+        if known.get("_result") is not None:
             return getattr(self._result, name)
-        before = {**_UNKNOWN, "current_agent": self.__dict__.get("_agent")}
+        if name in _EMPTY:
+            return []
+        before = {"final_output": None, "current_agent": known.get("_agent"), "is_complete": known.get("_is_cancelled")}
         if name in before:
             return before[name]
         raise AttributeError(f"{name!r} of a streamed run is not known before its first event")

@@ -16,9 +16,11 @@ from agents import (
     InputGuardrail,
     InputGuardrailTripwireTriggered,
     ModelSettings,
+    OutputGuardrail,
     RunConfig,
     RunHooks,
     Runner,
+    RunResultStreaming,
     SQLiteSession,
     ToolGuardrailFunctionOutput,
     ToolInputGuardrail,
@@ -469,12 +471,16 @@ def test_a_run_outside_of_plugins_is_none_of_theirs_meanwhile() -> None:
     asyncio.run(main())
 
 
+async def _read(stream: RunResultStreaming) -> None:
+    async for _ in stream.stream_events():
+        pass
+
+
 async def _run(bench: Bench, agent: Agent[Any], session: SQLiteSession, *, is_streamed: bool) -> None:
     if not is_streamed:
         await bench.plugins.run(agent, "go", session=session)
         return
-    async for _ in bench.plugins.run_streamed(agent, "go", session=session).stream_events():
-        pass
+    await _read(bench.plugins.run_streamed(agent, "go", session=session))
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
@@ -541,15 +547,107 @@ def test_options_that_the_framework_refuses_are_refused_at_once_and_nothing_begi
     asyncio.run(main())
 
 
-def test_a_stream_that_is_cancelled_before_it_begins_ends() -> None:
+@pytest.mark.parametrize("mode", ["immediate", "after_turn"])
+def test_a_stream_that_is_cancelled_before_it_begins_ends(mode: Any) -> None:
     async def main() -> None:
         async with live() as bench:
             agent = bench.agent("never")
             stream = bench.plugins.run_streamed(agent, "go")
-            stream.cancel()
+            stream.cancel(mode)
             async with asyncio.timeout(5):
                 assert [event async for event in stream.stream_events()] == []
+            assert stream.is_complete
             assert requests(agent) == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_readers", [False, True])
+@pytest.mark.parametrize("pending", ["input guardrail", "output guardrail", "model's end"])
+def test_a_stream_ends_when_it_is_cancelled_while_only_what_follows_the_answer_goes_on(
+    pending: str,
+    is_readers: bool,  # noqa: FBT001
+) -> None:
+    async def main() -> None:
+        begun, ended = asyncio.Event(), asyncio.Event()
+
+        async def wait(*_args: Any) -> Any:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async with live() as bench:
+            agent = bench.agent("done")
+            agent.input_guardrails = [InputGuardrail(wait)] if pending == "input guardrail" else []
+            agent.output_guardrails = [OutputGuardrail(wait)] if pending == "output guardrail" else []
+            if pending == "model's end":
+                vars(agent.model)["_cleanup_on_run_end"] = wait
+            stream = bench.plugins.run_streamed(agent, "go")
+            reader = asyncio.create_task(_read(stream))
+            async with asyncio.timeout(10):
+                await begun.wait()
+                (reader if is_readers else stream).cancel()
+                await asyncio.wait((reader,))
+                await ended.wait()
+            assert reader.cancelled() is is_readers
+            assert [end.interrupted for end in bench.of(AgentEnd)] == [True]
+            assert stream.is_complete
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_guardrail_was_cancelled_ends_interrupted_and_is_not_sent_on() -> None:
+    async def ally_gate_stop(self: Any, stop: Any) -> Deny:
+        return Deny("go on")
+
+    async def main() -> None:
+        waited = asyncio.create_task(asyncio.Event().wait())
+
+        async def wait(*_args: Any) -> Any:
+            await waited
+
+        async with live({"sender": make_plugin(ally_gate_stop=ally_gate_stop)}) as bench:
+            agent = bench.agent("done", "never", input_guardrails=[InputGuardrail(wait)])
+            stream = bench.plugins.run_streamed(agent, "go", session=SQLiteSession("talk"))
+            asyncio.get_running_loop().call_later(0.01, waited.cancel)
+            async with asyncio.timeout(10):
+                await _read(stream)
+            assert [end.interrupted for end in bench.of(AgentEnd)] == [True]
+            assert stream.final_output is None
+            assert len(requests(agent)) == 1
+
+    asyncio.run(main())
+
+
+def test_what_a_run_raised_is_known_though_its_stream_was_not_read() -> None:
+    async def main() -> None:
+        async with live() as bench:
+            error = ValueError("the provider is away")
+            stream = bench.plugins.run_streamed(bench.agent(Answer(error=error)), "go")
+            assert stream.run_loop_exception is None
+            assert stream.run_loop_task is not None
+            await asyncio.wait((stream.run_loop_task,))
+            assert stream.run_loop_exception is error
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("where", ["agent", "configuration"])
+def test_output_guardrails_beside_a_conversation_of_the_providers_are_refused_before_a_run_begins(where: str) -> None:
+    async def main() -> None:
+        async with live() as bench:
+            guardrails = [OutputGuardrail(lambda *_: GuardrailFunctionOutput(None, tripwire_triggered=False))]
+            agent = bench.agent("never", output_guardrails=guardrails if where == "agent" else [])
+            options: dict[str, Any] = {"previous_response_id": "r"}
+            if where == "configuration":
+                options["run_config"] = RunConfig(output_guardrails=guardrails)
+            with pytest.raises(UserError, match="server-managed conversation history"):
+                bench.plugins.run_streamed(agent, "go", **options)
+            with pytest.raises(UserError, match="server-managed conversation history"):
+                await bench.plugins.run(agent, "go", **options)
+            assert bench.of(AgentStart, UserMessage) == []
 
     asyncio.run(main())
 
