@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
@@ -20,6 +20,8 @@ from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
 __all__ = ["CUT", "answered", "convert", "is_persons", "message_for", "text_of", "with_text", "woven"]
+
+M = TypeVar("M", bound=BaseMessage)
 
 CUT: Final = "not run: the turn was interrupted"
 
@@ -80,7 +82,7 @@ def _described(block: Any) -> str:
     return json.dumps(shown, default=repr, ensure_ascii=False)
 
 
-def with_text(message: BaseMessage, text: str) -> BaseMessage:
+def with_text(message: M, text: str) -> M:
     """Return a message with another text in place of all of its own; what is not text is kept where it is."""
     if isinstance(message.content, str):
         return message.model_copy(update={"content": text})

@@ -33,6 +33,7 @@ from .messages import CUT, answered, convert, is_persons, message_for, text_of, 
 from .requests import model_name, settled, transformed
 from .runs import OPEN, PluginRun, ended, graph_run, loop_below, messages_in, running_loop
 from .serves import SERVES
+from .streams import held_stream
 
 if TYPE_CHECKING:
     from langchain.agents.middleware import ModelRequest, ModelResponse, ToolCallRequest
@@ -197,16 +198,18 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             run.work.requested(model_name(request), len(request.messages))
             try:
                 with run.stoppable(can_stop=can_stop):
-                    response = await handler(await transformed(run, request))
+                    sent = await transformed(run, request)
+                    response = await handler(sent)
                     run.work.received()
                     answer = next((each for each in response.result if isinstance(each, AIMessage)), None)
-                    response = await settled(run, response)
+                    response = await settled(run, response, held_stream(sent.model))
             except BaseException as error:
                 run.work.model_failed(error)
                 if isinstance(error, Interrupted):
                     raise GraphDrained(str(error)) from None
                 raise
-            _responded(run.work, request, answer, response.result if run.refused is None else ())
+            refusal = run.work.refusal
+            _responded(run.work, request, answer, [AIMessage(refusal.shown)] if refusal else response.result)
             return response
 
     # --- tools ---

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, SystemMessage, ToolMessage
 from langchain_core.tools import StructuredTool
-from langgraph.constants import TAG_NOSTREAM
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
 from ally_plugins.contract.tools.schemas import thaw
 
 from .messages import message_for, text_of, with_text, woven
+from .streams import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import Message
 
     from .runs import PluginRun
+    from .streams import HeldStream
 
 __all__ = ["model_name", "settled", "transformed"]
 
@@ -52,8 +52,9 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
             changes["model_settings"] = changed
     if tail:
         changes["messages"] = [*changes.get("messages", request.messages), *map(message_for, tail)]
-    if run.work.answer_hold is not None:
-        changes["model"] = _held(request.model)
+    if (hold := run.work.answer_hold) is not None:
+        by_sentences = hold == "sentence" and request.response_format is None  # what is to be JSON has no sentences
+        changes["model"] = held(request.model, run.work, by_sentences=by_sentences)
     return request.override(**changes) if changes else request
 
 
@@ -98,25 +99,22 @@ def _with_content(message: BaseMessage, now: Message) -> BaseMessage:
     return with_text(message, now.content)
 
 
-def _held(model: Any) -> Any:
-    """Return a model that streams nothing: a stream of messages has its answer once that has left the node."""
-    tags = [*(getattr(model, "tags", None) or ()), TAG_NOSTREAM]
-    if isinstance(model, BaseChatModel):
-        return model.model_copy(update={"tags": tags, "disable_streaming": True})
-    return model.with_config(tags=tags)
+async def settled(run: PluginRun, response: ModelResponse[Any], stream: HeldStream | None = None) -> ModelResponse[Any]:
+    """Return a response as plugins leave its answers; one that they withhold becomes a line, and ends the run.
 
-
-async def settled(run: PluginRun, response: ModelResponse[Any]) -> ModelResponse[Any]:
-    """Return a response as plugins leave its answers; one that they withhold becomes a line, and ends the run."""
+    What they have left of it in a stream that was held is not asked about again.
+    """
     message = next((each for each in response.result if isinstance(each, AIMessage)), None)
-    if message is None or not run.work.live.session.wants("answer"):
+    if message is None or (run.work.refusal is None and not run.work.live.session.wants("answer")):
         return response
     outputs = {each.tool_call_id for each in response.result if isinstance(each, ToolMessage)}
     made = [each["args"] for each in message.tool_calls if each["id"] in outputs]
     work, text = run.work, text_of(message)
     is_structured = response.structured_response is not None and not made
     try:
-        left = await work.answered(text, is_structured=is_structured)
+        left, shown = text, stream.shown if stream is not None else ""
+        if stream is None or stream.allowed != text:
+            left = await work.answered(text, is_structured=is_structured, shown=shown)
         after = [await work.answered_data(each) for each in made]
         if after != made or (is_structured and left != text):
             raise work.withheld("a transform has changed structured output, which cannot be done here")

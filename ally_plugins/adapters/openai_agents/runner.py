@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 from agents import Agent, RunConfig, RunResultStreaming, RunState
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 from agents.run_internal.agent_runner_helpers import (
-    validate_output_guardrails_with_server_managed_conversation as validate_output_guardrails,
+    validate_output_guardrails_with_server_managed_conversation,
     validate_session_conversation_settings,
 )
 from agents.run_internal.turn_preparation import validate_run_hooks
@@ -114,7 +114,8 @@ def _check_options(agent: Agent[Any], given: Any, options: dict[str, Any]) -> No
     validate_session_conversation_settings(options.get("session"), **kept)
     config = options.get("run_config")
     config = config if isinstance(config, RunConfig) else RunConfig(**(config or {}))
-    validate_output_guardrails(getattr(given, "_current_agent", None) or agent, config, **kept)
+    reached = getattr(given, "_current_agent", None) or agent
+    validate_output_guardrails_with_server_managed_conversation(reached, config, **kept)
 
 
 class _NestedRuns(AgentRunner):

@@ -1,22 +1,42 @@
 """Answers of langchain's agents on their way to the person: nothing is shown that a gate has not allowed."""
 
-# ruff: noqa: ARG001, S105 - hooks are methods, and take what their event promises; what a gate looks for is no password
+# ruff: noqa: ARG001, ARG002, S105 - hooks are methods, and take what their event promises; what a gate looks for is no password
 
 from __future__ import annotations
 
+import asyncio
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from langchain.agents.structured_output import ToolStrategy
+from langchain_core.caches import InMemoryCache
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
 
-from ally_plugins import AgentEnd, AssistantMessage, Deny, GateRefused, Replace, ToolCall, ToolCallEnd, evolve
+from ally_plugins import (
+    AgentEnd,
+    AssistantMessage,
+    Deny,
+    GateRefused,
+    ModelResponse,
+    Replace,
+    ToolCall,
+    ToolCallEnd,
+    evolve,
+)
 from ally_plugins.adapters.langchain import AllyPlugins
-from ally_plugins.testing import Answer
+from ally_plugins.contract.values.compat import override
+from ally_plugins.testing import Answer, Script
 from ally_plugins.testing.adapters.script import calls
+from ally_plugins.testing.agents.langchain import ScriptedModel
 from tests.adapters.langchain.bench import HELLO, ONE, Bench, live, model, new_agent, results
-from tests.kit.hosts import make_plugin, new_host
+from tests.kit.agents import withholding
+from tests.kit.hosts import make_plugin, new_host, setup
 from tests.kit.waiting import go
 
 SECRET = "the code is wxyz"
@@ -145,3 +165,208 @@ def test_a_denied_answer_of_an_invoked_agent_raises_too() -> None:
     agent = Bench(new_host(denying())).agent(SECRET)
     with pytest.raises(GateRefused, match="it has a code"):
         agent.invoke(HELLO, ONE)
+
+
+SENTENCES = setup(withholding("wxyz"), ["gate:answer:sentence"])
+
+
+class Pieces(ScriptedModel):
+    """A model whose content is text, and which streams for threads too; `told` are tokens that it tells by itself."""
+
+    told: Any = ()
+
+    @override
+    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        whole = self._answer(messages, kwargs)
+        for piece in re.findall(r"\S+ ?", whole.text):
+            yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
+        calls: Any = [
+            {"name": each.tool_name, "args": dict(each.arguments), "id": each.call_id} for each in whole.calls
+        ]
+        usage: Any = {"input_tokens": 1, "output_tokens": whole.output_tokens, "total_tokens": 1 + whole.output_tokens}
+        yield ChatGenerationChunk(message=AIMessageChunk(content="", tool_calls=calls, usage_metadata=usage))
+
+    @override
+    async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        for chunk in self._stream(messages, **kwargs):
+            yield chunk
+
+    @override
+    async def _agenerate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        for token in self.told if run_manager is not None else ():
+            await run_manager.on_llm_new_token(token, chunk=ChatGenerationChunk(message=AIMessageChunk(content=token)))
+        return self._generate(messages, **kwargs)
+
+
+def talker(bench: Bench, *steps: Any, tools: Any = (), kind: type[ScriptedModel] = Pieces, **options: Any) -> Any:
+    """Return an agent whose model speaks in pieces, with a checkpointer."""
+    plugins, script = AllyPlugins(bench.host), kind(script=Script(steps), **options)
+    return new_agent(script, list(tools), middleware=[plugins], checkpointer=InMemorySaver())
+
+
+async def _shown(agent: Any, how: str, *, ends_whole: bool = False) -> tuple[list[str], Exception | None]:
+    """Return the pieces of text that a reader of a stream has seen, and what the stream has raised."""
+    shown: list[str] = []
+    try:
+        if how == "events":
+            async for event in agent.astream_events(HELLO, ONE, version="v2"):
+                # Of an answer that is held whole the end of the model's run has all of it.
+                assert "wxyz" not in repr(event) or (ends_whole and event["event"] == "on_chat_model_end")
+                if event["event"] == "on_chat_model_stream":
+                    shown.append(str(event["data"]["chunk"].text))
+        elif how == "messages":
+            async for part, _ in agent.astream(HELLO, ONE, stream_mode="messages"):
+                shown.append(str(part.text))
+        else:
+            thread = await asyncio.to_thread(lambda: list(_parts(agent)))
+            shown += [part for part in thread if isinstance(part, str)]
+            assert all(isinstance(part, (str, Exception)) for part in thread)
+            return [each for each in shown if each], next((e for e in thread if isinstance(e, Exception)), None)
+    except GateRefused as error:
+        return [each for each in shown if each], error
+    return [each for each in shown if each], None
+
+
+def _parts(agent: Any) -> Iterator[str | Exception]:
+    try:
+        for part, _ in agent.stream(HELLO, ONE, stream_mode="messages"):
+            yield str(part.text)
+    except GateRefused as error:
+        yield error
+
+
+@pytest.mark.parametrize("how", ["messages", "events", "in a thread"])
+@pytest.mark.parametrize("kind", [ScriptedModel, Pieces])
+def test_by_sentences_what_was_allowed_is_shown_and_a_deny_cuts_the_answer(how: str, kind: type[ScriptedModel]) -> None:
+    ran: list[str] = []
+
+    @tool
+    async def work(text: str) -> str:
+        """Work."""
+        ran.append(text)
+        return text
+
+    async def play() -> None:
+        async with live({"guard": SENTENCES}) as bench:
+            text = "One is fine. Two is fine. Three is wxyz. Four is not seen."
+            odd = Answer(text=text, calls=calls(("c1", "work", "a")).calls, output_tokens=7)
+            agent = talker(bench, "One is fine. So is two", odd, "never", tools=[work], kind=kind)
+            is_threads = how == "in a thread" and kind is ScriptedModel  # which streams nothing there: held whole
+            assert await _shown(agent, how) == (
+                ["One is fine. So is two"] if is_threads else ["One is fine.", " So is two"],
+                None,
+            )
+            shown, error = await _shown(agent, how)
+            assert "".join(shown).strip() == ("" if is_threads else "One is fine. Two is fine.")
+            assert "it has a code" in str(error)
+            kept = (await agent.aget_state(ONE)).values["messages"][-1].text
+            assert "wxyz" not in kept
+            assert "it has a code" in kept
+            assert is_threads or kept == "One is fine. Two is fine.\n[the answer was cut here: guard: it has a code]"
+            assert is_threads or bench.of(AssistantMessage)[-1].content.strip() == "One is fine. Two is fine."
+            assert bench.of(ModelResponse)[-1].output_tokens == 7
+            assert ran == []
+
+    go(play())
+
+
+def test_a_sentence_is_shown_before_the_model_has_said_the_next() -> None:
+    async def play() -> None:
+        goes_on = asyncio.Event()
+
+        class Slow(Pieces):
+            @override
+            async def _astream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+                async for chunk in super()._astream(messages, **kwargs):
+                    if "Two" in chunk.text:
+                        await goes_on.wait()
+                    yield chunk
+
+        async with live({"guard": SENTENCES}) as bench, asyncio.timeout(10):
+            agent, shown = talker(bench, "One is fine. Then comes. Two is fine.", kind=Slow), []
+            async for part, _ in agent.astream(HELLO, ONE, stream_mode="messages"):
+                shown.append(str(part.text))
+                goes_on.set()
+            assert [each for each in shown if each] == ["One is fine.", " Then comes.", " Two is fine."]
+
+    go(play())
+
+
+def test_thoughts_come_as_they_do_and_calls_when_the_text_beside_them_was_allowed() -> None:
+    @tool
+    async def work(text: str) -> str:
+        """Work."""
+        return f"worked for {text}"
+
+    async def play() -> None:
+        async with live({"guard": SENTENCES}) as bench:
+            step = Answer(text="I look. Then", thinking="what to do", calls=calls(("c1", "work", "a")).calls)
+            agent = talker(bench, step, "done.", tools=[work], kind=ScriptedModel)
+            seen: list[str] = []
+            async for part, about in agent.astream(HELLO, ONE, stream_mode="messages"):
+                blocks = part.content_blocks if about["langgraph_node"] == "model" else []
+                seen += [each.get("text") or each["type"] for each in blocks]
+            assert seen == ["reasoning", "I look.", " Then", "tool_call_chunk", "done."]
+            assert results((await agent.aget_state(ONE)).values) == {"c1": "worked for a"}
+
+    go(play())
+
+
+def test_gates_are_asked_about_an_answer_that_was_streamed_once_whole() -> None:
+    async def ally_gate_answer(self: Any, message: Any) -> None:
+        self.seen.append((message.content, message.metadata.get("isPartial", False)))
+
+    async def play() -> None:
+        guard = setup(make_plugin(ally_gate_answer=ally_gate_answer), ["gate:answer:sentence"])
+        async with live({"guard": guard}) as bench:
+            agent = talker(bench, "One is fine. So is two")
+            await _shown(agent, "messages")
+            assert bench.seen() == [("One is fine.", True), ("One is fine. So is two", False)]
+
+    go(play())
+
+
+@pytest.mark.parametrize("grants", [None, ["gate:answer:sentence"]])
+def test_no_token_that_a_class_of_models_tells_by_itself_is_shown_before_gates_agree(grants: Any) -> None:
+    async def play() -> None:
+        async with live({"guard": setup(withholding("wxyz"), grants)}) as bench:
+            # As a class does that streams where it makes a whole answer; the framework does not ask it to stream.
+            agent = talker(bench, SECRET, told=SECRET.split(), disable_streaming=True)
+            shown, error = await _shown(agent, "events", ends_whole=grants is None)
+            assert shown == []
+            assert "it has a code" in str(error)
+
+    go(play())
+
+
+def test_an_answer_that_a_cache_may_have_is_held_whole_and_a_cut_one_is_not_kept_there() -> None:
+    async def play() -> None:
+        async with live({"guard": SENTENCES}) as bench:
+            script = Script([f"Well then. {SECRET}", "never"])
+            speaker = Pieces(script=script, cache=InMemoryCache())
+            agent = new_agent(speaker, middleware=[AllyPlugins(bench.host)])
+            for _ in range(2):
+                shown, error = await _shown(agent, "messages")
+                assert "wxyz" not in "".join(shown)
+                assert "it has a code" in str(error)
+            assert len(script.asked) == 1
+
+    go(play())
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_sentences_wait_for_the_gates_of_each_host_that_holds_them(is_first: bool) -> None:  # noqa: FBT001
+    class Others(AllyPlugins):  # type: ignore[misc]  # loaded on demand
+        """The framework takes no two of one class."""
+
+    async def play() -> None:
+        ours, theirs = SENTENCES, setup(withholding("else"), ["gate:answer:sentence"])
+        async with live({"guard": ours}) as bench, new_host({"other": theirs}) as other:
+            both: list[Any] = [AllyPlugins(bench.host), Others(other)]
+            speaker = Pieces(script=Script([f"One. {SECRET}. Two."]))
+            agent = new_agent(speaker, middleware=both if is_first else both[::-1])
+            shown, error = await _shown(agent, "messages")
+            assert "wxyz" not in "".join(shown)
+            assert "it has a code" in str(error)
+
+    go(play())
