@@ -21,6 +21,7 @@ _RUN: Final = re.compile(r"[\w./:=@%+^-]+", re.ASCII)
 _QUOTED_RUN: Final = re.compile(r"""[^"\\$`]+""")
 _ANSI: Final = {"n": "\n", "t": "\t", "r": "\r", "a": " ", "b": " ", "e": " ", "E": " ", "f": " ", "v": " "}
 _ANSI_CODE: Final = re.compile(r"x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|u[0-9A-Fa-f]{1,4}|U[0-9A-Fa-f]{1,8}|c.", re.DOTALL)
+_ZERO: Final = re.compile(r"[xuU]?0+")
 
 
 @dataclass
@@ -287,6 +288,8 @@ class WordReader:
         self._check_depth()
         self._read_braced(rest)
         self._nested -= 1
+        if self.text[: self.at].endswith("@P}"):
+            raise UnreadableError("a text is expanded as a prompt, which may run commands")
         others = tuple(option[0] for option in rest.fields)
         values: tuple[str, ...] = (UNSEEN,)
         if found is not None and not found[1] and self.text[start : self.at].endswith("}"):
@@ -337,13 +340,19 @@ class WordReader:
                 self.at += 1
                 continue
             code = _ANSI_CODE.match(self.text, self.at + 1)
-            if code is not None:
+            if code is not None and _ZERO.fullmatch(code[0]):
+                self._skip_ansi()  # bash drops what follows a zero, up to the quote
+            elif code is not None:
                 word.add(_ansi_char(code[0]))
                 self.at = code.end()
             else:
                 following = self.text[self.at + 1 : self.at + 2]
                 word.add(_ANSI.get(following, following))
                 self.at += 2
+
+    def _skip_ansi(self) -> None:
+        while self.at < len(self.text) and self.text[self.at] != "'":
+            self.at += 2 if self.text[self.at] == "\\" else 1
 
     def _read_backticks(self, word: Word, *, is_quoted: bool) -> None:
         self.at += 1
@@ -415,7 +424,7 @@ def _ansi_char(code: str) -> str:
     if code[0] == "c":
         return " "
     number = int(code[1:], 16) if code[0] in "xuU" else int(code, 8)
-    # Nothing after a zero is part of the word; a control character is none that a path or a command would have.
+    # A control character is none that a path or a command would have.
     return chr(number) if 0x20 <= number <= 0x10FFFF and not 0xD800 <= number <= 0xDFFF else " "  # noqa: PLR2004
 
 

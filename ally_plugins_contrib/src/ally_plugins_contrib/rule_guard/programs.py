@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Final
 
 from .commands import Command, Shell, UnreadableError
@@ -75,6 +76,34 @@ _FILE_OPTIONS: Final = frozenset(
     {"-o", "-O", "-T", "-K", "-i", "-F", "-E", "-c", "-b", "-w", "-H", "-d", "-X", "-A", "-u", "-e"}
 )
 
+MAX_STARTS: Final = 8
+"""Words of a program's text, from the first, at which a command may begin."""
+
+_SPLIT: Final = re.compile(r"-[0iv]*S|--split-string=?")
+_RUN_BY_GIT: Final = re.compile(
+    r"core\.(?:pager|editor|sshcommand|fsmonitor|askpass|gitproxy|alternaterefscommand)|sequence\.editor|pager\.\w+"
+    r"|(?:diff|merge|filter|difftool|mergetool|browser|man|gpg|credential)\.(?:.*\.)?"
+    r"(?:external|command|textconv|driver|clean|smudge|process|cmd|path|program|helper)"
+    r"|remote\..*\.(?:upload|receive)pack",
+    re.IGNORECASE,
+)
+"""Settings of git whose value is a command."""
+
+_WHOLE: Final = re.compile(r"(.+)", re.DOTALL)
+_RECIPE: Final = re.compile(r"(?:^|[;\n])[\t @+-]*([^;\n]+)")
+_SED_RUNS: Final = re.compile(r"(?:^|[;\n{}\d$/!,])\s*e\s+([^\n]+)|s([^\w\s])(?:(?!\2).)*\2((?:(?!\2).)+)\2[\w]*e")
+_EX_RUNS: Final = re.compile(r"^:?\s*(?:silent\s*)?!\s*(.+)", re.DOTALL)
+_TAKERS: Final = {
+    "make": (("--eval",), _RECIPE), "gmake": (("--eval",), _RECIPE),
+    "sed": (("-e", "--expression"), _SED_RUNS), "gsed": (("-e", "--expression"), _SED_RUNS),
+    "vim": (("-c", "--cmd"), _EX_RUNS), "vi": (("-c", "--cmd"), _EX_RUNS), "nvim": (("-c", "--cmd"), _EX_RUNS),
+    "ex": (("-c", "--cmd"), _EX_RUNS), "view": (("-c", "--cmd"), _EX_RUNS),
+    "tar": (("-I", "-F", "--use-compress-program", "--to-command", "--info-script", "--rmt-command"), _WHOLE),
+    "compgen": (("-C",), _WHOLE), "complete": (("-C",), _WHOLE), "mapfile": (("-C",), _WHOLE),
+    "readarray": (("-C",), _WHOLE), "jobs": ((), _WHOLE), "hash": ((), _WHOLE),
+}  # fmt: skip
+"""Programs that run a text which is given to one of these options, and what of it they run."""
+
 _RUNNING_OPTION: Final = re.compile(
     r"(?:-o)?(?:Proxy|Local|Remote)Command[= ]|--(?:checkpoint-action=exec|to-command|use-compress-program|rsh)=",
     re.IGNORECASE,
@@ -83,7 +112,10 @@ URL: Final = re.compile(
     r"\b[a-z][a-z0-9+.-]{1,20}://(?:[^\s/@'\"]{0,256}@)?(\[[0-9a-f:.]+\]|[^\s/:?#'\"<>|\\)]+)", re.IGNORECASE
 )
 _DEVICE: Final = re.compile(r"/dev/(?:tcp|udp)/([^/\s]+)/")
-_LITERAL: Final = re.compile(r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\"")
+_LITERAL: Final = re.compile(
+    r"'((?:[^'\\\n]|\\.)*)'|\"((?:[^\"\\\n]|\\.)*)\""
+    r"|\bq[qwx]?\s*[({\[<|/!]([^)}\]>|/!\n]*)[)}\]>|/!]"  # Perl's
+)
 _STARTS: Final = re.compile(
     r"\bsystem\s*\(?|subprocess|popen|\bexec[lv]?p?e?\b|\bspawn|posix_spawn|child_process|`|%x|\bsh\s*\(|execSync|\|\s*getline"
     r"|do shell script"
@@ -128,7 +160,7 @@ def _of_command(command: Command) -> Iterator[Action]:
     yield from _of_words(command, command.words)
 
 
-def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901 - a branch a kind of program
+def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: C901, PLR0912 - a branch a kind of program
     for _ in range(24):  # wrappers around each other
         inner = _unwrapped(words, command)
         if inner is None:
@@ -149,7 +181,7 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
     elif program == "find":
         yield from _of_find(command, words)
     elif program == "trap" and len(words) > 2:  # noqa: PLR2004 - its text and a signal
-        yield from _of_text(command, words[1])
+        yield from _of_text(command, words[2 if words[1] == "--" else 1])
     elif program in {"at", "batch"} or (program in {"source", "."} and words[1:2] and words[1] in _STDIN):
         yield from _of_text(command, command.given or UNSEEN)
     elif program in {"eval", "source", "."}:
@@ -157,6 +189,8 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
             yield Action(code=_how_unseen(command, words[1:]), folders=command.folders)
     elif program == "git":
         yield from _of_git(command, words)
+    elif program in _TAKERS:
+        yield from _of_takers(command, program, words)
     elif (letters := _interpreter(program)) is not None:
         yield from _of_interpreter(command, words, letters)
     yield from _of_shells(command, words)
@@ -199,9 +233,11 @@ def _after_options(program: str, rest: list[str]) -> list[str]:
     skip = _SKIPS.get(program, 0)
     while rest:
         word = rest[0]
-        if program == "env" and word.startswith(("-S", "--split-string")):
-            text = word.partition("=")[2] if word.startswith("--split-string=") else word.removeprefix("--split-string")
-            return " ".join([text.removeprefix("-S"), *rest[1:]]).split()
+        if program == "env" and (split := _SPLIT.match(word)) is not None:
+            return " ".join([word[split.end() :], *rest[1:]]).split()
+        if program == "env" and word == "-":
+            rest = rest[1:]
+            continue
         if word == "--":
             return rest[1:]
         if word.startswith("-") and len(word) > 1:
@@ -260,18 +296,40 @@ def _until_option(words: list[str]) -> Iterator[str]:
 
 
 def _of_git(command: Command, words: list[str]) -> Iterator[Action]:
-    """Look into aliases that are given on the spot, which may run anything."""
-    for at, each in enumerate(words[:-1]):
-        if each == "-c" and re.match(
-            r"alias\.|core\.(?:pager|editor|sshcommand|fsmonitor|hookspath)", words[at + 1], re.IGNORECASE
-        ):
-            value = words[at + 1].partition("=")[2]
-            text = value[1:] if value.startswith("!") else f"git {value}"
-            yield from _of_text(command, text)
+    """Look into what it is told to run, on the spot or from now on."""
+    settings = [each.partition("=")[::2] for each in _after(words, {"-c"})]
     if "config" in words:
-        for each in words[2:]:
-            if each.startswith("!"):
-                yield from _of_text(command, each[1:])
+        settings += pairwise(words)
+    for name, value in settings:
+        if _RUN_BY_GIT.match(name) is not None:
+            yield from _of_text(command, value.removeprefix("!"))
+        elif name.lower().startswith("alias."):
+            yield from _of_text(command, value[1:] if value.startswith("!") else f"git {value}")
+    for text in _after(words, {"-x", "--exec", "foreach"}) if {"rebase", "submodule"} & set(words) else ():
+        yield from _of_text(command, text)
+    if words[-1:] != ["run"] and "bisect" in words and "run" in words:
+        yield from _of_words(command, words[words.index("run") + 1 :])
+
+
+def _of_takers(command: Command, program: str, words: list[str]) -> Iterator[Action]:
+    """Look into a text that one option of a program has it run."""
+    options, form = _TAKERS[program]
+    texts = _after(words, set(options)) + [each for option in options for each in _values(words, option)]
+    if program in {"make", "gmake"} and "-" in _after(words, {"-f", "--file"}):
+        texts.append(command.given or "")
+    for text in texts or (words[1:] if program in {"sed", "gsed"} else ()):
+        for found in form.finditer(text):
+            line = found[found.lastindex or 0]
+            if line.strip():
+                yield from (each for each in _of_text(command, line) if each.code != "unparsed")
+    if program == "jobs" and "-x" in words[1:-1]:
+        yield from _of_words(command, words[words.index("-x") + 1 :])
+    if program == "hash" and "-p" in words:
+        yield Action(code="unseen", folders=command.folders)
+
+
+def _values(words: list[str], option: str) -> list[str]:
+    return [each.removeprefix(f"{option}=") for each in words if option and each.startswith(f"{option}=")]
 
 
 def _of_shells(command: Command, words: list[str]) -> Iterator[Action]:
@@ -305,7 +363,9 @@ def _of_shell(command: Command, rest: list[str], *, is_first: bool) -> Iterator[
     at = 0
     while at < len(rest) and rest[at].startswith(("-", "+")) and rest[at] != "--":
         if not rest[at].startswith("--") and "c" in rest[at]:
-            following = [each for each in rest[at + 1 :] if not each.startswith(("-", "+"))]
+            following = rest[at + 1 :]
+            while following and following[0].startswith(("-", "+")):
+                del following[0]
             if following:
                 yield from _of_text(command, following[0], following[1:])
             return
@@ -383,13 +443,15 @@ def _of_interpreter(command: Command, words: list[str], letters: str) -> Iterato
 
 
 def _of_code(command: Command, text: str) -> Iterator[Action]:
-    literals = [one or other for one, other in _LITERAL.findall(text)]
+    literals = [one or other or third for one, other, third in _LITERAL.findall(text)]
     words = [each for each in literals if each and len(each) < 4096]  # noqa: PLR2004 - the longest path
     yield Action(reads=words, writes=words, hosts=URL.findall(text), folders=command.folders)
     if _REMOVES.search(text):
         yield Action(words=["rm", "-r", *words], reads=words, writes=words, folders=command.folders)
     if _STARTS.search(text) and command.shell is not None:
-        texts = [each for each in words if " " in each] + [" ".join(words)] + re.findall(r"`([^`\n]+)`", text)
+        # Which of them is the program, and which the module that starts it, is not looked for.
+        texts = [each for each in words if " " in each] + re.findall(r"`([^`\n]+)`", text)
+        texts += [" ".join(words[at:]) for at in range(min(len(words), MAX_STARTS))]
         for each in texts:
             shell = command.shell.copy()
             yield from (found for found in actions_of(each, shell) if found.code != "unparsed")

@@ -40,6 +40,7 @@ _OPERATORS: Final = ("&&", "||", ";;&", ";;", ";&", "|&", ";", "|", "&", "\n")
 _REDIRECTS: Final = ("&>>", "&>", "<<<", "<<-", "<<", "<>", "<&", "<", ">>", ">|", ">&", ">")
 _BEGIN: Final = frozenset({"if", "while", "until", "then", "do", "else", "elif", "{", "!", "time"})
 _DONE: Final = frozenset({"fi", "done", "}"})
+_REFERRING: Final = frozenset({"declare", "typeset", "local"})
 _DECLARES: Final = frozenset({"export", "declare", "typeset", "local", "readonly"})
 
 
@@ -352,7 +353,8 @@ class _Reader(WordReader):
                 if self.at >= len(self.text):
                     raise UnreadableError("')' is missing")
                 values += [text for option in self._read_word().alternatives() for text in option]
-            self._assign(name, tuple(values) or ("",), adds=adds)
+            # One of them, or all: `${NAME[@]}`.
+            self._assign(name, (*values, " ".join(values)) if len(values) > 1 else tuple(values) or ("",), adds=adds)
             return
         if self.at >= len(self.text) or self.text[self.at] in " \t\n;|&)<>":
             self._assign(name, ("",), adds=adds)
@@ -421,8 +423,11 @@ class _Reader(WordReader):
         self.commands += made
 
     def _declare(self, words: list[str]) -> None:
+        is_another = words[0] in _REFERRING and any(re.fullmatch(r"-[a-zA-Z]*n[a-zA-Z]*", each) for each in words[1:])
         for each in words[1:]:
-            if (found := _ASSIGNS.match(each)) is not None:
+            if (found := _ASSIGNS.match(each)) is not None and is_another:
+                self._assign(found[1], (UNSEEN,))  # the name of a variable, whose value it has
+            elif (found := _ASSIGNS.match(each)) is not None:
                 self._assign(found[1], (each[found.end() :],), adds=bool(found[3]))
 
     def _declare_aliases(self, words: list[str]) -> None:
@@ -442,7 +447,7 @@ class _Reader(WordReader):
     # --- redirections and documents ---
 
     def _read_redirect(self, command: Command) -> bool:
-        number = re.compile(r"\d*(?=[<>])").match(self.text, self.at)
+        number = re.compile(r"(?:\d*|\{[A-Za-z_]\w*\})(?=[<>])").match(self.text, self.at)
         at = number.end() if number is not None else self.at
         operator = next((each for each in _REDIRECTS if self.text.startswith(each, at)), None)
         if operator is None or (operator in {"<", ">"} and self.text.startswith("(", at + 1)):
