@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from ally_plugins.fleet.proofs import Certificate
 from ally_plugins.fleet.server import Listen, init
 from ally_plugins.fleet.store import open_store
 from tests.kit.commands import run_command
+from tests.kit.fleets import tls_at
 from tests.kit.waiting import go
 
 from .conftest import write
@@ -238,16 +238,11 @@ def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path, content: bytes | No
     assert expected in run_command("fleet", "status", str(file), code=2).stderr
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_over_tls_a_server_whose_certificate_is_not_known_is_not_talked_to(server: Server, tmp_path: Path) -> None:
-    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out", cert)
-    subprocess.run([*command, *subject], check=True, capture_output=True)
     for file in server.folder.glob("*.toml"):
         file.unlink()
     server.kill()
-    init(server.folder, ["laptop"], Listen("127.0.0.1", server.port, cert, key, cert))
+    init(server.folder, ["laptop"], tls_at(tmp_path, "127.0.0.1", server.port))
     server.start()
     who = server.who("laptop")
     assert who.server.startswith("tls://")

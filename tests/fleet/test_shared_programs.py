@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -17,34 +13,16 @@ import pytest
 from ally_plugins import Deny, Host, ToolCall
 from ally_plugins.host.sockets.leftovers import left_folders, temporary_folder
 from tests.kit.commands import run_command
-from tests.kit.fleets import running_server
+from tests.kit.fleets import WorkerProgram, running_server
 from tests.kit.waiting import go, until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.kit.fleets import Server
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 PLUGIN = "secret-guard"  # of ally_plugins_contrib
-
-
-class WorkerProgram:
-    """`ally-plugins fleet serve` in a home of its own."""
-
-    def __init__(self, server: Server, name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("ALLY_HOME", str(home))
-        run_command("enable", PLUGIN, "--yes")
-        shutil.copy(server.file(name), home / "fleet.toml")
-        command = [sys.executable, "-m", "ally_plugins", "fleet", "serve", PLUGIN, "--json"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "ALLY_HOME": str(home)})
-        assert self.process.stdout is not None
-        self.said = json.loads(self.process.stdout.readline())
-
-    def signal(self, number: int) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
 
 
 def test_a_worker_that_is_killed_or_hangs_in_a_gate_closes_it_and_the_other_one_takes_the_next(
@@ -52,11 +30,8 @@ def test_a_worker_that_is_killed_or_hangs_in_a_gate_closes_it_and_the_other_one_
 ) -> None:
     names = ("worker-1", "worker-2")
     with running_server(["host-a"], dict.fromkeys(names, (PLUGIN,))) as server, ExitStack() as ending:
-        workers = {name: WorkerProgram(server, name, tmp_path / name, monkeypatch) for name in names}
-        for name, worker in workers.items():
-            ending.enter_context(worker.process)
-            ending.callback(worker.process.kill)
-            assert worker.said["worker"] == name
+        workers = {name: ending.enter_context(WorkerProgram(server, name, tmp_path / name, PLUGIN)) for name in names}
+        assert all(worker.said["worker"] == name for name, worker in workers.items())
         home = tmp_path / "host-a"
         monkeypatch.setenv("ALLY_HOME", str(home))
         run_command("enable", PLUGIN, "--place", "shared", "--yes")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,8 +15,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+import pytest
 from attrs import evolve
 
 from ally_plugins.fleet.credentials import Credentials, read_credentials
@@ -46,11 +51,22 @@ def has_server() -> bool:
 class Server:
     """A `nats-server` of this test's own."""
 
-    def __init__(self, folder: Path, homes: Sequence[str], workers: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        homes: Sequence[str],
+        workers: Mapping[str, Sequence[str]] | None = None,
+        *,
+        listen: Listen | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.listen = listen or Listen(port=free_port())
+        self.port = self.listen.port
         self.homes = homes
-        init(folder, homes, Listen(port=self.port), workers or {})
+        init(folder, homes, self.listen, workers or {})
+        self.prefix = prefix
+        """What stands before the program: what puts it into another namespace."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def file(self, name: str) -> Path:
@@ -63,7 +79,8 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        self.process = subprocess.Popen([_PROGRAM, "-c", self.folder / "server.conf"], stderr=subprocess.DEVNULL)
+        command = [*self.prefix, _PROGRAM, "-c", self.folder / "server.conf"]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_until(self._listens, lambda: "the server to listen")
 
     def kill(self) -> None:
@@ -73,9 +90,20 @@ class Server:
             self.process.wait()
 
     def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self.listen.host, self.port), 1):
             return True
         return False
+
+
+def tls_at(folder: Path, host: str, port: int) -> Listen:
+    """Return where a server listens with a new certificate. Skips the test where openssl is not here."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl, which makes the certificate, is not here; not tried: a server with TLS")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    subject = ("-subj", "/CN=fleet", "-addext", f"subjectAltName=IP:{host}")
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout", key, "-out", cert)
+    subprocess.run([*command, *subject], check=True, capture_output=True)
+    return Listen(host, port, cert, key, cert)
 
 
 @contextmanager
@@ -88,6 +116,34 @@ def running_server(homes: Sequence[str], workers: Mapping[str, Sequence[str]]) -
             yield server
         finally:
             server.kill()
+
+
+class WorkerProgram:
+    """`ally-plugins fleet serve PLUGIN` in a home of its own, from the moment in which it serves to the block's end."""
+
+    def __init__(self, server: Server, name: str, home: Path, plugin: str, prefix: Sequence[str] = ()) -> None:
+        env = {**os.environ, "ALLY_HOME": str(home)}
+        program = [sys.executable, "-m", "ally_plugins"]
+        subprocess.run([*program, "enable", plugin, "--yes"], check=True, env=env, stdout=subprocess.DEVNULL)
+        shutil.copy(server.file(name), home / "fleet.toml")
+        command = [*prefix, *program, "fleet", "serve", plugin, "--json"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
+        assert self.process.stdout is not None
+        self.said = json.loads(self.process.stdout.readline())
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.communicate()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
 
 
 class WorkerMachine:
