@@ -181,7 +181,11 @@ class Publisher:
                 return None
             raise FleetError(f"the server does not take records: {error.description}") from error
         except (Error, TimeoutError, OSError) as error:
-            raise FleetError(f"the server does not answer: {str(error) or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            text = (
+                f"the server has not acknowledged records: {reason}; where it is there, its log says why: a full disk?"
+            )
+            raise FleetError(text) from error
         self.on_sent(batch.head)
         return _Place(batch.head, done.seq)
 

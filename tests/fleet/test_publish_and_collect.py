@@ -24,10 +24,10 @@ from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 from tests.kit.waiting import go, until
 
-from .conftest import write
+from .conftest import going, write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from tests.kit.fleets import Server
 
@@ -42,19 +42,6 @@ def store(tmp_path: Path) -> Iterator[FleetStore]:
 async def all_collected(server: Server, store: FleetStore) -> None:
     """Collect until nothing more comes."""
     await collect(server.who("collector"), store, once=True)
-
-
-@contextlib.asynccontextmanager
-async def going(work: Any) -> AsyncIterator[None]:
-    """Have something run meanwhile; it must not have failed."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def numbers(store: FleetStore, home: str = "laptop") -> list[int]:

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from attrs import asdict, evolve
 
-from ally_plugins import Allow, Daemon, Deny, Host, PluginRecord, ToolCall
+from ally_plugins import Allow, Deny, Host, ToolCall
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import (
     STREAM,
@@ -31,8 +31,10 @@ from ally_plugins.fleet.proofs import Certificate, Proof, new_seed, public_key
 from ally_plugins.fleet.publishing import publish_now
 from ally_plugins.runtime.lanes.teardown import cancel_task
 from tests.kit.fleets import DIGEST, serving, shared
-from tests.kit.hosts import make_record, new_host
+from tests.kit.hosts import new_host
 from tests.kit.waiting import go, until
+
+from .conftest import host, record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,21 +45,6 @@ if TYPE_CHECKING:
     from tests.kit.fleets import Server
 
 pytestmark = pytest.mark.shared
-
-FOLDER = str(Path(__file__).parent)
-
-
-def record(name: str = "p", target: str = "Guard", **options: Any) -> PluginRecord:
-    """Return a plugin of `shared_plugin` as its worker's operator has placed it."""
-    daemon = Daemon.python(f"shared_plugin:{target}", env={"PYTHONPATH": FOLDER})
-    made = make_record(name, daemon=daemon, **options)
-    return evolve(made, config=evolve(made.config, placement="sandbox"))
-
-
-def host(server: Server, name: str = "laptop", **options: Any) -> Host:
-    """Return a host that has the plugin `p` shared."""
-    mine = shared(record(**options))
-    return new_host({"p": (mine.daemon, mine)}, fleet=server.file(name))
 
 
 async def where(one: Host) -> dict[str, Any]:

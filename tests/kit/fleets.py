@@ -26,6 +26,7 @@ from ally_plugins.fleet.worker import MOST_LINKS, Served, Worker
 from ally_plugins.runtime.processes.launching import make_launcher
 from ally_plugins.runtime.processes.stderrlog import StderrLog
 from ally_plugins.runtime.sandbox.support import support
+from tests.kit.commands import PROGRAM
 from tests.kit.processes import free_port
 from tests.kit.waiting import wait_until
 
@@ -121,12 +122,11 @@ def running_server(homes: Sequence[str], workers: Mapping[str, Sequence[str]]) -
 class WorkerProgram:
     """`ally-plugins fleet serve PLUGIN` in a home of its own, from the moment in which it serves to the block's end."""
 
-    def __init__(self, server: Server, name: str, home: Path, plugin: str, prefix: Sequence[str] = ()) -> None:
+    def __init__(self, server: Server, name: str, home: Path, plugin: str, program: Sequence[str] = PROGRAM) -> None:
         env = {**os.environ, "ALLY_HOME": str(home)}
-        program = [sys.executable, "-m", "ally_plugins"]
-        subprocess.run([*program, "enable", plugin, "--yes"], check=True, env=env, stdout=subprocess.DEVNULL)
+        subprocess.run([*PROGRAM, "enable", plugin, "--yes"], check=True, env=env, stdout=subprocess.DEVNULL)
         shutil.copy(server.file(name), home / "fleet.toml")
-        command = [*prefix, *program, "fleet", "serve", plugin, "--json"]
+        command = [*program, "fleet", "serve", plugin, "--json"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, env=env)
         assert self.process.stdout is not None
         self.said = json.loads(self.process.stdout.readline())
