@@ -19,7 +19,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ConfigError, ProtocolError
 from ally_plugins.host.daemons.stdio import StdioOpener, new_link
 from ally_plugins.host.daemons.stream_link import StreamLink
-from ally_plugins.host.daemons.supervisor import StartFailed
+from ally_plugins.host.daemons.supervisor import OtherProtocol, StartFailed
 from ally_plugins.runtime.lanes.plugin import RunState
 from ally_plugins.runtime.processes.process import NO_PID, Exit, Process
 
@@ -104,8 +104,8 @@ class SharedPlugins:
     async def open(self, plugin: str, digest: str, link: StreamLink) -> SharedProcess:
         """Ask for a worker, check who has answered, and connect a link to it.
 
-        Raises Nobody where there is no server or no worker, StartFailed for an answer that is refused, ConfigError for
-        credentials that are none. Cancelling leaves a worker with a link that it soon ends.
+        Raises Nobody where there is no server, no worker or none who may, StartFailed without an authority, ConfigError
+        for credentials that are none. Cancelling leaves a worker with a link that it soon ends.
         """
         client = await self._connected()
         authority = self.who.authority
@@ -122,7 +122,7 @@ class SharedPlugins:
         try:
             worker = proof.check(authority, nonce=nonce, host=self.who.name, plugin=plugin, digest=digest).worker
         except ProtocolError as error:
-            raise StartFailed(f"its answer is refused: {error}") from error
+            raise Nobody(f"its answer is refused: {error}") from error
         watch = self._workers.get((worker, proof.instance))
         if watch is None:
             watch = self._workers[worker, proof.instance] = _Worker(self, client, worker, proof.instance)
@@ -177,7 +177,7 @@ class SharedPlugins:
                 raise Nobody(f"a worker cannot serve it now: {problem[:200]}")
             return Proof.read(value)
         except (orjson.JSONDecodeError, ProtocolError) as error:
-            raise StartFailed(f"what has answered is no worker: {error}") from error
+            raise Nobody(f"what has answered is no worker: {error}") from error
 
     def _closed(self, watch: _Worker, nonce: str, process: SharedProcess, reason: str) -> None:
         self._links.pop(nonce, None)
@@ -281,7 +281,7 @@ class _Worker:
 
 
 class Nobody(StartFailed):
-    """There is nobody to run the plugin now; that is no fault of the plugin's, and may be over soon."""
+    """Nobody who may runs the plugin now; that is no fault of the plugin's, and may be over soon."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, is_away=True)
@@ -363,11 +363,16 @@ class SharedOpener(StdioOpener):
 
     @override
     async def handshake(self, process: Process, lost: Callable[[str], None]) -> Any:
-        """As for a process; what is lost with the link is known at once."""
+        """As for a process; what is lost with the link is known at once, and another worker may speak our protocol."""
         plugin = self.remote.plugin
         if plugin.state == RunState.BACKOFF:
             plugin.set_state(RunState.STARTING, "")
-        link = await super().handshake(process, lost)
+        try:
+            link = await super().handshake(process, lost)
+        except OtherProtocol as error:
+            # Another worker may speak ours: they are brought to a new version one after the other.
+            assert isinstance(process, SharedProcess)  # noqa: S101 - from `launch`
+            raise Nobody(f"the worker {process.worker!r} {error}") from error
         self._has_settled = True
         assert isinstance(link, StreamLink)  # noqa: S101 - ours
         link.reason_follows = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import pytest
 from attrs import asdict, evolve
 
 from ally_plugins import Allow, Deny, Host, ToolCall
+from ally_plugins.contract.values.compat import override
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import (
     STREAM,
@@ -27,6 +28,7 @@ from ally_plugins.fleet.credentials import (
     to_host,
 )
 from ally_plugins.fleet.frames import End, FrameStream
+from ally_plugins.fleet.link_transport import LinkTransport
 from ally_plugins.fleet.proofs import Certificate, Proof, new_seed, public_key
 from ally_plugins.fleet.publishing import publish_now
 from ally_plugins.runtime.lanes.teardown import cancel_task
@@ -205,6 +207,22 @@ def test_two_versions_are_served_side_by_side_and_each_host_gets_the_one_it_agre
             for each in hosts:
                 assert (await each.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
             await asyncio.gather(*(each.stop() for each in hosts))
+
+    go(main())
+
+
+def test_a_host_whose_version_nobody_serves_any_more_is_closed_and_takes_no_other(server: Server) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-2"), [record()], digest="e" * 64) as newer, AsyncExitStack() as older:
+            await older.enter_async_context(serving(server.who("worker-1"), [record()]))
+            async with host(server) as one:
+                plugin, session = one.plugins["p"], one.session()
+                assert (await session.gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                await older.aclose()
+                await until(lambda: "no worker serves it with the files that were agreed to" in plugin.reason)
+                assert isinstance((await session.gate_tool_call(ToolCall("ls"))).verdict, Deny)
+                assert newer.links == {}
+                assert plugin.counts.crashes == 0
 
     go(main())
 
@@ -438,6 +456,7 @@ def forged(who: Credentials, how: str, other: Credentials) -> Callable[[Proof], 
         "an answer to another host": lambda true: evolve(true, host="build-1").signed(who.seed),
         "another one's certificate": lambda true: evolve(true, certificate=other.certificate or "").signed(who.seed),
         "a certificate of its own": lambda true: evolve(true, certificate=certified).signed(who.seed),
+        "more than is known": lambda true: orjson.dumps({**orjson.loads(true.signed(who.seed)), "since": "2"}),
         "no signature": lambda true: orjson.dumps(asdict(true)),
         "a changed answer": lambda true: true.signed(who.seed).replace(b'"version":"1"', b'"version":"2"'),
         "garbage": lambda _: b"\xff{",
@@ -455,6 +474,7 @@ def forged(who: Credentials, how: str, other: Credentials) -> Callable[[Proof], 
         ("an answer to another host", "has answered another question"),
         ("another one's certificate", "is not signed by the key"),
         ("a certificate of its own", "is not signed by the key"),
+        ("more than is known", "what has answered is no worker"),
         ("no signature", "is not signed by the key"),
         ("a changed answer", "is not signed by the key"),
         ("garbage", "what has answered is no worker"),
@@ -473,6 +493,58 @@ def test_a_false_answer_is_refused_and_the_gate_is_closed(server: Server, how: s
                 assert rogue.asked
                 assert isinstance((await one.session().gate_tool_call(ToolCall("ls"))).verdict, Deny)
                 assert expected in one.plugins["p"].reason
+                assert one.plugins["p"].counts.crashes == 0
+
+    go(main())
+
+
+class Newer(asyncio.Protocol):
+    """The plugin of a worker that speaks a later version of the protocol."""
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note what is written to."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Answer `initialize`."""
+        answer = {"name": "p", "version": "1", "protocol": "99"}
+        number = orjson.loads(data)["id"]
+        self.transport.write(orjson.dumps({"jsonrpc": "2.0", "id": number, "result": answer}) + b"\n")
+
+
+def test_a_worker_of_a_later_version_is_not_understood_and_the_one_that_is_takes_its_place(server: Server) -> None:
+    who = server.who("worker-1")
+    links: dict[str, LinkTransport] = {}
+
+    async def main() -> None:
+        async with connected(who) as client:
+            rogue = Rogue(who, lambda true: true.signed(who.seed))
+
+            async def receive(message: Msg) -> None:
+                link = message.subject.rpartition(".")[2]
+                send = partial(publish_now, client, to_host("worker-1", "laptop", link))
+                if link.startswith("beat-"):
+                    send(b"instance")
+                    return
+                if link not in links:
+                    links[link] = LinkTransport(Newer(), send, lambda _: None)
+                links[link].receive(message.data)
+
+            await client.subscribe(from_host("worker-1", "*", "*"), cb=receive)
+            await client.subscribe(hello_subject("p", DIGEST, "*"), queue=WORKERS, cb=rogue.answer)
+            await client.flush()
+            async with host(server) as one:
+                plugin = one.plugins["p"]
+                assert isinstance((await one.session().gate_tool_call(ToolCall("ls"))).verdict, Deny)
+                assert "the worker 'worker-1' speaks another version of the protocol" in plugin.reason
+                async with serving(server.who("worker-2"), [record()]):
+                    # It is a worker by chance which of the two is asked, each time.
+                    await until(lambda: plugin.is_running)
+                    assert (await one.session().gate_tool_call(ToolCall("ls"))).verdict == Allow()
+                assert plugin.counts.crashes == 0
 
     go(main())
 

@@ -80,7 +80,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        command = [*self.prefix, _PROGRAM, "-c", self.folder / "server.conf"]
+        command = [*self.prefix, str(_PROGRAM), "-c", str(self.folder / "server.conf")]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         wait_until(self._listens, lambda: "the server to listen")
 

@@ -26,7 +26,7 @@ from .boxes import box_for
 from .calls import REQUESTS
 from .refusals import refusal_note, way_to
 from .stream_link import FIRST_BYTES, StreamLink
-from .supervisor import StartFailed
+from .supervisor import OtherProtocol, StartFailed
 
 if TYPE_CHECKING:
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -177,11 +177,11 @@ async def handshake(remote: RemotePlugin, link: StreamLink) -> None:
         raise StartFailed(str(error)) from None
     # Final, as are most below: after a restart it would answer the same.
     except VersionError as error:
-        raise StartFailed(f"speaks another version of the protocol: {error}", is_final=True) from None
+        raise OtherProtocol(f"speaks another version of the protocol: {error}", is_final=True) from None
     except RemoteError as error:
         if error.code == UNSUPPORTED_PROTOCOL:
             text = f"speaks another version of the protocol: this host speaks {PROTOCOLS[0]!r}, it said: {error}"
-            raise StartFailed(text, is_final=True) from None
+            raise OtherProtocol(text, is_final=True) from None
         raise StartFailed(f"answered `initialize` with an error: {error}", is_final=True) from None
     except RemoteCrash as error:
         text = f"could not be built: {error}{_stderr_suffix(remote)}"

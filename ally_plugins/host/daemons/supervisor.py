@@ -28,7 +28,7 @@ from .lane import RemoteLane
 if TYPE_CHECKING:
     from ally_plugins.runtime.processes.process import Exit
 
-__all__ = ["DaemonFailed", "Opener", "RestartPolicy", "StartFailed", "Supervisor"]
+__all__ = ["DaemonFailed", "Opener", "OtherProtocol", "RestartPolicy", "StartFailed", "Supervisor"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -94,6 +94,10 @@ class Opener(Protocol):
     def stderr_tail(self) -> str:
         """Return the end of what it wrote to stderr, as one line; empty when that is nothing."""
         ...
+
+
+class OtherProtocol(StartFailed):
+    """What has been started speaks no version of the protocol that this host does."""
 
 
 class RestartPolicy(Protocol):
