@@ -125,6 +125,24 @@ def test_a_shell_that_is_given_no_text_that_is_known_is_asked_about(arguments: d
     assert decide(call_of("Bash", "bash", arguments, PLACES), Rules.of(None, []), PLACES).effect == "ask"
 
 
+@pytest.mark.parametrize("name", ["workdir", "cwd", "directory", "dir_path", "workingDirectory"])
+def test_a_command_runs_in_the_folder_that_its_call_names(name: str) -> None:
+    def effect(line: str, folder: str) -> str:
+        found = call_of("exec_command", "bash", {"command": line, name: folder}, PLACES)
+        assert found.shell.folders == (PLACES.project,), "the next call begins in none of them"
+        return decide(found, Rules.of(None, []), PLACES).effect
+
+    assert effect("rm -rf *", PLACES.home) == "deny"
+    assert effect("rm -rf ..", f"{PLACES.home}/x") == "deny"
+    assert effect("cat id_rsa", f"{PLACES.home}/.ssh") == "deny"
+    assert effect("ls", f"{PLACES.project}/src") == "none"
+
+
+def test_a_command_and_its_words_apart_are_one_command() -> None:
+    arguments = {"command": "rm", "args": ["-rf", PLACES.home]}
+    assert decide(call_of("mcp__shell__run", None, arguments, PLACES), Rules.of(None, []), PLACES).effect == "deny"
+
+
 def test_a_command_as_a_list_of_words_is_one_command() -> None:
     found = call_of("exec_command", "bash", {"command": ["bash", "-lc", "rm -rf ~"]}, PLACES)
     assert decide(found, Rules.of(None, []), PLACES).effect == "deny"

@@ -50,6 +50,11 @@ _COMMANDS: Final = frozenset({"command", "cmd", "script", "commands", "command_l
 _ARGUMENTS: Final = frozenset({"args", "arguments", "argv"})
 """Under which tools take the words after their command."""
 
+_FOLDERS: Final = frozenset(
+    {"cwd", "workdir", "working_dir", "working_directory", "workingdirectory", "directory", "dir", "dir_path"}
+)
+"""Under which tools take the folder that a command is to run in."""
+
 _CODE: Final = frozenset("\n\t ('\"")
 """Characters of what is code rather than a name."""
 
@@ -86,7 +91,10 @@ class OwnGate:
 
     def why_denied(self, call: ToolCall, cwd: str | None) -> str | None:
         """Return why a call must not run, None where nothing speaks against it; `cwd` is where it would."""
-        return _Look(self, cwd or self.user_home).at_call(call)
+        cwd = cwd or self.user_home
+        folders = [os.path.join(cwd, each) for each in _worked_in(call.common_arguments)]  # noqa: PTH118 - of text
+        looks = (_Look(self, folder).at_call(call) for folder in dict.fromkeys((cwd, *folders)))
+        return next(filter(None, looks), None)
 
     def is_guarded(self, path: str) -> bool:
         """Say whether a path is one of them, or lies in one."""
@@ -339,7 +347,8 @@ class _Look:
 
     def _forms(self, word: str) -> Iterator[str]:
         """Yield the path that a word means, as it is spelled, and where its links lead."""
-        if not word or "\0" in word or len(word) > _LONGEST_PATH:
+        word = word.partition("\0")[0]  # what takes it any further ends there
+        if not word or len(word) > _LONGEST_PATH:
             return
         if (braces := _BRACES.search(word)) is not None:
             self._expanded += 1
@@ -396,6 +405,11 @@ def _archives(rest: list[str]) -> list[str]:
     return [after for word, after in pairwise(rest) if re.fullmatch(r"-?[a-zA-Z]*f|--file", word)] + [
         word.partition("=")[2] for word in rest if word.startswith("--file=")
     ]
+
+
+def _worked_in(arguments: Mapping[str, Any]) -> list[str]:
+    """Return the folders in which a call has its command run; an agent need not go by all of these names."""
+    return [each for name, each in arguments.items() if name.lower() in _FOLDERS and isinstance(each, str)]
 
 
 def _lines(value: Any) -> Iterator[str]:

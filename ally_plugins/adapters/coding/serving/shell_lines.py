@@ -7,6 +7,7 @@ knows (other variables, what a command prints) stays as it is written.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -20,7 +21,7 @@ _DEEPEST: Final = 8
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*]"
 _VARIABLE: Final = re.compile(rf"\$(?:\{{({_NAME})(?:(?::?[-=]|[%#@])[^}}]*)?\}}|({_NAME}))")
-_ESCAPES: Final = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{1,4}|.)", re.DOTALL)
+_ESCAPES: Final = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|.)", re.DOTALL)
 _KEYWORDS: Final = frozenset(
     {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "time", "fi", "done", "coproc"}
 )
@@ -166,7 +167,8 @@ class _Reader:
         end = self._at
         while end < len(self._text) and self._text[end] != "'":
             end += 2 if self._text[end] == "\\" else 1
-        self._add(_ESCAPES.sub(_unescaped, self._text[self._at : end]))
+        # bash drops what follows a zero, up to the quote.
+        self._add(_ESCAPES.sub(_unescaped, self._text[self._at : end]).partition("\0")[0])
         self._at = end + 1
 
     def _nest(self, char: str) -> None:
@@ -263,8 +265,9 @@ _NAMED: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "e": "\x
 
 def _unescaped(found: re.Match[str]) -> str:
     what = found[1]
-    if what[0] in "xu" and len(what) > 1:
-        return chr(int(what[1:], 16))
+    if what[0] in "xuU" and len(what) > 1:
+        number = int(what[1:], 16)
+        return chr(number) if number <= sys.maxunicode else ""
     if what[0] in "01234567":
         return chr(int(what, 8))
     return _NAMED.get(what, what)

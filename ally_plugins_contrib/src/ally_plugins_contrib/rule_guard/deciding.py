@@ -7,6 +7,7 @@ counts where all of a part is known and meant, and takes nothing back that anoth
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -16,6 +17,7 @@ from .commands import Shell
 from .places import Places, host_matches, is_name, located, path_matches
 from .programs import URL, Action, actions_of, name_of
 from .rules import EFFECTS, Rule, RulesFile, built_in
+from .script import MAX_FOLDERS
 from .words import MANY, ONE, UNSEEN, is_known, is_unseen, overlaps
 
 __all__ = ["Call", "Decision", "Rules", "call_of", "decide"]
@@ -30,6 +32,8 @@ _NO_SHELLS: Final = frozenset({"read", "write", "edit", "search", "web", "agent"
 """Tools whose `command` is not a shell's."""
 
 _COMMAND_ARGUMENTS: Final = ("command", "cmd", "commands", "script", "shell_command")
+_WORDS_ARGUMENT: Final = ("args", "arguments", "argv")
+_FOLDER_ARGUMENT: Final = re.compile(r"cwd|work(?:ing)?_?dir(?:ectory)?|directory|dir|dir_path", re.IGNORECASE)
 _PATH_ARGUMENT: Final = re.compile(
     r"(?:.*_)?(?:path|paths|file|files|filename|dir|directory|folder|glob|include|cwd|workdir)\Z"
 )
@@ -279,7 +283,8 @@ def call_of(
     common = common_name or ("bash" if tool_name.casefold() in SHELL_TOOLS else None)
     tools = (tool_name, common) if common is not None and common != tool_name else (tool_name,)
     start = folders or (places.project or UNSEEN,)
-    shell = Shell(start, {"HOME": (places.home,), "IFS": (" \t\n",)})
+    shell = Shell(_worked_in(arguments, start), {"HOME": (places.home,), "IFS": (" \t\n",)})
+    begun = shell.folders
     actions: list[Action] = []
     # What is written or searched for may name any host.
     has_hosts = common is None or common == "web"
@@ -288,13 +293,33 @@ def call_of(
     for name, value in () if is_no_shell else arguments.items():
         if name in _COMMAND_ARGUMENTS or (common == "bash" and name == "code"):
             actions += _commands(tool_name, common, value, shell)
+            actions += _with_words(value, arguments, shell)
     if common == "bash" and not actions:
         # A shell that is given no text that is known here, or one under a name that is not.
         actions.append(Action(code="unparsed", folders=start))
     reads, writes = _files(common, arguments, places)
     if not actions or reads or writes or hosts:
         actions.append(Action(reads=reads, writes=writes, hosts=hosts, folders=(places.project or UNSEEN,)))
+    if begun != start:
+        shell.folders = start  # one call's own folder is none that the next one begins in
     return Call(tools, tuple(actions), shell)
+
+
+def _worked_in(arguments: Mapping[str, Any], start: tuple[str, ...]) -> tuple[str, ...]:
+    """Return where a shell begins: also in a folder that the call names, which its agent need not go by."""
+    named = [value for name, value in arguments.items() if _FOLDER_ARGUMENT.fullmatch(name) and isinstance(value, str)]
+    found = [value if value.startswith("/") else f"{folder}/{value}" for value in named if value for folder in start]
+    return tuple(dict.fromkeys((*found, *start)))[: MAX_FOLDERS if found else None]
+
+
+def _with_words(command: Any, arguments: Mapping[str, Any], shell: Shell) -> list[Action]:
+    """Return what a command comes to with the words that a tool takes apart from it."""
+    found: list[Action] = []
+    for name in _WORDS_ARGUMENT if isinstance(command, str) else ():
+        words = arguments.get(name)
+        if isinstance(words, (list, tuple)) and words and all(isinstance(each, str) for each in words):
+            found += actions_of(shlex.join([command, *words]), shell)
+    return found
 
 
 def _commands(tool_name: str, common: str | None, value: Any, shell: Shell) -> list[Action]:
@@ -307,8 +332,6 @@ def _commands(tool_name: str, common: str | None, value: Any, shell: Shell) -> l
             return []  # a patch, whose files are found by their lines
         return actions_of(value, shell) or [Action(folders=shell.folders)]
     if isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value):
-        import shlex
-
         return actions_of(shlex.join(value), shell)
     return [Action(code="unparsed", folders=shell.folders)] if common == "bash" else []
 
