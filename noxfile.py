@@ -222,6 +222,23 @@ def fleet(session: nox.Session) -> None:
     _pytest(session, "-m", "not soak", "-k", "fleet or shared", *WORKERS, *where, *session.posargs)
 
 
+FLEET_SOAKS = {"soak": "fleet_soak.py", "simulation": "fleet_simulation.py"}
+
+
+@nox.session(requires=["wheels"], default=False)
+def fleet_soak(session: nox.Session) -> None:
+    """Run 50 hosts and 5 workers for ten minutes, then 1,000 replayed homes: figures, and nothing lost or doubled.
+
+    `-- soak --minutes 2 --hosts 10` runs one of them with options, `-- simulation --homes 100` the other; `--json`.
+    """
+    session.install(*_wheels(), *_group("test"))
+    which, options = session.posargs[:1], session.posargs[1:]
+    if which and which[0] not in FLEET_SOAKS:
+        session.error(f"found {which[0]!r}, expected one of {', '.join(FLEET_SOAKS)}, and then its options")
+    for name in which or FLEET_SOAKS:
+        session.run("python", f"benchmarks/{FLEET_SOAKS[name]}", *options)
+
+
 @nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Tell what the tests on the newest Python reach; too little fails (`fail_under` in pyproject.toml)."""

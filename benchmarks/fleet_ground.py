@@ -81,7 +81,8 @@ def programs() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def collecting(start: Callable[..., subprocess.Popen[str]], folder: Path, place: Path) -> subprocess.Popen[str]:
     """Start `fleet collect`; the stream is there from now on."""
-    command = ("-m", "ally_plugins", "fleet", "collect", folder / f"{COLLECTOR}.toml", "--into", place)
+    # -P: what is installed, and not the folder that this is run in.
+    command = ("-P", "-m", "ally_plugins", "fleet", "collect", folder / f"{COLLECTOR}.toml", "--into", place)
     once = start(*command, "--once")
     once.communicate(timeout=_READY_S)
     return start(*command)

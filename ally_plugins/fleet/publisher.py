@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+import random
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from .batches import Held
     from .credentials import Credentials
 
-__all__ = ["Publisher", "publish"]
+__all__ = ["Answers", "Publisher", "publish"]
+
+_T = TypeVar("_T")
 
 _log: Final = logging.getLogger(__name__)
 
@@ -46,6 +49,10 @@ HELD_S: Final = 60.0
 """Seconds between looks at what the home holds: that reads the files of its plugins."""
 
 _READ_BYTES: Final = 512 * 1024  # of one message; more in one is no faster, and a server's own limit is 1 MiB
+ANSWER_S: Final = 60.0
+"""Seconds that the server may take to answer: it syncs what each of all homes has sent, one after the other. Whoever
+gives up sooner sends again, which makes it slower still; a connection that breaks ends the wait at once."""
+
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while the server is away
 
 _WRONG_LAST: Final = 10071  # JetStream: the last message on the subject is another one than was said
@@ -73,9 +80,10 @@ async def publish(
     that goes away is waited for. Raises FleetError when it cannot be reached at the start or refuses this
     home, AuditError when the journal is not the one that was published before, JournalError when it cannot be read.
     """
-    async with connected(who) as client:
+    answers = Answers()
+    async with connected(who, answers.give_up) as client:
         with JournalReader(journal) as reader:
-            publisher = Publisher(client, who, reader, on_sent, held)
+            publisher = Publisher(client, answers, who, reader, on_sent, held)
             try:
                 if once:
                     await publisher.catch_up()
@@ -100,18 +108,45 @@ class Readable(Protocol):
     def chained(self, after_n: int, max_bytes: int, /) -> list[ChainedRecord]: ...
 
 
+class Answers:
+    """Waits for one answer of the server at a time; `give_up` is for a connection that breaks."""
+
+    def __init__(self) -> None:
+        self._asking: asyncio.Future[Any] | None = None
+
+    def give_up(self) -> None:
+        """End the wait: the answer will not come over the next connection."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def wait(self, asking: Coroutine[Any, Any, _T]) -> _T:
+        """Ask, and return the answer. Raises ConnectionResetError once it is given up; cancelling ends it."""
+        self._asking = task = asyncio.ensure_future(asking)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if current is None or current.cancelling():
+                raise
+            raise ConnectionResetError("the connection broke") from None
+        finally:
+            self._asking = None
+
+
 class Publisher:
     """Sends what one journal has over one connection; `publish` makes one. Lives as long as the connection."""
 
     def __init__(
         self,
         client: Client,
+        answers: Answers,
         who: Credentials,
         reader: Readable,
         on_sent: Callable[[Head], None] = lambda _: None,
         held: Callable[[], Held | None] = lambda: None,
     ) -> None:
         self.client: Final = client
+        self.answers: Final = answers
         self.who: Final = who
         self.reader: Final = reader
         self.on_sent: Final = on_sent
@@ -134,7 +169,8 @@ class Publisher:
                     pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
                     failures += 1
                     _log.warning("%s; it is tried again in %g s", error, pause)
-                    await asyncio.sleep(pause)
+                    # Homes that all lost the same server would all be back in the same moment.
+                    await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - no secret
 
     async def catch_up(self) -> None:
         """Send all that there is. Raises FleetError when the server does not take it."""
@@ -175,7 +211,8 @@ class Publisher:
             "Nats-Msg-Id": f"{self.who.name}-{batch.chain}-{batch.records[0].n}-{batch.head.n}",
         }
         try:
-            done = await self.client.jetstream().publish(records_subject(self.who.name), payload, headers=headers)
+            stream, subject = self.client.jetstream(timeout=ANSWER_S), records_subject(self.who.name)
+            done = await self.answers.wait(stream.publish(subject, payload, headers=headers))
         except APIError as error:
             if error.err_code == _WRONG_LAST:
                 return None
@@ -196,7 +233,8 @@ class Publisher:
 
         subject = records_subject(self.who.name)
         try:
-            last = await self.client.jetstream().get_last_msg(STREAM, subject, direct=True)
+            stream = self.client.jetstream(timeout=ANSWER_S)
+            last = await self.answers.wait(stream.get_last_msg(STREAM, subject, direct=True))
         except NotFoundError:
             return _Place(None, 0)
         except (Error, TimeoutError, OSError) as error:

@@ -13,7 +13,7 @@ import attrs
 import orjson
 
 from ally_plugins.journal.chain import decode_block
-from ally_plugins.journal.reader import split_event_id
+from ally_plugins.journal.reader import first_since, split_event_id
 from ally_plugins.journal.rows import message_from_row
 from ally_plugins.journal.statistics import KINDS, PluginStatistics, add_up
 from ally_plugins.journal.values import ACCEPTED, EVENTS, HISTORY, SETTLED, StoredEvent, StoredMessage, StoredRecord
@@ -75,9 +75,16 @@ class ChainReading:
                 yield stored_record(row)
 
     def first_since(self, at: int) -> int:
-        """Return the number of the first record that is not older than a time (Unix ms); 1 where there is none."""
-        query = "SELECT min(n) FROM records WHERE home = ? AND chain = ? AND at >= ?"
-        return int(self._store.query(query, (self.home, self.chain, at))[0][0] or 1)
+        """Return about the number of the first record that is not older than a time (Unix ms), as a journal does."""
+        place = (self.home, self.chain)
+        query = "SELECT n, at FROM records WHERE home = ? AND chain = ? AND n >= ? ORDER BY n LIMIT 1"
+        last = self._store.query("SELECT coalesce(max(n), 0) FROM records WHERE home = ? AND chain = ?", place)[0][0]
+        return first_since(at, last, lambda n: self._store.query(query, (*place, n)))
+
+    def since(self, at: int, kinds: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of records of some kinds that are not older than a time (Unix ms)."""
+        where = f"at >= ? AND kind IN ({','.join('?' * len(kinds))})"
+        yield from self._rows(where, (at, *kinds), after_n=self.first_since(at) - 1)
 
     def message(self, message_id: str) -> StoredMessage | None:
         """Return a message by its id; its state is that of the last record that says it."""
@@ -158,46 +165,41 @@ class FleetStatistics:
 def fleet_statistics(store: FleetStore, *, since: int, home: str | None = None) -> FleetStatistics:
     """Add up the records of all homes, or of one, from `since` (Unix ms) on, by plugin; what replays recorded is not.
 
-    Reads each record of the time.
+    Reads each record of the time, home by home, as they lie.
     """
     missing: Counter[str] = Counter()
-
-    def records(kinds: Sequence[str]) -> Iterator[tuple[str, str, StoredRecord]]:
-        for name, chain, *row in _each(store, kinds, since, home):
+    found: dict[str, PluginStatistics] = {}
+    for reading in _chains(store, home):
+        accepted: list[tuple[Any, ...]] = []
+        delivered: set[str] = set()
+        records: list[StoredRecord] = []
+        for row in reading.since(since, (*KINDS, SETTLED, ACCEPTED)):
             record = stored_record(row)
-            missing[name] += record.data is None
-            yield name, chain, record
-
-    delivered = {
-        (name, chain, id_)
-        for name, chain, record in records((SETTLED,))
-        if (record.data or {}).get("state") == "delivered"
-        for id_ in _settled(record)
-    }
-
-    def messages() -> Iterator[StoredMessage]:
-        for name, chain, *row in _each(store, (ACCEPTED,), since, home):
-            message = _message(row, "delivered" if (name, chain, row[5]) in delivered else "pending", None)
-            missing[name] += message.body is None
-            if message.body is not None and message.recorded_at is None:
-                yield message
-
-    found = add_up((record for _, _, record in records(KINDS)), messages())
+            missing[reading.home] += record.data is None
+            if record.kind == ACCEPTED:
+                accepted.append(row)
+            elif record.kind == SETTLED and (record.data or {}).get("state") == "delivered":
+                delivered |= _settled(record)
+            else:
+                records.append(record)
+            if len(records) >= _PAGE:
+                add_up(records, (), found)
+                records.clear()
+        states = ("delivered" if row[5] in delivered else "pending" for row in accepted)
+        messages = (_message(row, state, None) for row, state in zip(accepted, states, strict=True))
+        # Those without their content were counted above.
+        add_up(records, (each for each in messages if each.body is not None and each.recorded_at is None), found)
     return FleetStatistics(found, {name: count for name, count in sorted(missing.items()) if count})
 
 
-def _each(store: FleetStore, kinds: Sequence[str], since: int, home: str | None) -> Iterator[tuple[Any, ...]]:
-    """Yield the home, the chain and the columns of each record since a time."""
+def _chains(store: FleetStore, home: str | None) -> Iterator[ChainReading]:
+    """Yield every chain of all homes, or of one, by one step in the index for each."""
     of_home, params = ("", ()) if home is None else (" AND home = ?", (home,))
-    query = (
-        f"SELECT home, chain, {_COLUMNS} FROM records WHERE at >= ? AND (at, home, chain, n) > (?, ?, ?, ?) "  # noqa: S608 - constants
-        f"AND kind IN ({','.join('?' * len(kinds))}){of_home} ORDER BY at, home, chain, n LIMIT {_PAGE}"
-    )
-    last: tuple[Any, ...] = (since, "", "", 0)  # before all: no home has an empty name
-    while rows := store.query(query, (last[0], *last, *kinds, *params)):
-        yield from rows
-        name, chain, n, at, *_ = rows[-1]
-        last = (at, name, chain, n)
+    query = f"SELECT home, chain FROM records WHERE (home, chain) > (?, ?){of_home} ORDER BY home, chain LIMIT 1"  # noqa: S608 - constants
+    last: tuple[str, str] = ("", "") if home is None else (home, "")
+    while rows := store.query(query, (*last, *params)):
+        last = rows[0][0], rows[0][1]
+        yield ChainReading(store, *last)
 
 
 def _message(row: Sequence[Any], state: str, settled_at: int | None) -> StoredMessage:

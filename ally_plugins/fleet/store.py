@@ -45,10 +45,11 @@ _TABLES: Final = (
     """CREATE TABLE homes(
         name TEXT PRIMARY KEY, chain TEXT, n BIGINT NOT NULL DEFAULT 0, hash BLOB, seen_at BIGINT NOT NULL,
         said_n BIGINT) WITHOUT ROWID""",
+    # Not WITHOUT ROWID, as it was in version 1: there SQLite gives a row of a KiB a page of its own.
     """CREATE TABLE records(
         home TEXT NOT NULL, chain TEXT NOT NULL, n BIGINT NOT NULL, at BIGINT NOT NULL, kind TEXT NOT NULL,
         plugin TEXT, session_id TEXT, ref TEXT, key TEXT, digest BLOB NOT NULL, hash BLOB NOT NULL, content BLOB,
-        PRIMARY KEY (home, chain, n)) WITHOUT ROWID""",
+        PRIMARY KEY (home, chain, n))""",
     "CREATE INDEX records_by_time ON records(at)",
     "CREATE INDEX records_by_ref ON records(ref) WHERE ref IS NOT NULL",
     """CREATE TABLE findings(

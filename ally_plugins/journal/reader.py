@@ -35,7 +35,7 @@ from .values import (
     StoredRecord,
 )
 
-__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow", "naming", "split_event_id"]
+__all__ = ["EventBlock", "JournalReader", "SessionSummary", "TimelineRow", "first_since", "naming", "split_event_id"]
 
 _PAGE: Final = 256  # rows fetched at a time, so that a reader of all records holds few of them
 _BARE_PAGE: Final = 8192  # of rows without their contents
@@ -310,15 +310,8 @@ class JournalReader:
 
         Times rise with the numbers but for the clock's jumps, and the times that replays and hosts bring along.
         """
-        low, high = 1, self.last_n() + 1
-        while low < high:
-            middle = (low + high) // 2
-            rows = self._rows("SELECT n, at FROM records WHERE n >= ? ORDER BY n LIMIT 1", (middle,))
-            if rows and rows[0][1] < at:
-                low = rows[0][0] + 1
-            else:
-                high = middle
-        return low
+        query = "SELECT n, at FROM records WHERE n >= ? ORDER BY n LIMIT 1"
+        return first_since(at, self.last_n(), lambda n: self._rows(query, (n,)))
 
     def chain(self) -> str:
         """Return the id of the chain of records, which a new journal has anew."""
@@ -490,6 +483,22 @@ def _filters(names: str | None = None, **columns: str | None) -> tuple[list[str]
         where.append(f"(plugin = ? OR (kind IN ('{DECISION}', 'transform') AND ({holds})))")
         params += [names, *naming(names)]
     return where, params
+
+
+def first_since(at: int, last_n: int, rows_from: Callable[[int], Sequence[tuple[Any, ...]]]) -> int:
+    """Return about the number of the first record that is not older than a time (Unix ms), by halving.
+
+    `rows_from` gives the number and the time of the first record from a number on, as one row, or none.
+    """
+    low, high = 1, last_n + 1
+    while low < high:
+        middle = (low + high) // 2
+        rows = rows_from(middle)
+        if rows and rows[0][1] < at:
+            low = rows[0][0] + 1
+        else:
+            high = middle
+    return low
 
 
 def split_event_id(event_id: str) -> tuple[str, int]:

@@ -80,9 +80,16 @@ def statistics_of(
     return found if plugin is None else {name: each for name, each in found.items() if name == plugin}
 
 
-def add_up(records: Iterable[StoredRecord], messages: Iterable[StoredMessage]) -> dict[str, PluginStatistics]:
-    """Add up messages, and records of `KINDS` whose content is there and which no replay has written, by plugin."""
-    found: dict[str, PluginStatistics] = {}
+def add_up(
+    records: Iterable[StoredRecord],
+    messages: Iterable[StoredMessage],
+    found: dict[str, PluginStatistics] | None = None,
+) -> dict[str, PluginStatistics]:
+    """Add up messages, and records of `KINDS` whose content is there and which no replay has written, by plugin.
+
+    They are added to what is in `found`, which is returned.
+    """
+    found = {} if found is None else found
     for record in records:
         if record.data is not None and RECORDED_AT not in record.data:
             _add(found, record, record.data)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from ally_plugins import Deny, Host, Replace, ToolCall, ToolCallEnd, ToolResult, evolve, hookimpl
 from ally_plugins.fleet.store import open_store
@@ -19,6 +21,8 @@ from tests.kit.waiting import go
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 HOMES = ("build-1", "laptop")
 
@@ -175,6 +179,44 @@ def test_a_home_that_keeps_its_contents_is_named_and_nothing_is_made_up_of_it(fl
         assert f"'secretive' has sent {id_!r} without its content" in refused
 
 
+def logs(fleet: Path, *args: str) -> list[tuple[str, LogRecord]]:
+    """Return the logs that OpenTelemetry's own reader finds, each with its home."""
+    json_format: Any = import_module("google.protobuf.json_format")
+    found = []
+    for line in run_command(
+        "audit", "--fleet", str(fleet), "--format", "otlp", "--limit", "0", *args
+    ).stdout.splitlines():
+        request = json_format.Parse(line, ExportLogsServiceRequest())
+        for resource in request.resource_logs:
+            about = {each.key: each.value.string_value for each in resource.resource.attributes}
+            assert about["service.name"] == "ally-plugins"
+            found += [(about["service.instance.id"], log) for each in resource.scope_logs for log in each.log_records]
+    return found
+
+
+def test_records_are_logs_that_opentelemetrys_own_reader_takes(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [(row["home"], row["n"], row["at"]) for row in rows(fleet, "--limit", "0")]
+    found = logs(fleet)
+    attributes = [{each.key: each.value for each in log.attributes} for _, log in found]
+    assert [
+        (home, values["ally.record.number"].int_value, log.time_unix_nano // 1_000_000)
+        for (home, log), values in zip(found, attributes, strict=True)
+    ] == there
+    assert {home for home, _ in found} == set(HOMES)
+    [(log, values)] = [
+        (log, values)
+        for (_, log), values in zip(found, attributes, strict=True)
+        if "ally.decision.verdict" in values and values["ally.decision.verdict"].string_value == "deny"
+    ]
+    assert (log.event_name, log.severity_text) == ("ally.decision", "INFO")
+    assert log.body.string_value == "tool_call of bash: deny by busy"
+    assert values["gen_ai.tool.name"].string_value == "bash"
+    assert [each.string_value for each in values["ally.decision.decided_by"].array_value.values] == ["busy"]
+    assert "bash has ended" not in str(found)  # what was said goes out where it is asked for alone
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    assert "bash has ended" in str(logs(fleet, "--kind", "message"))
+
+
 def test_what_a_home_makes_up_does_no_harm_to_what_is_known_of_the_others(fleet: Path) -> None:
     before = answer("stats", "--fleet", str(fleet))["plugins"]
     now = max(row["at"] for row in rows(fleet))
@@ -205,6 +247,7 @@ def test_what_a_home_makes_up_does_no_harm_to_what_is_known_of_the_others(fleet:
     assert len(rows(fleet, "--limit", "0")) > len(strange) / 2
     run_command("audit", "--fleet", str(fleet), "--limit", "0")
     run_command("audit", "--fleet", str(fleet), "--limit", "0", "--format", "ocsf")
+    assert len(logs(fleet)) == len(rows(fleet, "--limit", "0"))
     for n in range(1, len(strange) + 1):
         run_to_an_end("explain", f"x-{n}", "--fleet", str(fleet))
     for seq in (1, 9, 50):

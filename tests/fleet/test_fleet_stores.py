@@ -122,7 +122,7 @@ def test_what_comes_again_changes_nothing_and_what_is_rolled_back_is_not_there(p
     with open_store(place, create=True) as store:
         fill(store)
         fill(store)
-        assert (len(list(store.records())), len(store.findings())) == (3, 1)
+        assert (len(list(store.records())), len(store.findings())) == (3, 5)
         store.begin()
         store.add("laptop", Head(4, b"h4", "c1"), [record(4)], 90)
         store.roll_back()
@@ -152,7 +152,7 @@ def test_a_chain_is_asked_and_all_are_added_up(place: str) -> None:
         message = reading.message("m-1")
         assert message is not None
         assert (message.state, message.settled_at) == ("delivered", 1004)
-        assert (reading.first_since(1003), reading.first_since(9999)) == (3, 1)
+        assert (reading.first_since(1003), reading.first_since(9999)) == (3, 5)
         plugins = fleet_statistics(store, since=0).plugins
         assert (plugins["p"].messages, plugins["p"].tokens) == (2, 4)
         assert plugins["guard"].hooks["ally_gate_tool_call"].denied == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sqlite3
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from ally_plugins.fleet.batches import Alive, Held, RecordBatch, encode
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import STREAM, alive_subject, records_subject
-from ally_plugins.fleet.publisher import Publisher, publish
+from ally_plugins.fleet.publisher import ANSWER_S, POLL_S, Answers, Publisher, publish
 from ally_plugins.fleet.store import FleetStore, open_store
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
@@ -222,6 +223,28 @@ def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothin
     assert kinds(store) == []
 
 
+def test_a_server_that_is_slow_is_waited_for_and_one_that_is_gone_is_not(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        assert server.process is not None
+        async with going(collect(server.who("collector"), store)), going(publish(server.who("laptop"), journal.path)):
+            write(journal, 0, 1)
+            await until(lambda: numbers(store) == [1])
+            server.process.send_signal(signal.SIGSTOP)  # as one whose disk is busy: it takes what comes, and is silent
+            write(journal, 1, 1)
+            await asyncio.sleep(2 * POLL_S)  # so that it has been sent; nobody tells
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            # It was given up with the connection, and not after the time that a slow server has.
+            async with asyncio.timeout(ANSWER_S / 2):
+                await until(lambda: numbers(store) == [1, 2])
+
+    go(main())
+    assert kinds(store) == []
+
+
 def test_two_publishers_of_one_home_double_nothing(server: Server, journal: Journal, store: FleetStore) -> None:
     async def main() -> None:
         await all_collected(server, store)
@@ -396,7 +419,7 @@ def test_a_publisher_that_has_nothing_to_send_asks_the_server_nothing(
         await all_collected(server, store)
         async with connected(server.who("laptop")) as client:
             with JournalReader(journal.path) as reading:
-                publisher = Publisher(client, server.who("laptop"), reading)
+                publisher = Publisher(client, Answers(), server.who("laptop"), reading)
                 await publisher.catch_up()
                 sent = client.stats["out_msgs"]
                 for _ in range(5):

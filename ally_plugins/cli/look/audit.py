@@ -58,8 +58,9 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
 @click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
 @fleet_options
-@click.option("--format", "form", type=click.Choice(["text", "ocsf"]), default="text", show_default=True,
-              help="ocsf: decisions and refusals as findings of that schema, a line of JSON each.")  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["text", "ocsf", "otlp"]), default="text", show_default=True,
+              help="ocsf: decisions and refusals as findings of that schema, a line of JSON each; otlp: logs for "
+                   "OpenTelemetry's collector, requests of JSON.")  # fmt: skip
 @options
 @with_state
 def audit(
@@ -81,19 +82,20 @@ def audit(
       ally-plugins audit --kind refusal --kind decision --follow
       ally-plugins audit --fleet fleet.db --kind refusal --since 1h
       ally-plugins audit --fleet fleet.db --format ocsf --limit 0 > findings.jsonl
+      ally-plugins audit --fleet fleet.db --format otlp --since 1d --limit 0 > logs.jsonl
       ally-plugins audit verify
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
     plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
-    is_ocsf = only["form"] == "ocsf"
-    session, kind = only["session"], (_ocsf_kinds(kinds) if is_ocsf else kinds) or None
+    form = only["form"] if only["form"] != "text" else "json" if state.as_json else None
+    session, kind = only["session"], (_ocsf_kinds(kinds) if form == "ocsf" else kinds) or None
     filters: dict[str, Any] = {"names": plugin and bare_name(plugin), "session_id": session, "kind": kind}
     after = parse_since(since, now_ms()) if since is not None else None
     with fleet_records(only["fleet_place"], only["fleet_home"]) as store:
         if store is not None:
             filters["home"] = only["fleet_home"]
-            _show_fleet(state, store, filters, after, limit, follow=follow, is_ocsf=is_ocsf)
+            _show_fleet(store, filters, after, limit, follow=follow, form=form)
             return
     # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -103,18 +105,18 @@ def audit(
         time.sleep(_WAIT_S)
     with reading_of(state.home) as reading:
         if reading is None:
-            if not state.as_json and not is_ocsf:
+            if form is None:
                 echo(f"nothing is recorded yet in {inert(state.home.path)}")
             return
         # Before they are read: what comes meanwhile is followed, also where there is none to show.
         last = reading.last_n()
         records = _last(reading, filters, after, limit, replays)
-        _show(state, records, is_all=not follow, is_ocsf=is_ocsf)
+        _show(records, form, is_all=not follow)
         if not records and not follow and any(value is not None for value in (*filters.values(), after)):
             echo("no record is of this kind, plugin, session and time", to_stderr=True)
         if follow:
             for record in reading.follow(after_n=records[-1].n if records else last, **filters):
-                _show(state, _wanted([record], replays), is_ocsf=is_ocsf)
+                _show(_wanted([record], replays), form)
 
 
 def _ocsf_kinds(kinds: Sequence[str]) -> Sequence[str]:
@@ -124,23 +126,21 @@ def _ocsf_kinds(kinds: Sequence[str]) -> Sequence[str]:
 
 
 def _show_fleet(
-    state: State,
     store: FleetStore,
     filters: dict[str, Any],
     since: int | None,
     limit: int,
     *,
     follow: bool,
-    is_ocsf: bool,
+    form: str | None,
 ) -> None:
     """Print the last records of all homes, each with its home's name."""
     if follow:
         raise click.UsageError("--fleet and --follow do not go together: `fleet collect` follows")
     kinds = filters.pop("kind") or ()
     records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
-    if state.as_json or is_ocsf:
-        for home, record in records:
-            print_json(ocsf.finding(home, record) if is_ocsf else {"home": home, **record_data(record)})
+    if form is not None:
+        _print(records, form)
         return
     rows = [(inert(home), *_painted(record)) for home, record in records]
     if rows and is_terminal("stdout"):
@@ -179,11 +179,10 @@ def _last(
     return deque(_wanted(reading.records(since=since, **filters), replays), maxlen=limit or None)
 
 
-def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False, is_ocsf: bool = False) -> None:
+def _show(records: Iterable[StoredRecord], form: str | None, *, is_all: bool = False) -> None:
     """Print records; all that there are to print, on a terminal, as a table with headings."""
-    if state.as_json or is_ocsf:
-        for record in records:
-            print_json(ocsf.finding("", record) if is_ocsf else record_data(record))
+    if form is not None:
+        _print([("", record) for record in records], form)
         return
     rows = list(map(_painted, records))
     if is_all and is_terminal("stdout"):
@@ -191,6 +190,19 @@ def _show(state: State, records: Iterable[StoredRecord], *, is_all: bool = False
         return
     for line in columns(rows):
         echo(line)
+
+
+def _print(records: Iterable[tuple[str, StoredRecord]], form: str) -> None:
+    """Print records for programs, each with its home; that is empty where they are this home's."""
+    if form == "otlp":
+        from . import otlp
+
+        for request in otlp.requests(records):
+            print_json(request)
+        return
+    for home, record in records:
+        about = {"home": home} if home else {}
+        print_json(ocsf.finding(home, record) if form == "ocsf" else {**about, **record_data(record)})
 
 
 def _painted(record: StoredRecord) -> tuple[str, ...]:

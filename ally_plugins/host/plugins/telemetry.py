@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from .plugin_set import PluginSet
 
-__all__ = ["open_telemetry"]
+__all__ = ["CONTENT_VARIABLE", "NAME", "open_telemetry"]
 
 P = ParamSpec("P")
 _Values: TypeAlias = Iterator[tuple[float, dict[str, str]]]
@@ -37,8 +37,8 @@ _Reading: TypeAlias = "Callable[[Plugin], _Values]"
 
 _log: Final = logging.getLogger(__name__)
 
-_NAME: Final = "ally_plugins"
-_CONTENT_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+NAME: Final = "ally_plugins"
+CONTENT_VARIABLE: Final = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _FAILED: Final = "the answer was none: a crash, a deadline, or a plugin that does not run"
 _MS_TO_NS: Final = 1_000_000
 
@@ -85,11 +85,11 @@ class _Telemetry(HookListener):
 
         self._plugin_set: PluginSet | None = plugin_set
         self._trace = trace
-        self._tracer = trace.get_tracer(_NAME, __version__)
+        self._tracer = trace.get_tracer(NAME, __version__)
         self._log_record, self._info = LogRecord, SeverityNumber.INFO
-        self._logger = get_logger(_NAME, __version__)
+        self._logger = get_logger(NAME, __version__)
         self._observation = Observation
-        meter = get_meter(_NAME, __version__)
+        meter = get_meter(NAME, __version__)
         self._durations = meter.create_histogram(
             "ally.hook.duration", unit="s", description="How long the host waited for a gate or transform."
         )
@@ -100,7 +100,7 @@ class _Telemetry(HookListener):
             "ally.plugin.memory", [self._observer(_memory)], unit="By",
             description="What a plugin's processes have resident.",
         )  # fmt: skip
-        self._shows_content = os.environ.get(_CONTENT_VARIABLE, "").lower() == "true"
+        self._shows_content = os.environ.get(CONTENT_VARIABLE, "").lower() == "true"
 
     @override
     @_harmless
