@@ -136,6 +136,34 @@ def test_it_tells_once_that_tests_break_and_that_they_are_mended(project: Path, 
 
 @pytest.mark.long
 @pytest.mark.slow
+def test_a_file_that_is_saved_again_within_the_second_is_tested_as_it_is_now(
+    project: Path, placement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    second = int(time.time())
+
+    def save(text: str) -> None:
+        new = project / "new"
+        new.write_text(text)
+        os.utime(new, times=(second, second))
+        new.rename(project / "calc.py")
+
+    def is_compiled() -> bool:
+        return any(project.glob("__pycache__/calc.*.pyc"))
+
+    async def main() -> None:
+        async with watching(project, placement) as it:
+            save(BAD)
+            assert "The tests fail" in (await it.message()).content
+            assert is_compiled()
+            save(GOOD)
+            assert "pass again" in (await it.message()).content
+
+    go(main())
+
+
+@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.skipif(not is_sandbox_possible(), reason="there is no sandbox here")
 def test_it_runs_in_a_sandbox_with_the_project_and_nothing_else(project: Path, tmp_path: Path) -> None:
     (tmp_path / "private").write_text("private")

@@ -151,7 +151,7 @@ class TestWatch:
         async with project.running:
             files = project.take()
             await self._say(f"running: {files_in_words(files)} changed")
-            finished = await run(self._argv, project.folder, self._timeout)
+            finished = await run(self._argv, project.folder, self._timeout, files)
             project.ended()
         await self._say(_in_words(finished))
         async with project.telling:

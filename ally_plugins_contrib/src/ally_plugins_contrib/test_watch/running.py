@@ -7,9 +7,10 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import Final
 
@@ -48,15 +49,18 @@ class Finished:
         return self.code in (keeper.NOT_FOUND, keeper.CANNOT_EXECUTE)
 
 
-async def run(command: Sequence[str], folder: Path, timeout: float) -> Finished:
+async def run(command: Sequence[str], folder: Path, timeout: float, changed: Iterable[str] = ()) -> Finished:
     """Run a command in a folder, for `timeout` seconds at most, and return how it ended.
 
-    Cancelling ends it with all that it has started.
+    `changed` are files below it that have changed, whose bytecode of before is removed. Cancelling ends it with all
+    that it has started.
     """
     child, loop = _Child(command, folder), asyncio.get_running_loop()
     ended: asyncio.Future[Finished] = loop.create_future()
 
     def work() -> None:
+        for name in changed:
+            _forget_bytecode(folder / name)
         finished = child.run()
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(ended.set_result, finished)
@@ -72,6 +76,18 @@ async def run(command: Sequence[str], folder: Path, timeout: float) -> Finished:
         child.end()
         await asyncio.wait([ended], timeout=PATIENCE)
         raise
+
+
+def _forget_bytecode(source: Path) -> None:
+    """Remove what Python and pytest have compiled of a file.
+
+    They take it for the file's as long as that has the same size and second: a file that is saved again within the
+    second in which it was tested would be tested as it was before.
+    """
+    if source.suffix == ".py":
+        with suppress(OSError):
+            for compiled in (source.parent / "__pycache__").glob(f"{escape(source.stem)}.*.pyc"):
+                compiled.unlink()
 
 
 class _Child:
