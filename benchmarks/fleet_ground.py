@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from attrs import Factory, define, field
 
-from ally_plugins.fleet.batches import decode
+from ally_plugins.fleet.batches import RecordBatch, decode
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import COLLECTOR, STREAM, read_credentials, records_subject
 from ally_plugins.fleet.server import Listen, init
@@ -206,6 +206,7 @@ async def _at_server(folder: Path) -> tuple[int, int]:
             while True:
                 for message in await subscription.fetch(256, timeout=2):
                     batch = decode(message.data)
+                    assert isinstance(batch, RecordBatch)  # no journal was altered here
                     seen.update((message.subject, batch.chain, record.n) for record in batch.records)
                     messages += 1
                     await message.ack()

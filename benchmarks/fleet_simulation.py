@@ -21,9 +21,10 @@ from fleet_ground import Usage, arrived, collecting, programs, server, show, spr
 from fleet_guard import Guard
 
 from ally_plugins import Host, ToolCall, ToolCallEnd, ToolCallStart
+from ally_plugins.fleet.answers import Answers
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import read_credentials
-from ally_plugins.fleet.publisher import Answers, Publisher
+from ally_plugins.fleet.publisher import Publisher
 from ally_plugins.fleet.readings import fleet_statistics
 from ally_plugins.fleet.store import open_store
 from ally_plugins.journal.chain import Head, genesis

@@ -108,9 +108,14 @@ def encode(batch: RecordBatch, max_bytes: int) -> bytes:
     return payload
 
 
-def decode(payload: bytes) -> RecordBatch:
-    """Read a batch. Raises ValueError, which says what was found, for anything else: who sent it may mean harm."""
+def decode(payload: bytes) -> RecordBatch | Alive:
+    """Read what lies at the server: a batch, or a home's word that something is wrong with its journal.
+
+    Raises ValueError, which says what was found, for anything else: who sent it may mean harm.
+    """
     value = _object(payload)
+    if "problem" in value:
+        return Alive.from_bytes(payload)
     chain, rows = value.get("chain"), value.get("records")
     if not (isinstance(chain, str) and chain and isinstance(rows, list) and rows):
         raise ValueError("expected the id of a chain and its records")

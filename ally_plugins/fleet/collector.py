@@ -1,6 +1,7 @@
 """Takes the chains of all homes from the server, verifies them on arrival and keeps them in one file.
 
-A message is acknowledged when its records are on disk; one that comes again is known by its records' numbers.
+A message is acknowledged when its records are on disk; one that comes again is known by its records' numbers. The
+stream of the records is made here; those of events are made where a worker asks for one (`event_streams`).
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ally_plugins.contract.values.errors import ProtocolError
 from ally_plugins.journal.audit import Problem
 
 from .batches import Alive, check, decode
 from .connection import FleetError, connected
-from .credentials import COLLECTOR, STREAM, alive_subject, records_subject
+from .credentials import COLLECTOR, STREAM, alive_subject, consume_subject, records_subject
+from .event_streams import DUPLICATES_S, EventStreams
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -37,7 +40,6 @@ _PAUSE_S: Final = 2.0  # between tries while the server is away
 # A home that is away for longer sends again what is not known here any more; the server refuses what is too much, and
 # homes wait: their journals have it all.
 _MAX_AGE_S: Final = 30 * 24 * 3600.0
-_DUPLICATES_S: Final = 120.0
 
 
 async def collect(who: Credentials, store: FleetStore, *, once: bool = False) -> None:
@@ -46,14 +48,15 @@ async def collect(who: Credentials, store: FleetStore, *, once: bool = False) ->
     Raises FleetError when the server cannot be reached at the start, or refuses this collector.
     """
     async with connected(who) as client:
-        collector = _Collector(client, store)
+        collector = _Collector(client, store, who)
         await collector.open()
         await collector.take(once=once)
 
 
 class _Collector:
-    def __init__(self, client: Client, store: FleetStore) -> None:
+    def __init__(self, client: Client, store: FleetStore, who: Credentials) -> None:
         self.client: Final = client
+        self.who: Final = who
         self.store: Final = store
         # The latest word of each home, and the latest with a problem; kept with the next messages, since a write of its
         # own for each would be a sync of the disk every ten seconds for every home.
@@ -70,7 +73,7 @@ class _Collector:
             name=STREAM,
             subjects=[records_subject("*")],
             max_age=_MAX_AGE_S,
-            duplicate_window=_DUPLICATES_S,
+            duplicate_window=DUPLICATES_S,
             discard=DiscardPolicy.NEW,  # a full server refuses, and loses nothing that it has acknowledged
             allow_direct=True,  # how a publisher learns what was the last
             deny_delete=True,
@@ -82,6 +85,7 @@ class _Collector:
             except NotFoundError:
                 await stream.add_stream(wanted)
             await self.client.subscribe(alive_subject("*"), cb=self.note_alive)
+            await self.client.subscribe(consume_subject("*"), cb=EventStreams(self.client, self.who).answer)
         except (Error, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise FleetError(f"the server does not let {COLLECTOR!r} have the stream {STREAM}: {reason}") from error
@@ -145,7 +149,7 @@ class _Collector:
         self.store.begin()
         try:
             for message in messages:
-                self.add(message.subject.rpartition(".")[2], message.data)
+                self.add(message)
             for (home, _), (said, heard) in words.items():
                 self.compare(home, said, heard)
             self.store.commit()
@@ -154,16 +158,23 @@ class _Collector:
                 self.store.roll_back()
             raise
 
-    def add(self, home: str, payload: bytes) -> None:
-        now = self.store.now_ms()
+    def add(self, message: Msg) -> None:
+        home, now = message.subject.rpartition(".")[2], self.store.now_ms()
         head = self.store.head(home)
+        at, chain = (1, "") if head is None else (head.n + 1, head.chain)
         try:
-            batch = decode(payload)
+            self.who.check(message.subject, message.data, message.headers)
+            batch = decode(message.data)
+        # Acknowledged all the same: it would come again and again, and hold up all other homes.
+        except ProtocolError as error:
+            finding = Problem("unreadable", at, f"somebody else's message came under the name of {home!r}: {error}")
+            return self.store.add_findings(home, chain, [finding], now)
         except ValueError as error:
-            # Acknowledged all the same: it would come again and again, and hold up all other homes.
-            at = 1 if head is None else head.n + 1
             finding = Problem("unreadable", at, f"a message of {home!r} cannot be read: {error}")
-            return self.store.add_findings(home, "" if head is None else head.chain, [finding], now)
+            return self.store.add_findings(home, chain, [finding], now)
+        if isinstance(batch, Alive):
+            text = batch.problem or "the home says that something is wrong with its journal"
+            return self.store.add_findings(home, batch.head.chain, [Problem("replaced", batch.head.n, text)], now)
         new, findings = check(head, batch)
         findings += [
             Problem("altered", each.n, f"record {each.n} came again, and is not the one that came before")
@@ -179,8 +190,9 @@ class _Collector:
         """Take a home's word that it is there."""
         home = message.subject.rpartition(".")[2]
         try:
+            self.who.check(message.subject, message.data, message.headers)
             said = Alive.from_bytes(message.data)
-        except ValueError as error:
+        except (ProtocolError, ValueError) as error:
             _log.warning("the home %r says what cannot be read: %s", home, error)
         else:
             self.words[home, said.problem is not None] = said, time.monotonic()

@@ -8,6 +8,7 @@ subjects, so that the server knows on either side who may speak.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
@@ -21,12 +22,17 @@ from ally_plugins.contract.tables import holds, object_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.owned_files import read_file
 
+from .proofs import Certificate, check_message, message_headers
+
 __all__ = [
     "COLLECTOR",
     "STREAM",
     "WORKERS",
     "Credentials",
     "alive_subject",
+    "consume_subject",
+    "events_stream",
+    "events_subject",
     "from_host",
     "hello_subject",
     "read_credentials",
@@ -42,6 +48,7 @@ COLLECTOR: Final = "collector"
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _MAX_BYTES: Final = 64 * 1024
+_RENEW: Final = "run `ally-plugins fleet init` again on the server's machine, and copy what it writes"
 
 
 def records_subject(name: str) -> str:
@@ -52,6 +59,21 @@ def records_subject(name: str) -> str:
 def alive_subject(name: str) -> str:
     """Return the subject on which a home says that it is there, and how far its journal has come; `*` for all."""
     return f"ally.alive.{name}"
+
+
+def events_stream(plugin: str) -> str:
+    """Return the stream of the events that homes have for a plugin: so the server knows whose a worker may take."""
+    return f"ALLY_EVENTS_{plugin}"
+
+
+def events_subject(plugin: str, digest: str, home: str) -> str:
+    """Return the subject on which a home's events for a plugin come, of files with that digest; `*` for all."""
+    return f"ally.events.{plugin}.{digest}.{home}"
+
+
+def consume_subject(worker: str) -> str:
+    """Return the subject on which a worker asks the collector for a place in the stream of a plugin's events."""
+    return f"ally.consume.{worker}"
 
 
 WORKERS: Final = "workers"
@@ -118,7 +140,29 @@ class Credentials:
     )
     ca: str | None = attrs.field(default=None, metadata=holds(FILLED, "certificates that the server's is checked with"))
     authority: str | None = attrs.field(default=None, metadata=holds(FILLED, "the key that workers are certified with"))
-    certificate: str | None = attrs.field(default=None, metadata=holds(FILLED, "what a worker may serve, signed"))
+    certificate: str | None = attrs.field(
+        default=None, metadata=holds(FILLED, "its name and what it may serve, signed")
+    )
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The plugins that it may serve: none for a home. Raises ProtocolError where its certificate is none."""
+        return () if self.certificate is None else Certificate.read(self.certificate).plugins
+
+    def signed(self, subject: str, payload: bytes) -> dict[str, str]:
+        """Return the headers of a message to a subject. Raises ConfigError where there is nothing to sign it with."""
+        if self.certificate is None:
+            raise ConfigError(f"the file of {self.name!r} has no certificate; {_RENEW}", path="certificate")
+        return message_headers(self.seed, self.certificate, subject, payload)
+
+    def check(self, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        """Raise ProtocolError for a message that the home in its subject has not sent to it.
+
+        ConfigError where it is not known who certifies homes.
+        """
+        if self.authority is None:
+            raise ConfigError(f"the file of {self.name!r} has no authority; {_RENEW}", path="authority")
+        check_message(self.authority, subject.rpartition(".")[2], subject, payload, headers)
 
     @property
     def inbox(self) -> str:

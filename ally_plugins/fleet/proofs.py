@@ -1,14 +1,20 @@
-"""What a worker proves to a host: that it may serve a plugin, and which files of it it runs; signed with its nkey.
+"""What is signed with a key of the fleet: which plugin a worker runs, and what a home has sent.
 
 The authority is a key that `fleet init` keeps; hosts know its public half, so that workers can be added without them.
 A proof is over the number that the host has made for this one question: an answer to another question is none. That
 the machine of a worker tells the truth of its files is what its key stands for; nothing here can prove that.
+
+A home signs each message that lies at the server with the subject that it was sent to. The server holds everybody to
+their subjects, but not what it sends itself: an answer goes to whatever subject its question has named.
 """
 
 from __future__ import annotations
 
 import os
 from base64 import b32decode, b64decode, b64encode
+from collections.abc import Mapping
+from functools import lru_cache
+from hashlib import sha256
 from importlib import import_module
 from typing import Any, Final, Self
 
@@ -18,10 +24,13 @@ import orjson
 from ally_plugins.contract.values.errors import ConfigError, ProtocolError
 from ally_plugins.contract.wording import describe
 
-__all__ = ["Certificate", "Proof", "new_seed", "public_key"]
+__all__ = ["Certificate", "Proof", "check_message", "message_headers", "new_seed", "public_key"]
 
 _CERTIFIED: Final = "ally-plugins worker 1"
 _PROVED: Final = "ally-plugins proof 1"
+_SENT: Final = "ally-plugins message 1"
+_CERTIFICATE: Final = "Ally-Certificate"
+_SIGNATURE: Final = "Ally-Signature"
 _CHECKSUM_BYTES: Final = 2
 
 
@@ -67,7 +76,7 @@ def _check(public: str, parts: list[Any], signature: Any, what: str) -> None:
 
 @attrs.frozen
 class Certificate:
-    """A worker's name and key, and the plugins that it may serve."""
+    """A worker's name and key, and the plugins that it may serve; a home's names none."""
 
     worker: str
     public: str
@@ -97,7 +106,8 @@ class Certificate:
 
     def check(self, authority: str) -> None:
         """Raise ProtocolError where the authority has not signed it."""
-        _check(authority, self._parts, self.signature, f"the certificate of the worker {describe(self.worker)}")
+        who = "worker" if self.plugins else "home"
+        _check(authority, self._parts, self.signature, f"the certificate of the {who} {describe(self.worker)}")
 
 
 @attrs.frozen
@@ -149,3 +159,31 @@ class Proof:
             text = f"{who} runs files of {plugin!r} with the digest {describe(self.digest)}, and {digest} was agreed to"
             raise ProtocolError(text)
         return certificate
+
+
+def message_headers(seed: str, certificate: str, subject: str, payload: bytes) -> dict[str, str]:
+    """Return the headers by which a home signs a message to a subject."""
+    return {_CERTIFICATE: certificate, _SIGNATURE: _sign(seed, _message_parts(subject, payload))}
+
+
+def check_message(authority: str, home: str, subject: str, payload: bytes, headers: Mapping[str, str] | None) -> None:
+    """Raise ProtocolError for a message that was not sent to this subject by this home."""
+    text = (headers or {}).get(_CERTIFICATE)
+    if text is None:
+        raise ProtocolError(f"a message that nobody has signed, expected one of the home {describe(home)}")
+    certificate = _certified(authority, text)
+    if certificate.plugins or certificate.worker != home:
+        raise ProtocolError(f"a message of {describe(certificate.worker)}, expected one of the home {describe(home)}")
+    signature = (headers or {}).get(_SIGNATURE)
+    _check(certificate.public, _message_parts(subject, payload), signature, f"a message of the home {describe(home)}")
+
+
+def _message_parts(subject: str, payload: bytes) -> list[Any]:
+    return [_SENT, subject, sha256(payload).hexdigest()]
+
+
+@lru_cache(maxsize=1024)
+def _certified(authority: str, text: str) -> Certificate:
+    certificate = Certificate.read(text)
+    certificate.check(authority)
+    return certificate

@@ -1,4 +1,4 @@
-"""Sends one home's chain to the server: what is committed, in order, each record once.
+"""Sends what one home has committed to the server: its chain, in order, each record once, and what it has for plugins.
 
 The server knows how far it has come: the last message on the home's own subject says it, and the next is taken only
 after that one. So nothing is kept on disk here, two publishers of one home do no harm, and a lost answer is no double.
@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
-from ally_plugins.contract.values.errors import AuditError
+from ally_plugins.contract.values.errors import AuditError, ProtocolError
 from ally_plugins.journal.chain import Head
 from ally_plugins.journal.reader import JournalReader
+from ally_plugins.runtime.lanes.teardown import cancel_task
 
+from .answers import ANSWER_S, Answers
 from .batches import Alive, RecordBatch, decode, encode
 from .connection import FleetError, connected
 from .credentials import STREAM, alive_subject, records_subject
+from .event_publisher import EventPublisher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +35,9 @@ if TYPE_CHECKING:
 
     from .batches import Held
     from .credentials import Credentials
+    from .event_publisher import Subscription
 
-__all__ = ["Answers", "Publisher", "publish"]
-
-_T = TypeVar("_T")
+__all__ = ["Publisher", "publish"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -49,10 +51,6 @@ HELD_S: Final = 60.0
 """Seconds between looks at what the home holds: that reads the files of its plugins."""
 
 _READ_BYTES: Final = 512 * 1024  # of one message; more in one is no faster, and a server's own limit is 1 MiB
-ANSWER_S: Final = 60.0
-"""Seconds that the server may take to answer: it syncs what each of all homes has sent, one after the other. Whoever
-gives up sooner sends again, which makes it slower still; a connection that breaks ends the wait at once."""
-
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while the server is away
 
 _WRONG_LAST: Final = 10071  # JetStream: the last message on the subject is another one than was said
@@ -64,6 +62,8 @@ class _Place:
 
     head: Head | None
     sequence: int
+    fault: str | None = None
+    """What was the last that this home has said to be wrong with its journal."""
 
 
 async def publish(
@@ -73,28 +73,45 @@ async def publish(
     once: bool = False,
     on_sent: Callable[[Head], None] = lambda _: None,
     held: Callable[[], Held | None] = lambda: None,
+    subscriptions: Callable[[], Sequence[Subscription]] = tuple,
 ) -> None:
     """Send what the journal has, and go on as it grows, until cancelled; with `once`, until all was sent.
 
-    `held` says, in a thread, what the home holds besides; it is asked once a minute, and at the end of `once`. A server
-    that goes away is waited for. Raises FleetError when it cannot be reached at the start or refuses this
-    home, AuditError when the journal is not the one that was published before, JournalError when it cannot be read.
+    `held` says, in a thread, what the home holds besides; it is asked once a minute, and at the end of `once`.
+    `subscriptions` are those of plugins that workers run. A server that goes away is waited for. Raises FleetError when
+    it cannot be reached at the start or refuses this home, AuditError when the journal is not the one that was
+    published before, JournalError when it cannot be read, ConfigError for credentials that sign nothing.
     """
     answers = Answers()
     async with connected(who, answers.give_up) as client:
         with JournalReader(journal) as reader:
             publisher = Publisher(client, answers, who, reader, on_sent, held)
+            events = EventPublisher(client, answers, who, journal, subscriptions)
             try:
                 if once:
                     await publisher.catch_up()
                     await publisher.say_alive()
+                    await events.catch_up()
                     await client.flush()
                 else:
-                    await publisher.follow()
+                    await _both(publisher.follow(), events.follow())
             except AuditError as error:
-                await publisher.say_alive(str(error))
-                await client.flush()
+                await publisher.say_fault(str(error))
                 raise
+            finally:
+                await events.close()
+
+
+async def _both(records: Coroutine[Any, Any, None], events: Coroutine[Any, Any, None]) -> None:
+    """Run both until one fails, and raise what it has."""
+    tasks = [asyncio.ensure_future(each) for each in (records, events)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        for each in tasks:
+            await cancel_task(each)
 
 
 class Readable(Protocol):
@@ -106,31 +123,6 @@ class Readable(Protocol):
     def head(self) -> Head: ...
     def record(self, n: int, /) -> StoredRecord | None: ...
     def chained(self, after_n: int, max_bytes: int, /) -> list[ChainedRecord]: ...
-
-
-class Answers:
-    """Waits for one answer of the server at a time; `give_up` is for a connection that breaks."""
-
-    def __init__(self) -> None:
-        self._asking: asyncio.Future[Any] | None = None
-
-    def give_up(self) -> None:
-        """End the wait: the answer will not come over the next connection."""
-        if self._asking is not None:
-            self._asking.cancel()
-
-    async def wait(self, asking: Coroutine[Any, Any, _T]) -> _T:
-        """Ask, and return the answer. Raises ConnectionResetError once it is given up; cancelling ends it."""
-        self._asking = task = asyncio.ensure_future(asking)
-        try:
-            return await task
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if current is None or current.cancelling():
-                raise
-            raise ConnectionResetError("the connection broke") from None
-        finally:
-            self._asking = None
 
 
 class Publisher:
@@ -200,9 +192,6 @@ class Publisher:
 
     async def send(self, batch: RecordBatch, place: _Place) -> _Place | None:
         """Send one batch; return the new place, None where the server has come farther meanwhile."""
-        from nats.errors import Error
-        from nats.js.errors import APIError
-
         payload = encode(batch, self.client.max_payload - 1024)
         headers = {
             "Nats-Expected-Stream": STREAM,
@@ -210,9 +199,22 @@ class Publisher:
             # With the name: two homes of one image have one chain, and the second's would be taken for doubles.
             "Nats-Msg-Id": f"{self.who.name}-{batch.chain}-{batch.records[0].n}-{batch.head.n}",
         }
+        done = await self.put(payload, headers)
+        if done is None:
+            return None
+        self.on_sent(batch.head)
+        return _Place(batch.head, done)
+
+    async def put(self, payload: bytes, headers: dict[str, str]) -> int | None:
+        """Send one message; return its number, None where the last one is another than the headers say."""
+        from nats.errors import Error
+        from nats.js.errors import APIError
+
+        subject = records_subject(self.who.name)
+        headers |= self.who.signed(subject, payload)
         try:
-            stream, subject = self.client.jetstream(timeout=ANSWER_S), records_subject(self.who.name)
-            done = await self.answers.wait(stream.publish(subject, payload, headers=headers))
+            stream = self.client.jetstream(timeout=ANSWER_S)
+            return (await self.answers.wait(stream.publish(subject, payload, headers=headers))).seq
         except APIError as error:
             if error.err_code == _WRONG_LAST:
                 return None
@@ -223,8 +225,6 @@ class Publisher:
                 f"the server has not acknowledged records: {reason}; where it is there, its log says why: a full disk?"
             )
             raise FleetError(text) from error
-        self.on_sent(batch.head)
-        return _Place(batch.head, done.seq)
 
     async def place(self) -> _Place:
         """Ask the server how far it has come. Raises FleetError."""
@@ -242,7 +242,15 @@ class Publisher:
             raise FleetError(
                 f"the server does not say how far {self.who.name!r} has come: {reason}; does a collector run?"
             ) from error
-        return _Place(decode(last.data or b"").head, last.seq or 0)
+        sequence, payload = last.seq or 0, last.data or b""
+        try:
+            self.who.check(subject, payload, last.headers)
+            found = decode(payload)
+        except (ProtocolError, ValueError) as error:
+            # All is sent again, after that one: the collector knows by its records what it has.
+            _log.warning("the last message of %r at the server is none of its own: %s", self.who.name, error)
+            return _Place(None, sequence)
+        return _Place(found.head, sequence, found.problem if isinstance(found, Alive) else None)
 
     @asynccontextmanager
     async def shown_alive(self) -> AsyncGenerator[None]:
@@ -263,10 +271,31 @@ class Publisher:
                 await self.say_alive()
             await asyncio.sleep(ALIVE_S)
 
-    async def say_alive(self, problem: str | None = None) -> None:
-        """Say that the home is there, and what was found wrong with its journal."""
+    async def say_alive(self) -> None:
+        """Say that the home is there, and what it holds."""
         head = await asyncio.to_thread(self.reader.head)
         now = asyncio.get_running_loop().time()
         if self._held is None or now - self._held[0] >= HELD_S:
             self._held = now, await asyncio.to_thread(self.held)
-        await self.client.publish(alive_subject(self.who.name), Alive(head, problem, self._held[1]).to_bytes())
+        subject, payload = alive_subject(self.who.name), Alive(head, held=self._held[1]).to_bytes()
+        await self.client.publish(subject, payload, headers=self.who.signed(subject, payload))
+
+    async def say_fault(self, problem: str) -> None:
+        """Leave word of what is wrong with the journal behind the records, for a collector that comes later, too.
+
+        It is the last thing that is done: what the server does not take, an operator reads here.
+        """
+        try:
+            while True:
+                place = await self.place()
+                if place.head is None or place.fault == problem:
+                    return
+                payload = Alive(place.head, problem).to_bytes()
+                headers = {
+                    "Nats-Expected-Stream": STREAM,
+                    "Nats-Expected-Last-Subject-Sequence": str(place.sequence),
+                }
+                if await self.put(payload, headers) is not None:
+                    return
+        except FleetError as error:
+            _log.warning("what is wrong with the journal of %r is known here only: %s", self.who.name, error)

@@ -1,8 +1,9 @@
 """The server's configuration: who there is, and the subjects that each may use and no other.
 
 A home may publish its own records and say that it is there, and ask how far it has come; it hears nothing of others.
-The collector may make the stream and read it; nobody may remove records from it. A worker is asked for the plugins that
-are named for it and for no others, and speaks to hosts under its own name.
+The collector may make the streams and read that of the records; nobody may remove records from it. A worker is asked
+for the plugins that are named for it and for no others, takes the events that homes have for these, and speaks to hosts
+under its own name.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from .credentials import (
     WORKERS,
     Credentials,
     alive_subject,
+    consume_subject,
+    events_stream,
+    events_subject,
     from_host,
     hello_subject,
     is_loopback,
@@ -84,11 +88,8 @@ def init(
     for name in dict.fromkeys((COLLECTOR, *names, *workers)):
         everybody.setdefault(name, _new(name, listen))
     for name, who in everybody.items():
-        certificate = who.certificate
-        if name in workers:
-            certificate = Certificate(name, public_key(who.seed, name), tuple(sorted(set(workers[name])))).signed(
-                authority
-            )
+        plugins = tuple(sorted(set(workers[name]))) if name in workers else who.plugins
+        certificate = Certificate(name, public_key(who.seed, name), plugins).signed(authority)
         everybody[name] = attrs.evolve(who, authority=public_key(authority, "authority"), certificate=certificate)
     files = [folder / f"{name}.toml" for name in everybody if name not in there]
     try:
@@ -107,7 +108,7 @@ def _check_names(names: Sequence[str], workers: Mapping[str, Sequence[str]], the
     """Refuse names of which one would be another's, and plugins that have no name in a subject."""
     if COLLECTOR in (*names, *workers):
         raise ConfigError(f"{COLLECTOR!r} is the name of who collects; choose another one for a home", path="NAME")
-    homes = {name for name, who in there.items() if who.certificate is None}
+    homes = {name for name, who in there.items() if not who.plugins}
     if both := sorted({*workers} & ({*names} | homes)):
         raise ConfigError(f"{both[0]!r} is a home; choose another name for the worker", path="--worker")
     if both := sorted({*names} & (there.keys() - homes)):
@@ -152,7 +153,9 @@ def _credentials_text(who: Credentials) -> str:
 
 def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen) -> str:
     tls = {"cert_file": listen.cert, "key_file": listen.key} if listen.cert else None
-    users = [{"nkey": public_key(who.seed, who.name), "permissions": _permissions(who)} for who in everybody]
+    everybody = tuple(everybody)
+    served = sorted({plugin for who in everybody for plugin in who.plugins})
+    users = [{"nkey": public_key(who.seed, who.name), "permissions": _permissions(who, served)} for who in everybody]
     settings = {
         "listen": f"{listen.host}:{listen.port}",
         "max_payload": _MAX_PAYLOAD,
@@ -170,32 +173,40 @@ def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen)
     return head + "\n".join(f"{key}: {json.dumps(value, indent=2)}" for key, value in settings.items()) + "\n"
 
 
-def _permissions(who: Credentials) -> dict[str, Any]:
+def _permissions(who: Credentials, served: Sequence[str]) -> dict[str, Any]:
+    """Return what somebody may do; `served` are the plugins of all workers."""
     api = "$JS.API"
     inbox = f"{who.inbox}.>"
-    if who.certificate is not None:
+    if who.plugins:
         # Only in the group: a worker beside it would be asked whatever the others are, and answer as well.
-        served = [
-            f"{hello_subject(plugin, '*', '*')} {WORKERS}" for plugin in Certificate.read(who.certificate).plugins
-        ]
+        asked = [f"{hello_subject(plugin, '*', '*')} {WORKERS}" for plugin in who.plugins]
+        # It makes no consumer itself: one may deliver to any subject, and what the server sends nobody is asked about.
+        streams = [*map(events_stream, who.plugins)]
+        taken = [f"{api}.CONSUMER.MSG.NEXT.{each}.*" for each in streams] + [f"$JS.ACK.{each}.>" for each in streams]
         return {
-            "publish": {"allow": [to_host(who.name, "*", "*")]},
-            "subscribe": {"allow": [inbox, from_host(who.name, "*", "*"), *served]},
+            "publish": {"allow": [to_host(who.name, "*", "*"), consume_subject(who.name), *taken]},
+            "subscribe": {"allow": [inbox, from_host(who.name, "*", "*"), *asked]},
             # Once to the inbox of whoever has asked, which it could not write to otherwise.
             "allow_responses": {"max": 1, "expires": "10s"},
         }
     if who.name != COLLECTOR:
         own, name = records_subject(who.name), who.name
         asked = [hello_subject("*", "*", name), from_host("*", name, "*")]
+        sent = events_subject("*", "*", name)
+        last = [f"{api}.DIRECT.GET.{STREAM}.{own}", f"{api}.DIRECT.GET.*.{sent}"]
         return {
-            "publish": {"allow": [own, alive_subject(name), f"{api}.DIRECT.GET.{STREAM}.{own}", *asked]},
+            "publish": {"allow": [own, sent, alive_subject(name), *last, *asked]},
             "subscribe": {"allow": [inbox, to_host("*", name, "*")]},
         }
-    stream = [f"{api}.STREAM.{verb}.{STREAM}" for verb in ("CREATE", "INFO")]
+    events = [*map(events_stream, served)]
+    stream = [f"{api}.STREAM.{verb}.{name}" for name in (STREAM, *events) for verb in ("CREATE", "INFO")]
+    stream += [f"{api}.CONSUMER.{verb}.{name}.>" for name in events for verb in ("CREATE", "DURABLE.CREATE", "INFO")]
     consumer = [f"{api}.CONSUMER.{verb}.{STREAM}.>" for verb in ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT")]
     return {
         "publish": {"allow": [*stream, *consumer, f"$JS.ACK.{STREAM}.>"]},
-        "subscribe": {"allow": [inbox, alive_subject("*")]},
+        "subscribe": {"allow": [inbox, alive_subject("*"), consume_subject("*")]},
+        # To the inbox of the worker that has asked.
+        "allow_responses": {"max": 1, "expires": "10s"},
     }
 
 

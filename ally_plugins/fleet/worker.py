@@ -1,7 +1,7 @@
 """Runs plugins once for many hosts: each in one process, in its sandbox, with a link for each host that has asked.
 
 A worker is asked over the server in a group, so that several share the hosts between them. It decides nothing: what a
-plugin may do is each host's, and stands at the other end of its link.
+plugin may do is each host's, and stands at the other end of its link. One more instance gets the events of all homes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ from ally_plugins.runtime.processes.process import ProcessSpec
 
 from .connection import connected
 from .credentials import WORKERS, from_host, hello_subject, to_host
+from .event_consumer import EventConsumer
+from .event_instance import InstanceLost
 from .frames import End, FrameStream, ends_stream
 from .link_transport import LinkTransport
 from .proofs import Certificate, Proof
@@ -93,7 +95,7 @@ class Served:
 
 def certificate_of(who: Credentials) -> str:
     """Return what says which plugins a worker may serve. Raises ConfigError for one that is no worker."""
-    if who.certificate is None:
+    if who.certificate is None or not who.plugins:
         text = f"{who.name!r} is no worker: `ally-plugins fleet init --worker NAME=PLUGIN,...` makes one"
         raise ConfigError(text, path=who.name)
     return who.certificate
@@ -141,6 +143,8 @@ class Worker:
         self.machine: Final = machine
         self.links: Final[dict[tuple[str, str], _HostLink]] = {}
         self._served: Final = {name: _Plugin(self, name, served) for name, served in plugins.items()}
+        self.consumers: Mapping[str, EventConsumer] = {}
+        """What takes the events of all homes, by plugin; known while it serves."""
         self._seen: Final[dict[tuple[str, str], float]] = {}
         allowed = Certificate.read(self.certificate).plugins
         for name in plugins:
@@ -159,6 +163,14 @@ class Worker:
             await client.subscribe(from_host(self.who.name, "*", "*"), cb=self._receive)
             tasks = [asyncio.create_task(each.run(), name=f"ally-{each.name}") for each in self._served.values()]
             tasks.append(asyncio.create_task(self._look(), name="ally-silent"))
+            self.consumers = {
+                each.name: EventConsumer(client, self.who, each.record, each.digest, each.open_events, each.end_process)
+                for each in self._served.values()
+                if each.record.durable
+            }
+            consuming = [
+                asyncio.create_task(each.run(), name=f"ally-events-{name}") for name, each in self.consumers.items()
+            ]
             try:
                 for each in self._served.values():
                     await each.tried.wait()
@@ -167,6 +179,8 @@ class Worker:
             finally:
                 for each in self._served.values():
                     await each.leave()
+                for task in consuming:
+                    await cancel_task(task)  # while there is a connection, to give back what they have before them
                 self.end_links(lambda _: True, End("the worker stops", is_lost=True))
                 with suppress(Exception):  # the server may be away
                     await client.flush(timeout=1)
@@ -235,6 +249,8 @@ class _Plugin:
         self.tried: Final = asyncio.Event()
         """Whether its process was started, or could not be."""
         self.process: Process | None = None
+        self.is_up: Final = asyncio.Event()
+        """Whether its process runs, and takes links."""
         self._control: socket.socket | None = None
         self._subscription: Subscription | None = None
 
@@ -264,6 +280,7 @@ class _Plugin:
             ours = process.transport.get_extra_info("socket")
             self._control = socket.socket(fileno=os.dup(ours.fileno()))
             subject = hello_subject(self.name, self.digest, "*")
+            self.is_up.set()
             # Only now: a worker that cannot answer must not be asked, since the others could.
             self._subscription = await self.worker.client.subscribe(subject, queue=WORKERS, cb=self._greet)
             self.tried.set()
@@ -272,12 +289,18 @@ class _Plugin:
         finally:
             # First, and without a turn of the loop: nobody is to be given a link to what has ended.
             control, self._control, self.process = self._control, None, None
+            self.is_up.clear()
             if control is not None:
                 control.close()
             reason = process.exited.result().description if process.exited.done() else "is stopped"
             self.worker.end_links(lambda link: link.plugin is self, End(f"its process {reason}"))
             await self.leave()
             await process.stop(self.record.daemon.timing.shutdown_grace if self.record.daemon is not None else 0.0)
+
+    async def end_process(self) -> None:
+        """End a process that hangs; it is started again, and hosts get new links."""
+        if self.process is not None:
+            await self.process.stop(0.0)
 
     async def leave(self) -> None:
         """Be asked no more."""
@@ -342,14 +365,35 @@ class _Plugin:
 
     async def _open(self, host: str, peer: str, nonce: str) -> str:
         """Hand the process one end of a new link; return why that was not possible, empty when it was."""
+        try:
+            ours, _ = await self._link(host, "hosts", host)
+        except InstanceLost as error:
+            return str(error)
+        link = _HostLink(self, host, peer, nonce)
+        self.worker.links[host, nonce] = link
+        self.worker.note_peer(host, peer)
+        await asyncio.get_running_loop().create_unix_connection(lambda: link.to_process, sock=ours)
+        return ""
+
+    async def open_events(self) -> tuple[socket.socket, str | None]:
+        """Wait until its process runs; return a link to a new instance for the events of all homes, and its folder.
+
+        Raises InstanceLost where it takes none.
+        """
+        await self.is_up.wait()
+        return await self._link("all homes", "events")
+
+    async def _link(self, name: str, *folder: str) -> tuple[socket.socket, str | None]:
+        """Return one end of a new link to the process, and the data folder at the other. Raises InstanceLost."""
         control, process = self._control, self.process
         if control is None or process is None or process.exited.done():
-            return "its process is being started"
+            raise InstanceLost("its process is being started")
         try:
-            opening = Opening(host, await asyncio.to_thread(self._data_dir, host)).to_bytes()
+            data_dir = await asyncio.to_thread(self._data_dir, *folder)
+            opening = Opening(name, data_dir).to_bytes()
             ours, theirs = socket.socketpair()
         except (OSError, ConfigError) as error:
-            return f"no link can be made: {error}"
+            raise InstanceLost(f"no link can be made: {error}") from error
         with theirs:
             try:
                 if len(opening) > MAX_OPENING:
@@ -357,20 +401,16 @@ class _Plugin:
                 socket.send_fds(control, [opening], [theirs.fileno()])
             except OSError as error:  # it does not read: it hangs, or has ended
                 ours.close()
-                return f"its process takes no link: {error.strerror or error}"
+                raise InstanceLost(f"its process takes no link: {error.strerror or error}") from error
         ours.setblocking(False)  # noqa: FBT003 - the socket's own
-        link = _HostLink(self, host, peer, nonce)
-        self.worker.links[host, nonce] = link
-        self.worker.note_peer(host, peer)
-        await asyncio.get_running_loop().create_unix_connection(lambda: link.to_process, sock=ours)
-        return ""
+        return ours, data_dir
 
-    def _data_dir(self, host: str) -> str | None:
-        """Return a folder of the host's own in the plugin's: instances of the plugin must not meet in one."""
+    def _data_dir(self, *parts: str) -> str | None:
+        """Return a folder of an instance's own in the plugin's: instances of the plugin must not meet in one."""
         folder = self.worker.places.data_dir_of(self.name)
         if folder is None:
             return None
-        own = Path(folder) / "hosts" / host
+        own = Path(folder).joinpath(*parts)
         own.mkdir(mode=0o700, parents=True, exist_ok=True)
         return str(own)
 

@@ -189,10 +189,14 @@ async def serving(
     *,
     digest: str = DIGEST,
     links_per_host: int = MOST_LINKS,
+    folder: Path | None = None,
 ) -> AsyncIterator[Worker]:
-    """Have a worker serve plugins that are given by code, as if their files had that digest."""
-    with tempfile.TemporaryDirectory() as folder:
-        machine = WorkerMachine(Path(folder))
+    """Have a worker serve plugins that are given by code, as if their files had that digest.
+
+    What they write is in `folder`, or gone at the end.
+    """
+    with contextlib.ExitStack() as closing:
+        machine = WorkerMachine(folder or Path(closing.enter_context(tempfile.TemporaryDirectory())))
         served = {each.name: Served(_at_worker(each), digest) for each in records}
         worker = Worker(who, served, machine, machine, links_per_host=links_per_host)
         try:

@@ -116,7 +116,8 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
 
     Only what is committed is sent, in order; after an outage it goes on where it was. With level = "metadata" in
     fleet.toml (which it is unless the file says "body"), contents stay here: records go out with their digests. The
-    revisions of the plugins and of the machine's policy go along, for `fleet status`.
+    revisions of the plugins and of the machine's policy go along, for `fleet status`. To plugins that are placed
+    `shared` go the durable events that they were granted, at the same level.
 
     \b
     Example:
@@ -124,6 +125,7 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
       ally-plugins fleet publish --once --credentials laptop.toml
     """
     from ally_plugins.fleet.credentials import read_credentials
+    from ally_plugins.fleet.event_publisher import HomeSubscriptions
     from ally_plugins.fleet.holdings import holdings_of
     from ally_plugins.fleet.publisher import publish as send
 
@@ -135,7 +137,15 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
     def note(head: Head) -> None:
         last[:] = [head]
 
-    asyncio.run(send(who, home.journal_file, once=once, on_sent=note, held=lambda: holdings_of(home)))
+    sending = send(
+        who,
+        home.journal_file,
+        once=once,
+        on_sent=note,
+        held=lambda: holdings_of(home),
+        subscriptions=HomeSubscriptions(home),
+    )
+    asyncio.run(sending)
     # Only with `once`.
     sent = last[0].n if last else None
     if state.as_json:

@@ -94,6 +94,9 @@ class DaemonServices(Protocol):
     async def start_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> None:
         """Deliver a plugin's durable events from the journal, from where it last acknowledged."""
 
+    async def begin_feed_elsewhere(self, plugin: Plugin) -> None:
+        """Note where a plugin's durable events begin, which another process delivers."""
+
     async def stop_feed(self, plugin: Plugin) -> None:
         """End the feed of a plugin; waits a second for a hook that runs."""
 

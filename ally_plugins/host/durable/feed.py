@@ -21,6 +21,7 @@ from ally_plugins.journal.process_identity import ProcessIdentity
 from ally_plugins.runtime.lanes.observers import is_for, is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 
+from .bookmarks import begin_place, bookmark_of
 from .offsets import Place, Walk
 from .progress import Look, Progress
 
@@ -108,7 +109,7 @@ class Feed:
         `leads` says whether this host holds the lock of the feed; one that does not begins once there is a bookmark.
         Raises JournalError; call it again then. Cancelling leaves the feed not begun.
         """
-        place = await self._find_place(leads=leads)
+        place = await begin_place(self._name, self._journal, self._reading, leads=leads)
         if self.is_closing or place is None:
             return
         self.progress = Progress(place, leads)
@@ -123,23 +124,6 @@ class Feed:
             self.progress.leads = True
             self._known = max(self._known, self.progress.base)
             self.wake()
-
-    async def _find_place(self, *, leads: bool) -> Place | None:
-        text = await asyncio.to_thread(self._reading.bookmark, self._bookmark)
-        if text is None:
-            await self._journal.flush()  # queued events were emitted before the subscription
-        end = Place(await asyncio.to_thread(self._reading.last_n) + 1)
-        if text is not None:
-            with suppress(ValueError):
-                if (place := Place.parse(text)) <= end:
-                    return place
-        if not leads:
-            return None
-        if text is not None:
-            # As after the file was put back from an older copy.
-            _log.error("the journal has no place %r, which %r had read up to; it begins at the end", text, self._name)
-        await self._journal.put_bookmark(self._bookmark, str(end))
-        return end
 
     async def close(self) -> None:
         """Deliver no more, wait `GRACE` for what runs, and save what was acknowledged.
@@ -263,7 +247,7 @@ class Feed:
 
     @property
     def _bookmark(self) -> str:
-        return f"durable:{self.plugin.name}"
+        return bookmark_of(self.plugin.name)
 
     async def _work(self) -> None:
         reported = ""

@@ -23,6 +23,8 @@ from ally_plugins.contract.values.errors import JournalError, NotFoundRefused
 from ally_plugins.journal.owned_files import open_file
 from ally_plugins.runtime.lanes.lane import Lane
 
+from .bookmarks import begin_place
+
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
     from ally_plugins.journal.journal import Journal
@@ -145,6 +147,16 @@ class Feeds:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="ally-durable")
         self.wake()  # events that are queued in the journal count too
         return feed
+
+    async def begin_elsewhere(self, plugin: str) -> None:
+        """See to it that a plugin's bookmark is on disk: its events are sent from there by `fleet publish`.
+
+        Where the journal cannot be written now, that makes it, later. Cancelling may leave it made.
+        """
+        try:
+            await begin_place(plugin, self._journal, self._reading)
+        except JournalError as error:
+            _log.warning("the durable subscription of %r cannot begin: %s", plugin, error)
 
     def _new_feed(self, plugin: Plugin, lane: AnyLane, types: Iterable[str]) -> Feed:
         if isinstance(lane, Lane):

@@ -173,11 +173,18 @@ class HostDaemonServices:
 
         Cancelling may leave the feed begun; `stop_feed` ends it.
         """
+        await self._all_feeds().add(plugin, lane, types)
+
+    async def begin_feed_elsewhere(self, plugin: Plugin) -> None:
+        """Note where a plugin's durable events begin, which another process delivers; see `Feeds.begin_elsewhere`."""
+        await self._all_feeds().begin_elsewhere(plugin.name)
+
+    def _all_feeds(self) -> Feeds:
         from ally_plugins.host.durable.feeds import Feeds
 
         if self._feeds is None:
             self._feeds = Feeds(self._services.journal, self.home, self._services.host_id)
-        await self._feeds.add(plugin, lane, types)
+        return self._feeds
 
     async def stop_feed(self, plugin: Plugin) -> None:
         """End the feed of a plugin that was stopped; its bookmark stays in the journal.

@@ -370,7 +370,10 @@ class PluginSet:
 
     async def _feed(self, member: PluginMember) -> None:
         plugin, types = member.plugin, member.record.durable
-        if types and plugin.lane is not None:
+        if types and member.record.placement == "shared":
+            # One instance at a worker gets those of all homes; this host's own, over its link, gets none.
+            await self.daemon_services.begin_feed_elsewhere(plugin)
+        elif types and plugin.lane is not None:
             await self.daemon_services.start_feed(plugin, plugin.lane, types)
 
     async def start_in_place(
