@@ -39,17 +39,22 @@ _PAUSE_S: Final = 2.0  # between tries while the server is away
 
 # A home that is away for longer sends again what is not known here any more; the server refuses what is too much, and
 # homes wait: their journals have it all.
-_MAX_AGE_S: Final = 30 * 24 * 3600.0
+KEEP_S: Final = 30 * 24 * 3600.0
+"""Seconds that the server keeps a record, unless the stream was made otherwise."""
 
 
-async def collect(who: Credentials, store: FleetStore, *, once: bool = False) -> None:
+async def collect(
+    who: Credentials, store: FleetStore, *, once: bool = False, keep_s: float | None = None, replicas: int | None = None
+) -> None:
     """Take what homes send until cancelled; with `once`, until there is nothing more for now.
 
-    Raises FleetError when the server cannot be reached at the start, or refuses this collector.
+    For how many seconds records are kept at the server, and on how many machines of its cluster, counts where the
+    stream is made. Raises FleetError when the server cannot be reached at the start, refuses this collector, or has a
+    stream that is made otherwise.
     """
     async with connected(who) as client:
         collector = _Collector(client, store, who)
-        await collector.open()
+        await collector.open(keep_s, replicas)
         await collector.take(once=once)
 
 
@@ -62,7 +67,7 @@ class _Collector:
         # own for each would be a sync of the disk every ten seconds for every home.
         self.words: dict[tuple[str, bool], tuple[Alive, float]] = {}
 
-    async def open(self) -> None:
+    async def open(self, keep_s: float | None, replicas: int | None) -> None:
         """Make the stream where there is none, and hear homes that say that they are there."""
         from nats.errors import Error
         from nats.js.api import DiscardPolicy, StreamConfig
@@ -72,7 +77,8 @@ class _Collector:
         wanted = StreamConfig(
             name=STREAM,
             subjects=[records_subject("*")],
-            max_age=_MAX_AGE_S,
+            max_age=KEEP_S if keep_s is None else keep_s,
+            num_replicas=1 if replicas is None else replicas,
             duplicate_window=DUPLICATES_S,
             discard=DiscardPolicy.NEW,  # a full server refuses, and loses nothing that it has acknowledged
             allow_direct=True,  # how a publisher learns what was the last
@@ -81,9 +87,13 @@ class _Collector:
         )
         try:
             try:
-                await stream.stream_info(STREAM)
+                found = (await stream.stream_info(STREAM)).config
             except NotFoundError:
-                await stream.add_stream(wanted)
+                found = (await stream.add_stream(wanted)).config
+            if keep_s not in {None, found.max_age} or replicas not in {None, found.num_replicas}:
+                # What is kept for shorter would be removed at once, which a collector must not be able to do.
+                text = f"keeps records for {found.max_age:g} s on {found.num_replicas} machines"
+                raise FleetError(f"the stream {STREAM} is there already and {text}; its server's operator may edit it")
             await self.client.subscribe(alive_subject("*"), cb=self.note_alive)
             await self.client.subscribe(consume_subject("*"), cb=EventStreams(self.client, self.who).answer)
         except (Error, TimeoutError) as error:

@@ -187,6 +187,17 @@ def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
     assert run_command("audit", "--fleet", collected, "--kind", "decision").stdout == ""
 
 
+def test_how_long_the_server_keeps_records_is_settled_once(server: Server, tmp_path: Path) -> None:
+    credentials, place = str(server.folder / "collector.toml"), str(tmp_path / "fleet.db")
+    common = ("fleet", "collect", credentials, "--into", place, "--once")
+    assert "replicas > 1 not supported" in run_command(*common, "--replicas", "3", code=1).stderr
+    run_command(*common, "--keep", "7")
+    run_command(*common, "--keep", "7", "--replicas", "1")
+    run_command(*common)
+    refused = run_command(*common, "--keep", "3", code=1).stderr
+    assert "is there already and keeps records for 604800 s on 1 machines" in refused
+
+
 def test_a_home_that_is_silent_is_named_and_the_exit_code_says_so(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "fleet.db"), create=True) as store:
         store.note_alive("laptop", 3, time.time_ns() // 1_000_000)

@@ -21,6 +21,7 @@ from ally_plugins.journal.chain import Head, encode_block
 from ally_plugins.journal.explanation import explain
 from ally_plugins.journal.values import ChainedRecord
 from tests.kit.commands import run_command
+from tests.kit.fleets import Server
 from tests.kit.postgres import Postgres
 from tests.kit.waiting import go, until
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ally_plugins.journal.journal import Journal
-    from tests.kit.fleets import Server
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +196,35 @@ def test_who_is_silent_does_not_depend_on_the_clock_of_who_asks_a_database(
         store.note_alive("build-1", 1, store.now_ms() - 600_000)
     shown = json.loads(run_command("fleet", "status", database, "--json", code=1).stdout)
     assert {each["home"]: each["silent"] for each in shown["homes"]} == {"laptop": False, "build-1": True}
+
+
+def test_the_collectors_of_two_servers_keep_what_their_homes_send_in_one_place(
+    server: Server, journal: Journal, place: str, tmp_path: Path
+) -> None:
+    other = Server(tmp_path / "other", ["desktop"])
+    other.start()
+    write(journal, 0, 300)
+
+    async def main(stores: list[FleetStore]) -> None:
+        both = [(server, "laptop", stores[0]), (other, "desktop", stores[1])]
+        for each, _, store in both:
+            await collect(each.who("collector"), store, once=True)
+        for _ in range(3):
+            await asyncio.gather(*[publish(each.who(name), journal.path, once=True) for each, name, _ in both])
+            await asyncio.gather(*[collect(each.who("collector"), store, once=True) for each, _, store in both])
+            write(journal, 0, 100)
+
+    try:
+        with open_store(place, create=True) as first, open_store(place, create=True) as second:
+            go(main([first, second]))
+            assert {(each.name, each.head and each.head.n) for each in first.homes()} == {
+                ("laptop", 500),
+                ("desktop", 500),
+            }
+            assert first.findings() == []
+            assert len(list(first.records())) == 1000
+    finally:
+        other.kill()
 
 
 @pytest.mark.long

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["collect", "fleet", "init", "publish", "serve", "status"]
 
 _PORT: Final = 4222
+_DAY_S: Final = 24 * 3600.0
 _SHOWN: Final = 12  # digits of a revision: none of a few thousand has the same by chance
 _REVISION: Final = re.compile(rf"[0-9a-f]{{{_SHOWN},64}}")
 _SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
@@ -159,7 +160,18 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
 @click.option("--into", "place", metavar="FILE|URL", required=True,
               help="Where all homes' records go, a file or postgresql://...; made where there is none.")  # fmt: skip
 @click.option("--once", is_flag=True, help="End when nothing more is there.")
-def collect(state: State, credentials: Path, place: str, once: bool) -> None:  # noqa: FBT001 - click's way
+@click.option("--keep", type=click.FloatRange(min=0, min_open=True), metavar="DAYS",
+              help="How long the server keeps records, where their stream is made now. Else 30 days.")  # fmt: skip
+@click.option("--replicas", type=click.Choice(["1", "3", "5"]), metavar="N",
+              help="On how many machines of the server's cluster, likewise: 1, 3 or 5. Else 1.")  # fmt: skip
+def collect(
+    state: State,
+    credentials: Path,
+    place: str,
+    once: bool,  # noqa: FBT001 - click's way
+    keep: float | None,
+    replicas: str | None,
+) -> None:
     """Take what homes send, verify each home's chain on arrival, and keep it all in one place, until Ctrl-C.
 
     A chain that breaks, goes back or has a gap is noted with the home and the record, and stays noted: see `fleet
@@ -168,7 +180,7 @@ def collect(state: State, credentials: Path, place: str, once: bool) -> None:  #
     \b
     Example:
       ally-plugins fleet collect ./fleet/collector.toml --into fleet.db
-      ally-plugins fleet collect ./fleet/collector.toml --into postgresql://records.example/fleet
+      ally-plugins fleet collect ./fleet/collector.toml --into postgresql://records.example/fleet --keep 7
     """
     from ally_plugins.fleet.collector import collect as take
     from ally_plugins.fleet.credentials import read_credentials
@@ -177,7 +189,8 @@ def collect(state: State, credentials: Path, place: str, once: bool) -> None:  #
     who = read_credentials(credentials)
     _show_warnings()
     with open_store(place, create=True) as store:
-        asyncio.run(take(who, store, once=once))
+        keep_s = None if keep is None else keep * _DAY_S
+        asyncio.run(take(who, store, once=once, keep_s=keep_s, replicas=None if replicas is None else int(replicas)))
         _report(state, store.homes(), store.findings(), silent_before=None)
 
 
