@@ -3,7 +3,8 @@
 The bare publisher sends each record as a message of its own and waits for all acknowledgements, up to 256 at once; the
 bare collector fetches what ours does and acknowledges it, keeping nothing. The server syncs each acknowledged write.
 The gate is that of a plugin in a sandbox at a worker, asked by a session of a host; the bare request is answered by a
-nats-py client in a process of its own, of as many bytes. They take turns.
+nats-py client in a process of its own, of as many bytes; a third is the gate of the same plugin in a sandbox beside the
+host. They take turns.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fleet_worker import NAME, record
 
@@ -34,12 +35,17 @@ from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import Record
 
+if TYPE_CHECKING:
+    from ally_plugins.catalog.home.config import Placement
+
 _RECORDS: Final = 20_000
 _BARE: Final = 1_000  # as many take the bare publisher a second or two
 _AT_ONCE: Final = 256
 _ROUNDS: Final = 3
 _TURNS: Final = 20
 _CALLS: Final = 100
+_PACED_CALLS: Final = 20
+_PACE_S: Final = 0.005
 _TEXT: Final = "bash failed three times with the same arguments; try another way, or ask the person what is meant"
 
 
@@ -114,40 +120,56 @@ def _worker(*args: str) -> Iterator[None]:
             process.terminate()
 
 
-async def _gates(folder: Path) -> tuple[list[float], list[float]]:
-    mine = record("shared")
+def _host(folder: Path, placement: Placement) -> Host:
+    mine = record(placement)
+    return Host("bench", home=None, discover=False, plugins={NAME: (mine.daemon, mine)}, fleet=folder / "ours.toml")
+
+
+async def _gates(folder: Path, calls: int, pause: float) -> list[float]:
+    """Return the medians, in µs, of the shared gate, of a bare request and of the gate beside the host."""
     question = b"x" * 250  # as long as the gate's request
-    gates: list[float] = []
-    bare: list[float] = []
-    host = Host("bench", home=None, discover=False, plugins={NAME: (mine.daemon, mine)}, fleet=folder / "ours.toml")
-    async with host, connected(read_credentials(folder / "bare.toml")) as client:
-        session, call = host.session(), ToolCall("bash", {"command": "ls -la"})
+    host, beside = _host(folder, "shared"), _host(folder, "sandbox")
+    async with host, beside, connected(read_credentials(folder / "bare.toml")) as client:
+        session, other, call = host.session(), beside.session(), ToolCall("bash", {"command": "ls -la"})
         subject = hello_subject(NAME, "bare", "bare")
+        works: list[tuple[list[float], Callable[[], Awaitable[Any]]]] = [
+            ([], lambda: session.gate_tool_call(call)),
+            ([], lambda: client.request(subject, question)),
+            ([], lambda: other.gate_tool_call(call)),
+        ]
         for _ in range(_TURNS):
-            for times, work in (
-                (gates, lambda: session.gate_tool_call(call)),
-                (bare, lambda: client.request(subject, question)),
-            ):
-                for _ in range(_CALLS):
+            for times, work in works:
+                for _ in range(calls):
+                    if pause:
+                        await asyncio.sleep(pause)
                     began = time.perf_counter()
                     await work()
                     times.append(time.perf_counter() - began)
         ruling = await session.gate_tool_call(call)
         assert ruling.is_allowed
         assert ruling.decided_by == (NAME,)
-    return gates, bare
+    return [statistics.median(times) * 1e6 for times, _ in works]
 
 
-def _gate_row() -> dict[str, Any]:
+def _gate_rows() -> list[dict[str, Any]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         _server(Path(folder)) as there,
         _worker(str(there / "worker.toml")),
         _worker(str(there / "answerer.toml"), "bare"),
     ):
-        ours, bare = (statistics.median(times) * 1e6 for times in asyncio.run(_gates(there)))
-    row = {"name": "a gate of a shared plugin", "unit": "us", "ours": ours, "bare": bare, "ratio": ours / bare}
-    return {**row, "target": "at most 2 x"}
+        ours, bare, near = asyncio.run(_gates(there, _CALLS, 0))
+        # What is asked without end finds everybody awake, and none of an agent's gates does.
+        paced, bare_paced, _ = asyncio.run(_gates(there, _PACED_CALLS, _PACE_S))
+    rows = [
+        ("a gate of a shared plugin", ours, bare, "at most 2 x"),
+        ("the same, with 5 ms before each", paced, bare_paced, "at most 2 x"),
+        ("the same without a pause, against its sandbox beside the host", ours, near, "-"),
+    ]
+    return [
+        {"name": name, "unit": "us", "ours": our, "bare": their, "ratio": our / their, "target": target}
+        for name, our, their, target in rows
+    ]
 
 
 def run() -> list[dict[str, Any]]:
@@ -163,7 +185,7 @@ def run() -> list[dict[str, Any]]:
         ours, bare = (statistics.median(each[name][side] for each in rounds) for side in (0, 1))
         row = {"name": f"a fleet's records, {name}", "unit": "/s", "ours": ours, "bare": bare, "ratio": ours / bare}
         rows.append({**row, "target": target})
-    rows.append(_gate_row())
+    rows += _gate_rows()
     return rows
 
 
