@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ally_plugins.adapters.coding.client.client_files import find_change
 from ally_plugins.adapters.coding.client.hook_client import CLOSED, PASSES
 from ally_plugins.adapters.coding.serving.conversations import Conversations
-from ally_plugins.adapters.coding.settings.connections import Connection, entries_for, is_ours
+from ally_plugins.adapters.coding.settings.connections import Connection, entries_for, guarded_places, is_ours
 from ally_plugins.adapters.coding.settings.hook_settings import merge_hooks, take_out_hooks
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.host.host import Host
@@ -286,6 +286,35 @@ def test_an_agent_that_would_run_no_hook_of_ours_is_not_connected(person: Path) 
     assert tomllib.loads(config.read_text())
     assert "features.hooks = false" in run_command("connect", "codex", code=2).stderr
     assert not file_of(person, "codex").exists()
+
+
+@pytest.mark.parametrize(
+    ("agent", "file", "settings", "words"),
+    [
+        ("gemini", ".gemini/settings.json", {"hooksConfig": {"enabled": False}}, "hooksConfig.enabled = false"),
+        ("gemini", ".gemini/settings.json", {"hooksConfig": {"disabled": ["'/h/hooks/hook' gemini BeforeTool || x"]}},
+         "hooksConfig.disabled lists"),
+        ("pi", ".pi/agent/settings.json", {"extensions": ["-extensions/ally-plugins.ts"]}, "extensions lists"),
+        ("pi", ".pi/agent/settings.json", {"extensions": ["!extensions/*"]}, "extensions lists"),
+        ("pi", ".pi/agent/settings.json", {"extensions": ["a.ts", "!**"]}, "extensions lists"),
+    ],
+)  # fmt: skip
+def test_an_agent_whose_settings_leave_our_hooks_out_is_not_connected(
+    agent: str, file: str, settings: dict[str, Any], words: str, person: Path
+) -> None:
+    path = person / file
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(settings))
+    assert words in run_command("connect", agent, code=2).stderr
+    _, files = guarded_places(None)
+    assert str(path) in files, "and the agent may not write it"
+
+
+def test_settings_that_name_other_hooks_are_no_reason(person: Path) -> None:
+    path = person / ".pi" / "agent" / "settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"extensions": ["-extensions/mine.ts", "+extensions/ally-plugins.ts", 1, "ally.ts"]}))
+    run_command("connect", "pi")
 
 
 def test_a_switch_that_came_later_is_shown_by_the_status(person: Path) -> None:

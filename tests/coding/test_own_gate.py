@@ -310,6 +310,7 @@ def test_a_line_that_reads_or_only_tells_of_it_is_not(line: str) -> None:
         (ToolCall("Write", {"path": "~/.codex/config.toml", "content": ""}, common_name="write"), True),
         (ToolCall("Edit", {"path": f"{HOME}/consent.toml", "old_text": "a"}, common_name="edit"), True),
         (ToolCall("Edit", {"path": "/home/u/project/.gemini/settings.json"}, common_name="edit"), True),
+        (ToolCall("Edit", {"path": "/home/u/project/.pi/settings.json"}, common_name="edit"), True),
         (ToolCall("Write", {"path": "/home/u/project/a.md", "content": f"rm {SETTINGS}"}, common_name="write"), False),
         (ToolCall("Write", {"path": "/home/u/project/settings.json", "content": ""}, common_name="write"), False),
         (ToolCall("Read", {"path": SETTINGS}, common_name="read"), False),

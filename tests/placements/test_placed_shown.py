@@ -8,7 +8,7 @@ import pytest
 
 from ally_plugins import GateRefused, PermissionRequest, ToolCall, ToolResult
 from ally_plugins.contract.values.shown import MAX_DEPTH, MAX_INTEGER, MAX_SHOWN_BYTES, MIN_INTEGER
-from tests.kit.waiting import go
+from tests.kit.waiting import PATIENCE, go
 from tests.placements.placed_plugins.shown import digest
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ MOST = pytest.param([1] * (MAX_SHOWN_BYTES // 2 - 1000), id="most", marks=pytest
 @pytest.mark.parametrize("value", [*(pytest.param(value, id=name) for name, value in WITHIN.items()), MOST])
 def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: Placed) -> None:
     arguments = {"v": value}
+    patient = {"gate": PATIENCE, "transform": PATIENCE}  # the largest take seconds, and a busy machine minutes
 
     async def main() -> None:
-        async with placed.host({"p": placed("shown:Digests")}) as host:
+        async with placed.host({"p": placed("shown:Digests", deadlines=patient)}) as host:
             session = host.session()
             ruling = await session.gate_tool_call(ToolCall("bash", arguments))
             assert ruling.reason == f"p: {digest(arguments)}"
@@ -50,7 +51,7 @@ def test_up_to_the_edge_of_the_table_it_is_the_value_itself(value: Any, placed: 
             assert changed.output == digest([arguments, "", arguments])
             assert host.plugins["p"].counts.crashes == 0
 
-    go(main())
+    go(main(), 10 * PATIENCE)
 
 
 def test_beyond_it_the_answer_is_no_and_nobody_is_asked(placed: Placed) -> None:

@@ -32,7 +32,7 @@ __all__ = ["OwnGate"]
 
 _IN_PROJECTS: Final = (
     ".claude/settings.json", ".claude/settings.local.json", ".codex/hooks.json", ".codex/config.toml",
-    ".gemini/settings.json",
+    ".gemini/settings.json", ".pi/settings.json",
 )  # fmt: skip
 """Files in which a project says which hooks an agent runs, or that it runs none."""
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.adapters.coding.client.client_files import CLIENT
 from ally_plugins.adapters.coding.client.hook_client import CLOSED
 from ally_plugins.catalog.home.folder import read_capped
 from ally_plugins.contract.documents import toml_of
@@ -24,7 +26,13 @@ MANAGED_CODEX: Final = Path("/etc/codex")
 
 _MAX_FILE: Final = 4 * 1024 * 1024
 
-Switches = tuple[Path, tuple[tuple[str, bool], ...]]
+_LISTED: Final = "listed"
+"""Stands for the value of a key whose list keeps hooks from running by their names."""
+
+_EXTENSION: Final = "extensions/ally-plugins.ts"
+"""Ours in pi, from the folder of its settings."""
+
+Switches = tuple[Path, tuple[tuple[str, bool | str], ...]]
 """A file, and keys in it with the value that keeps hooks from running."""
 
 
@@ -44,6 +52,10 @@ def switches(agent: str, folder: Path) -> list[Switches]:
         theirs = (*own, ("allowManagedHooksOnly", True))
         return [(folder / "settings.json", own), (folder / "settings.local.json", own),
                 *((file, theirs) for file in managed)]  # fmt: skip
+    if agent == "gemini":
+        return [(folder / "settings.json", (("hooksConfig.enabled", False), ("hooksConfig.disabled", _LISTED)))]
+    if agent == "pi":
+        return [(folder.parent / "settings.json", (("extensions", _LISTED),))]
     if agent != "codex":
         return []
     off = (("features.hooks", False), ("features.codex_hooks", False), ("hooks", False))
@@ -61,9 +73,24 @@ def find_switches(agent: str, folder: Path) -> list[str]:
             at: Any = settings
             for name in path.split("."):
                 at = at.get(name) if isinstance(at, Mapping) else None
-            if at is value:
+            named = next(filter(_is_ours_listed, at), None) if value == _LISTED and isinstance(at, list) else None
+            if named is not None:
+                found.append(f"{path} lists {json.dumps(named)} in {file}, which keeps {agent} from running our hooks")
+            elif at is value:
                 found.append(f"{path} = {json.dumps(value)} in {file} keeps {agent} from running hooks of yours")
     return found
+
+
+def _is_ours_listed(entry: Any) -> bool:
+    """Say whether an entry names our hook, as Gemini CLI lists it, or leaves our extension out, as pi's patterns do."""
+    if not isinstance(entry, str):
+        return False
+    if f"/hooks/{CLIENT}" in entry:
+        return True
+    pattern = entry[1:].removeprefix("./")
+    names = (_EXTENSION, Path(_EXTENSION).name)
+    is_named = pattern.endswith(f"/{_EXTENSION}") or any(fnmatchcase(name, pattern) for name in names)
+    return is_named and entry.startswith(("-", "!"))
 
 
 def find_managed(agent: str, is_ours: Callable[[str], bool]) -> Path | None:
