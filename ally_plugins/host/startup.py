@@ -17,7 +17,7 @@ from ally_plugins.catalog.settling import keep_tightened
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.errors import ConfigError, ConsentError, HostError
 from ally_plugins.contract.values.inert import inert
-from ally_plugins.host.sockets.leftovers import is_gone
+from ally_plugins.host.sockets.leftovers import MAKER, is_gone, maker
 from ally_plugins.journal.values import Record
 from ally_plugins.runtime.lanes.marks_file import SIZE, SLOTS, read_marks
 from ally_plugins.runtime.lanes.teardown import finished
@@ -42,7 +42,7 @@ __all__ = [
 
 _log: Final = logging.getLogger(__name__)
 
-_MARKS: Final = re.compile(r"plugins-([0-9]{1,10})-[0-9a-f]+\.marks\Z")
+_MARKS: Final = re.compile(rf"plugins-{MAKER}[0-9a-f]+\.marks\Z")
 
 
 async def ask_for_consent(
@@ -87,7 +87,7 @@ def warn_of_network(home: Home) -> None:
 
 def new_marks_file(home: Home) -> Path:
     """Return where this host marks which plugins' code runs in it; see `runtime.lanes.marks`."""
-    return home.run_dir / f"plugins-{os.getpid()}-{os.urandom(4).hex()}.marks"
+    return home.run_dir / f"plugins-{maker()}{os.urandom(4).hex()}.marks"
 
 
 def take_lost_hosts(home: Home) -> list[tuple[int, list[tuple[str, str, bool]]]]:
@@ -101,7 +101,7 @@ def take_lost_hosts(home: Home) -> list[tuple[int, list[tuple[str, str, bool]]]]
             if (match := _MARKS.match(name)) is not None:
                 with suppress(OSError):
                     path = home.run_dir / name
-                    if is_gone(int(match[1]), path.stat().st_ctime):
+                    if is_gone(int(match[1]), path.stat().st_ctime, match[2]):
                         content = home.read(path, SLOTS * SIZE) or b""
                         # Before it is added: of two hosts that read it, the one that removes it reports it.
                         path.unlink()

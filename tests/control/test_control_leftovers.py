@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from ally_plugins.host.sockets.leftovers import (
     remove_left_folders,
     remove_left_sockets,
 )
+from ally_plugins.host.startup import new_marks_file, take_lost_hosts
 from ally_plugins.runtime.processes.unixsocket import listening_socket
 from tests.kit.waiting import go
 
@@ -87,6 +89,22 @@ def test_a_process_that_has_started_later_is_not_the_one_that_made_a_file(ready:
     os.utime(old, (1_600_000_000, 1_600_000_000))
     remove_left_sockets(ready.run_dir)
     assert (old.exists(), new.exists()) == (sys.platform != "linux", True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a name says when its process started")
+def test_a_clock_that_is_set_on_makes_nothing_of_a_live_process_look_left(
+    ready: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_folder(tmp_path, os.getpid())
+    marks = new_marks_file(ready)
+    marks.write_bytes(b"")
+    other = tmp_path / f"ally-{os.getpid()}-t1-another_process"  # of the same number, soon after the boot
+    other.mkdir(mode=0o700)
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + 3600)
+    assert list(left_folders("", tmp_path)) == [other]
+    assert take_lost_hosts(ready) == []
+    assert marks.exists()
 
 
 def test_what_somebody_listens_on_and_what_is_no_socket_of_a_host_stays(ready: Home, dead: int) -> None:

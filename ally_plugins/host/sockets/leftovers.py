@@ -1,7 +1,8 @@
 """What killed hosts have left: sockets, and folders in the system's temporary one. Removed when that is proved.
 
-Names have the id of the process that made them. It is gone when there is no such process, or one that has started
-later; and nobody may listen on the socket, since a live host of another container has an id that is nobody's here.
+Names have the id of the process that made them. It is gone when there is no such process, or another one: that is seen
+by when it started, in ticks since boot where the name has them, else by the clock, which may have been set meanwhile.
+Nobody may listen on a socket: a live host of another container has an id that is nobody's here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ from ally_plugins.journal.process_identity import has_ended, start_ticks
 from ally_plugins.runtime.processes.guardian.removal import remove_folder
 from ally_plugins.runtime.processes.unixsocket import who_listens
 
-__all__ = ["folder_prefix", "is_gone", "left_folders", "remove_left_folders", "remove_left_sockets", "temporary_folder"]
+__all__ = [
+    "MAKER",
+    "folder_prefix",
+    "is_gone",
+    "left_folders",
+    "maker",
+    "remove_left_folders",
+    "remove_left_sockets",
+    "temporary_folder",
+]
 
 _SOCKET: Final = re.compile(r"(?:host|talk)-([0-9]{1,10})-[0-9a-f]+\.sock\Z")
 _SOCKETS: Final = re.compile(r"(?:host|(?:host|talk)-[0-9]{1,10}-[0-9a-f]+)\.sock\Z")
@@ -31,10 +41,22 @@ _UNFINISHED: Final = re.compile(r"\..+\.([0-9]{1,10})\.[0-9]+\.tmp\Z")
 _LEEWAY: Final = 2.0  # seconds by which clocks, file systems and ticks may differ
 
 
-def is_gone(pid: int, made: float) -> bool:
+MAKER: Final = r"([0-9]{1,10})-(?:t([0-9]{1,20})-)?"
+"""How a name says who made it, as a pattern: two groups, of which the second need not be there."""
+
+
+def maker(pid: int | None = None) -> str:
+    """Return what a name says of the process that makes it: this one, or another."""
+    number = os.getpid() if pid is None else pid
+    started = start_ticks(number)
+    return f"{number}-" if started is None else f"{number}-t{started}-"
+
+
+def is_gone(pid: int, made: float, started: str | None = None) -> bool:
     """Say whether the process that made a file at a time (Unix seconds) has ended; its id may be another's by now.
 
-    Never so on Windows, where asking for a process may end it.
+    `started` is what the name says of when that process started. Never so on Windows, where asking for a process may
+    end it.
     """
     if os.name != "posix":
         return False
@@ -43,6 +65,8 @@ def is_gone(pid: int, made: float) -> bool:
     ticks = start_ticks(pid)
     if ticks is None or not sys.platform.startswith("linux"):
         return False
+    if started is not None:
+        return ticks != int(started)
     # Start ticks count from the boot, and so does this clock, each with the time in suspend.
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     return time.time() - age > made + _LEEWAY
@@ -66,20 +90,20 @@ def _remove(path: Path, pid: int) -> None:
 
 def folder_prefix(kind: str = "", pid: int | None = None) -> str:
     """Return how the name of a temporary folder begins that `left_folders` finds once its process is gone."""
-    return f"ally-{kind}{os.getpid() if pid is None else pid}-"
+    return f"ally-{kind}{maker(pid)}"
 
 
 def left_folders(kind: str = "", parent: Path | None = None) -> Iterator[Path]:
     """Yield the temporary folders of this user, made with a `folder_prefix`, whose process is gone. Raises nothing."""
-    pattern = re.compile(rf"ally-{kind}([0-9]{{1,10}})-[a-z0-9_]+\Z")
+    pattern = re.compile(rf"ally-{kind}{MAKER}[a-z0-9_]+\Z")
     base = parent if parent is not None else Path(tempfile.gettempdir())
     with suppress(OSError):
         for name in os.listdir(base):  # noqa: PTH208
-            if (match := pattern.match(name)) is not None and _is_left(base / name, int(match[1])):
+            if (match := pattern.match(name)) is not None and _is_left(base / name, int(match[1]), match[2]):
                 yield base / name
 
 
-def _is_left(folder: Path, pid: int) -> bool:
+def _is_left(folder: Path, pid: int, started: str | None) -> bool:
     if os.name != "posix":
         return False
     try:
@@ -88,7 +112,7 @@ def _is_left(folder: Path, pid: int) -> bool:
         return False
     if not stat.S_ISDIR(found.st_mode) or stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
         return False
-    return is_gone(pid, found.st_ctime)
+    return is_gone(pid, found.st_ctime, started)
 
 
 @contextmanager
