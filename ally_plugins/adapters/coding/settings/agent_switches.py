@@ -88,9 +88,12 @@ def _is_ours_listed(entry: Any) -> bool:
     if f"/hooks/{CLIENT}" in entry:
         return True
     pattern = entry[1:].removeprefix("./")
+    if entry.startswith("-"):  # one path, and no pattern
+        return pattern == _EXTENSION or pattern.endswith(f"/{_EXTENSION}")
     names = (_EXTENSION, Path(_EXTENSION).name)
-    is_named = pattern.endswith(f"/{_EXTENSION}") or any(fnmatchcase(name, pattern) for name in names)
-    return is_named and entry.startswith(("-", "!"))
+    return entry.startswith("!") and (
+        pattern.endswith(f"/{_EXTENSION}") or any(fnmatchcase(name, pattern) for name in names)
+    )
 
 
 def find_managed(agent: str, is_ours: Callable[[str], bool]) -> Path | None:
