@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import Factory, define, frozen
 
+from ally_plugins.contract.values.compat import parse_source
+
 from .findings import SourceFinding
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def read_sources(project: Project) -> Sources:
     for file in project.sources():
         try:
             with file.open("rb") as opened:
-                tree = ast.parse(opened.read(_MAX_BYTES), str(file))
+                tree = parse_source(opened.read(_MAX_BYTES), str(file))
         except SyntaxError as error:
             fix = f"near: {(error.text or '').strip()}" if error.text else ""
             sources.findings.append(SourceFinding(str(file), error.lineno or 0, "syntax", f"{error.msg}", fix))

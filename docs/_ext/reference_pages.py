@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from ally_plugins.contract.values.compat import override
+from ally_plugins.contract.values.compat import override, parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -311,7 +311,7 @@ def _words_of_constant(module: Any, name: str) -> str:
     """Return the text that stands below a constant, which no object carries; empty for everything else."""
     home = next((home for home, names in getattr(module, "_HOMES", {}).items() if name in names.split()), None)
     source = inspect.getsource(importlib.import_module(f"{module.__name__}.{home}") if home else module)
-    body = ast.parse(source).body
+    body = parse_source(source).body
     for statement, text in pairwise(body):
         targets = getattr(statement, "targets", [getattr(statement, "target", None)])
         if any(getattr(target, "id", None) == name for target in targets) and isinstance(text, ast.Expr):

@@ -16,6 +16,7 @@ import pytest
 from packaging.version import Version
 
 import ally_plugins
+from ally_plugins.contract.values.compat import parse_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -245,7 +246,7 @@ def test_every_heading_of_troubleshooting_is_in_a_text_that_the_code_can_print()
 
 def _printable(source: str) -> Iterator[str]:
     """Yield the texts of a module but for its docstrings; comments are none."""
-    module = ast.parse(source)
+    module = parse_source(source)
     # A text that is a statement of its own explains something, and is never printed.
     explaining = {id(each.value) for each in ast.walk(module) if isinstance(each, ast.Expr)}
     for node in ast.walk(module):

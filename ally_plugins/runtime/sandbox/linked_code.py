@@ -13,6 +13,8 @@ from importlib.machinery import all_suffixes
 from typing import Final
 from urllib.parse import unquote
 
+from ally_plugins.contract.values.compat import parse_source
+
 from .readable import LARGEST, environment_of, lines_of, names_in
 
 __all__ = ["lies_in", "linked_code", "site_folders"]
@@ -78,7 +80,7 @@ def _mapped(hook: str) -> Iterator[str]:
     """Yield the files and folders that an import hook names; a module is named without its suffix by some."""
     try:
         with open(hook, "rb") as opened:  # noqa: PTH123
-            tree = ast.parse(opened.read(LARGEST))
+            tree = parse_source(opened.read(LARGEST))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
