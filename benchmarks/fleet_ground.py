@@ -34,16 +34,19 @@ _READY_S: Final = 600.0  # that a hundred processes may take to start on a busy 
 
 @contextmanager
 def server(
-    folder: Path, homes: Sequence[str], workers: Mapping[str, Sequence[str]]
+    folder: Path, homes: Sequence[str], workers: Mapping[str, Sequence[str]], level: str = "body"
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the real server with what `fleet init` writes for these homes and workers into a folder."""
+    """Run the real server with what `fleet init` writes for these homes and workers into a folder.
+
+    With the level "body" contents go along, as they do where somebody wants to explain anything.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     init(folder, homes, Listen(port=port), workers)
-    for name in homes:  # contents go along, as they do where somebody wants to explain anything
+    for name in homes:
         file = folder / f"{name}.toml"
-        file.write_text(file.read_text().replace('"metadata"', '"body"'))
+        file.write_text(file.read_text().replace('"metadata"', f'"{level}"'))
     program = Path(sys.executable).with_name("nats-server")
     with subprocess.Popen([program, "-c", folder / "server.conf"], stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 30

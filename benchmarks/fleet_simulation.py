@@ -180,7 +180,7 @@ def _watch(
     return {part: each.result() for part, each in usage.items()}, lags
 
 
-def run(homes: int, seconds: float, rate: float, backlog: int) -> dict[str, dict[str, Any]]:
+def run(homes: int, seconds: float, rate: float, backlog: int, level: str) -> dict[str, dict[str, Any]]:
     """Run it all, and return the figures by part."""
     names, paced = [_name(number) for number in range(homes)], int(seconds * rate)
     length = paced + backlog
@@ -188,7 +188,7 @@ def run(homes: int, seconds: float, rate: float, backlog: int) -> dict[str, dict
         root = Path(where)
         for number in range(_RECORDINGS):
             asyncio.run(_record(root / f"recording-{number}", length))
-        with server(root / "fleet", names, {}) as nats:
+        with server(root / "fleet", names, {}, level) as nats:
             place = root / "fleet.db"
             collector = collecting(start, root / "fleet", place)
             publishers, connecting = [], time.monotonic()
@@ -269,9 +269,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long their journals grow (60)")
     parser.add_argument("--rate", type=float, default=0.5, help="records a second of each home meanwhile (0.5)")
     parser.add_argument("--backlog", type=int, default=300, help="records that each home has then at once (300)")
+    parser.add_argument(
+        "--level", choices=("body", "metadata"), default="body", help="whether contents go along (body)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()
-    found = run(given.homes, given.seconds, given.rate, given.backlog)
+    found = run(given.homes, given.seconds, given.rate, given.backlog, given.level)
     show(f"{given.homes} homes at one server and one collector", found, as_json=given.json)
     sys.exit(1 if any(found["records"][name] for name in ("lost", "altered", "doubled", "findings")) else 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import sqlite3
 from importlib import import_module
@@ -251,6 +252,27 @@ def test_a_server_that_is_slow_is_waited_for_and_one_that_is_gone_is_not(
                 await until(lambda: numbers(store) == [1, 2])
 
     go(main())
+    assert kinds(store) == []
+
+
+def test_a_server_that_has_lost_its_disk_gets_all_from_the_homes_again(
+    server: Server, journal: Journal, store: FleetStore
+) -> None:
+    async def main() -> None:
+        await all_collected(server, store)
+        async with going(publish(server.who("laptop"), journal.path)):
+            write(journal, 0, 30)
+            async with going(collect(server.who("collector"), store)):
+                await until(lambda: len(numbers(store)) == 30)
+            await asyncio.to_thread(server.kill)
+            shutil.rmtree(server.folder / "jetstream")
+            await asyncio.to_thread(server.start)
+            async with going(collect(server.who("collector"), store)):
+                write(journal, 30, 10)
+                await until(lambda: len(numbers(store)) == 40)
+
+    go(main())
+    assert numbers(store) == list(range(1, 41))
     assert kinds(store) == []
 
 
