@@ -181,7 +181,8 @@ def slow(session: nox.Session) -> None:
     """Run the tests that take seconds each: whole programs at terminals, real builds and installations, floods."""
     # Once, on whatever Python runs nox: in CI the oldest, where `tests` has no whole programs and no new dependencies.
     session.install(*_wheels(), *_group("test"))
-    _pytest(session, "-m", "slow and not long and not e2e and not soak", *WORKERS, *session.posargs)
+    env = {"ALLY_WHEELS": str(WHEELS)}
+    _pytest(session, "-m", "slow and not long and not e2e and not soak", *WORKERS, *session.posargs, env=env)
 
 
 @nox.session(requires=["wheels"], default=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -10,8 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kit.wheels import build_wheel
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -20,6 +25,16 @@ def short_dir(temporary_folder: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="s-", dir=temporary_folder))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return both wheels: the ones that nox built, or new ones."""
+    folder = Path(os.environ.get("ALLY_WHEELS") or tmp_path_factory.mktemp("wheels"))
+    if not list(folder.glob("*.whl")):
+        for source in (ROOT, ROOT / "ally_plugins_contrib"):
+            build_wheel(source, folder)
+    return sorted(folder.glob("*.whl"))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ class Person:
     def terminal(self, *args: str, columns: int = 100, rows: int = 40, **more: str) -> Terminal:
         """Begin a chat at a terminal."""
         made = Terminal(
-            ["chat", *args], cwd=self.folder, environ={**self.environment, **more}, columns=columns, rows=rows
+            [*PROGRAM, "chat", *args], cwd=self.folder, environ={**self.environment, **more}, columns=columns, rows=rows
         )
         return self._terminals.enter_context(made)
 

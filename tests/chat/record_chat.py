@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.kit.commands import PROGRAM
+
 from .screen_text import ScreenText
 from .terminal import CTRL_D, Terminal
 
@@ -46,7 +48,7 @@ def record() -> str:
         for plugin in PLUGINS:
             command = [sys.executable, "-m", "ally_plugins", "enable", plugin, "--yes"]
             subprocess.run(command, env=environ, check=True, capture_output=True)
-        with Terminal(["chat"], cwd=folder, environ=environ, columns=COLUMNS) as chat:
+        with Terminal([*PROGRAM, "chat"], cwd=folder, environ=environ, columns=COLUMNS) as chat:
             _talk(chat)
         raw = chat.raw.decode().replace(str(folder), "~/greeter").replace(str(home), "~/.local/state/ally-plugins")
     screen = ScreenText(COLUMNS)

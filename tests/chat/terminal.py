@@ -8,18 +8,19 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-PATIENCE_S = 30.0
-"""For one expected text: starting takes seconds on a busy machine."""
+PATIENCE_S = 120.0
+"""For one expected text: on a busy machine starting alone took 30."""
 
 _ESCAPES = re.compile(rb"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][A-Z0-9]|\x1b\][^\x07]*\x07|\x1b[=>78M]")
 _TAKE_TERMINAL = (
@@ -39,7 +40,7 @@ class Terminal:
     """One child at a pty. `raw` has every byte that it wrote, `text` what is left without escapes."""
 
     def __init__(
-        self, arguments: list[str], *, cwd: Path, environ: Mapping[str, str], columns: int = 100, rows: int = 40
+        self, command: Sequence[str], *, cwd: Path, environ: Mapping[str, str], columns: int = 100, rows: int = 40
     ) -> None:
         self.raw = b""
         self._rows = rows
@@ -47,7 +48,7 @@ class Terminal:
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.child = subprocess.Popen(
-            [sys.executable, "-c", _TAKE_TERMINAL, sys.executable, "-m", "ally_plugins", *arguments],
+            [sys.executable, "-c", _TAKE_TERMINAL, shutil.which(command[0]) or command[0], *command[1:]],
             stdin=slave,
             stdout=slave,
             stderr=slave,

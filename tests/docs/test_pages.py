@@ -1,129 +1,43 @@
 """Tutorials and how-tos as their readers follow them: each from an empty folder, block by block, in a real shell.
 
-Python blocks are run by Sybil (the root conftest). Here are the commands: that the program takes each of them is tested
-for all pages; those of PAGES run. A block that cannot run stands below `<!-- not run: REASON -->`. A block below
-`<!-- file: NAME -->`, or below a line that ends with the file's name and a colon, is written to that file; a `text`
-block behind a block that ran is what the page's commands must have printed.
+That the program takes each command is tested at once. Then each page is followed, and its Python run as one script.
+What a page tells this test:
+
+- A block below `<!-- not run: REASON -->` is left out.
+- A block below `<!-- file: NAME -->`, or below a line that ends with the file's name and a colon, is written there;
+  below `<!-- more of: NAME -->` it is added.
+- At a block below `<!-- person: TEXT -> KEYS; ... -->` a person sits at a terminal, and types KEYS where TEXT is shown.
+- What stands in a console block below the commands, or in a `text` block right behind it, must have been printed; `...`
+  stands for anything.
+- What is started in the background with `&` runs until the page's end; meanwhile a block is run until it shows that.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
-import ally_plugins
 from ally_plugins.cli.shell.main import cli
 from tests.kit.commands import run_command
 
+from .pages import ALL, DOCS, blocks
+from .reader import Reader
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-DOCS = Path(__file__).parents[2] / "docs"
-ALL = {
-    path.relative_to(DOCS).with_suffix("").as_posix(): path.read_text(encoding="utf-8")
-    for folder in ("tutorial", "how-to")
-    for path in sorted((DOCS / folder).rglob("*.md"))
-}
-
-PAGES = {
-    "tutorial/operate-plugins",
-    "tutorial/coding-agent",
-    "tutorial/first-plugin",
-    "tutorial/first-daemon",
-    "how-to/publish",
-    "how-to/setuptools",
-    "how-to/managed-fleet",
-}
-"""The pages whose commands run, from an empty folder."""
-
-NOT_RUN = {
-    "how-to/agent-hooks": "installs a pre-release",
-    "how-to/agents-in-ci": "needs an agent; tests/coding has its script",
-    "how-to/agents/claude": "needs the agent: nox -s coding_agents",
-    "how-to/agents/codex": "needs the agent: nox -s coding_agents",
-    "how-to/agents/copilot": "needs the agent: nox -s coding_agents",
-    "how-to/agents/gemini": "needs the agent: nox -s coding_agents",
-    "how-to/agents/goose": "needs the agent: nox -s coding_agents",
-    "how-to/agents/opencode": "needs the agent: nox -s coding_agents",
-    "how-to/agents/pi": "needs the agent: nox -s coding_agents",
-    "how-to/code-ally-plugins": "names a folder of the reader's",
-    "how-to/coding-agents": "needs an agent; tutorial/coding-agent runs what does not",
-    "how-to/contrib": "tutorial/operate-plugins runs the like",
-    "how-to/contrib/rule-guard": "connects the reader's own agent",
-    "how-to/contrib/secret-guard": "one line of many; tutorial/operate-plugins runs the like",
-    "how-to/contrib/session-notes": "tutorial/operate-plugins runs the like",
-    "how-to/contrib/test-watch": "installs an extra",
-    "how-to/daemons": "names plugins of the reader's; tutorial/first-daemon runs the like",
-    "how-to/files-and-network": "names a plugin of the reader's",
-    "how-to/fleet": "needs nats-server: tests/fleet",
-    "how-to/google-adk": "installs the framework: nox -s adapters",
-    "how-to/inspect": "serves until it is ended, in a browser",
-    "how-to/langchain": "installs the framework: nox -s adapters",
-    "how-to/openai-agents": "installs the framework: nox -s adapters",
-    "how-to/operate": "names plugins and sessions of the reader's; tutorial/operate-plugins runs the like",
-    "how-to/projects": "asks a person, who may not be left out",
-    "how-to/pydantic-ai": "installs the framework",
-    "how-to/replay": "names a recording of the reader's",
-    "how-to/several-machines": "two machines; how-to/managed-fleet runs the like",
-    "how-to/strands": "installs the framework: nox -s adapters",
-    "how-to/test-a-plugin": "tests of the reader's; its Python blocks run",
-    "how-to/tools-actions-tasks": "shows what a running agent prints; its Python blocks run",
-    "how-to/upgrade": "needs a plugin on an index, in two versions",
-    "how-to/what-plugins-cost": "runs until it is ended",
-    "how-to/write-a-source": "installs a package of the reader's; its Python blocks run",
-    "tutorial/chat": "talks with a person: tests/chat",
-}
-"""The pages with commands that do not run here, and why."""
-
-BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>not run|file): (?P<word>.+?) -->\n|^(?P<line>[^\n]+):\n\n)?"
-    r"^```(?P<language>[a-z]+)\n(?P<text>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
-FILE_NAMED = re.compile(r"`(?P<name>[\w./-]+\.(?:py|toml|json))`$")
 ENDS_OF_COMMANDS = {";", "&&", "||", "|", "&", "(", ")", "<", ">"}
-
-
-class Block(NamedTuple):
-    """One block of a page: what it is in, its text, where it is to be written, and why it is not run."""
-
-    language: str
-    text: str
-    file: str | None
-    reason: str | None
-
-
-def blocks(page: str) -> list[Block]:
-    found = []
-    for each in BLOCK.finditer(ALL[page]):
-        named = FILE_NAMED.search(each["line"] or "")
-        file = each["word"] if each["mark"] == "file" else named["name"] if named else None
-        found.append(Block(each["language"], each["text"], file, each["word"] if each["mark"] == "not run" else None))
-    return found
-
-
-def lines_of(block: Block) -> Iterator[str]:
-    """Yield the commands of a block; in a console block those are what stands behind a prompt."""
-    for line in block.text.splitlines():
-        if block.language == "sh" and line and not line.startswith("#"):
-            yield line
-        elif block.language == "console" and line.startswith("$ "):
-            yield line[2:]
 
 
 def commands() -> Iterator[tuple[str, str]]:
     for page in ALL:
         for block in blocks(page):
-            yield from ((page, line) for line in lines_of(block) if "ally-plugins " in line)
+            yield from ((page, line) for line in block.commands if "ally-plugins " in line)
 
 
 def calls_in(line: str) -> Iterator[list[str]]:
@@ -160,117 +74,93 @@ def test_a_command_that_the_program_does_not_take_is_found() -> None:
         assert CliRunner().invoke(cli, [*words, "--help"]).exit_code == 2
 
 
-def test_every_page_with_commands_runs_or_says_why_not() -> None:
-    with_commands = {page for page in ALL if any(any(lines_of(block)) for block in blocks(page))}
-    assert with_commands == PAGES | set(NOT_RUN)
-    assert PAGES.isdisjoint(NOT_RUN)
-
-
-def test_the_blocks_that_do_not_run_on_pages_that_do_are_these() -> None:
-    reasons = {(page, block.reason) for page in PAGES for block in blocks(page) if block.reason}
+def test_the_blocks_that_are_left_out_are_these() -> None:
+    reasons = {(page, block.reason) for page in ALL for block in blocks(page) if block.reason}
     assert reasons == {
+        ("how-to/agents/claude", "it needs Claude Code"),
+        ("how-to/agents/codex", "it needs Codex"),
+        ("how-to/agents/copilot", "it needs Copilot CLI"),
+        ("how-to/agents/gemini", "it needs Gemini CLI"),
+        ("how-to/agents/goose", "it needs Goose"),
+        ("how-to/agents/opencode", "it needs opencode"),
+        ("how-to/agents/pi", "it needs pi"),
+        ("how-to/coding-agents", "it needs Claude Code"),
+        ("how-to/coding-agents", "the id is of your own run"),
+        ("how-to/daemons", "it needs a plugin in quarantine"),
+        ("how-to/daemons", "it needs another Python"),
+        ("how-to/fleet", "it needs PostgreSQL"),
+        ("how-to/fleet", "it needs a collector of OpenTelemetry"),
+        ("how-to/fleet", "the digests are of your own machines"),
+        ("how-to/fleet", "the id is of your own run"),
+        ("how-to/inspect", "the ids are of your own run"),
         ("how-to/managed-fleet", "it needs a fleet that publishes"),
-        ("how-to/publish", "it would install into your own environment"),
+        ("how-to/operate", "it needs a plugin in quarantine"),
+        ("how-to/operate", "the id is of your own run"),
+        ("how-to/tools-actions-tasks", "it needs an agent that runs"),
+        ("how-to/upgrade", "it needs an index with two versions"),
+        ("tutorial/chat", "it needs a model"),
         ("tutorial/coding-agent", "it needs Claude Code"),
         ("tutorial/coding-agent", "the id is of your own run"),
-        ("tutorial/operate-plugins", "the id is of your own run"),
         ("tutorial/first-daemon", "examples lie in the repository"),
-        ("tutorial/first-plugin", "it goes on until Ctrl-C"),
-        ("tutorial/first-plugin", "it would install into your own environment"),
         ("tutorial/first-plugin", "the code that `new` wrote"),
+        ("tutorial/operate-plugins", "the id is of your own run"),
     }
 
 
-def follow(page: str, folder: Path) -> None:
-    """Do what a page says, in an empty folder; a block that fails, or prints something else than it says, fails."""
-    shown, output = "", ""
-    for block in blocks(page):
-        if block.reason is not None:
-            shown = ""
-        elif block.file is not None:
-            (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / block.file).write_text(block.text, encoding="utf-8")
-        elif script := [line for line in map(answered, lines_of(block)) if not line.startswith("pip install")]:
-            output += (shown := run_in_shell(script, folder))
-        elif block.language == "text" and shown:
-            missing = [line for line in block.text.splitlines() if flat(line) not in flat(output)]
-            assert missing == [], f"{page} has these lines, and its commands printed:\n{output}"
+QUICK = "how-to/setuptools"
+"""One in every run of CI; `nox -s long` has the others, some seconds of processor time each."""
 
 
-def answered(line: str) -> str:
-    """Return a command with the yes of the person who follows the page."""
-    return re.sub(r"^(ally-plugins (?:enable|apply)\b)(?!.*--(?:yes|check))", r"\1 --yes", line)
-
-
-def flat(text: str) -> str:
-    """Return text without what differs from run to run: times, and how it is broken into lines."""
-    return " ".join(re.sub(r"\d+\.\d+ s", "N s", text).split())
-
-
-def run_in_shell(script: list[str], folder: Path) -> str:
-    """Run lines in one shell, which goes on where the last one was: its folder and its variables are kept in files."""
-    kept = folder.parent / "shell"
-    lines = [f"[ ! -f {kept} ] || . {kept}", "set -e", *script, "set +e", f"(export -p; echo \"cd '$PWD'\") > {kept}"]
-    result = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
-        cwd=folder,
-        env=environment(folder.parent),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.returncode == 0, f"{script}\nended with {result.returncode}:\n{result.stdout}"
-    return result.stdout
-
-
-def environment(folder: Path) -> dict[str, str]:
-    """Return the variables of a reader: the programs of this environment, and a home and settings of their own."""
-    home = folder / "person"
-    home.mkdir(exist_ok=True)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ALLY_", "COV", "PYTEST"))}
-    path = os.pathsep.join([sysconfig.get_path("scripts"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    return kept | {"PATH": path, "HOME": str(home), "NO_COLOR": "1"}
-
-
-# One in every run of CI; `nox -s long` has the others, some seconds of processor time each.
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, marks=pytest.mark.slow if page == "how-to/setuptools" else pytest.mark.long)
-        for page in sorted(PAGES)
-    ],
+    [pytest.param(page, marks=pytest.mark.slow if page == QUICK else pytest.mark.long) for page in sorted(ALL)],
 )
-def test_a_page_can_be_followed_from_an_empty_folder(page: str, tmp_path: Path) -> None:
-    if page == "tutorial/first-daemon" and "site-packages" not in ally_plugins.__file__:
-        pytest.skip("its daemon's own Python reads no checkout from within a sandbox: nox installs the wheel")
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    follow(page, folder)
+def test_a_page_can_be_followed_from_an_empty_folder(page: str, tmp_path: Path, wheels: list[Path]) -> None:
+    with Reader(tmp_path, wheels) as reader:
+        reader.follow(page)
 
 
-def test_a_page_that_shows_what_is_not_printed_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
-    monkeypatch.setitem(ALL, "mine", "```console\n$ echo one\n```\n\n```text\ntwo\n```\n")
+@pytest.fixture
+def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Reader]]:
+    """Return what follows a page of this text."""
+    with Reader(tmp_path) as reader:
+
+        def follow(text: str) -> Reader:
+            monkeypatch.setitem(ALL, "mine", text)
+            reader.follow("mine")
+            return reader
+
+        yield follow
+
+
+def test_a_page_that_shows_what_is_not_printed_is_found(follow: Callable[[str], Reader]) -> None:
+    follow("```console\n$ echo one\none\n```\n\n```text\no...\n```\n")
     with pytest.raises(AssertionError, match="two"):
-        follow("mine", folder)
+        follow("```console\n$ echo one\n```\n\n```text\ntwo\n```\n")
 
 
 def test_a_page_goes_on_in_the_folder_and_with_the_variables_of_the_block_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    follow: Callable[[str], Reader],
 ) -> None:
-    folder = tmp_path / "empty"
-    folder.mkdir()
     page = "```console\n$ mkdir shop\n$ cd shop\n$ export WORD=kept\n```\n\n```console\n$ echo $WORD > here\n```\n"
-    monkeypatch.setitem(ALL, "mine", page)
-    follow("mine", folder)
-    assert (folder / "shop" / "here").read_text() == "kept\n"
-    monkeypatch.setitem(ALL, "mine", "```console\n$ false\n$ true\n```\n")
+    assert (follow(page).folder / "shop" / "here").read_text() == "kept\n"
     with pytest.raises(AssertionError, match="ended with 1"):
-        follow("mine", folder)
+        follow("```console\n$ false\n$ true\n```\n")
+
+
+def test_a_page_whose_python_needs_what_is_not_there_is_found(follow: Callable[[str], Reader]) -> None:
+    with pytest.raises(AssertionError, match="no_such_module"):
+        follow("```python\nimport no_such_module\n```\n")
+
+
+def test_a_person_answers_and_what_is_in_the_background_is_waited_for_and_ends_with_the_page(
+    follow: Callable[[str], Reader],
+) -> None:
+    slow = "```sh\n(until [ -f answer ]; do sleep 0.01; done; echo came > news; sleep 600) &\n```\n"
+    asks = "<!-- person: who? -> you -->\n```sh\nread -p 'who? ' name; echo $name > answer\n```\n"
+    reader = follow(f"{slow}\n{asks}\n```console\n$ cat news\ncame\n```\n")
+    assert (reader.folder / "answer").read_text() == "you\n"
+    reader.end()
 
 
 def test_a_plugin_by_hand_takes_the_files_and_lines_of_the_comparison_and_acts(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit.processes import below
-from tests.kit.wheels import build_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -108,16 +107,6 @@ class Agent:
     def end(self) -> tuple[str, str]:
         """Let it end by itself; return the rest of its output, and its stderr."""
         return self.process.communicate(timeout=PATIENCE)
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Return both wheels: the ones that nox built, or new ones."""
-    folder = Path(os.environ.get("ALLY_WHEELS") or tmp_path_factory.mktemp("wheels"))
-    if not list(folder.glob("*.whl")):
-        for source in (ROOT, ROOT / "ally_plugins_contrib"):
-            build_wheel(source, folder)
-    return sorted(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="session")
