@@ -24,7 +24,7 @@ from ally_plugins.contract.values.errors import JournalError
 
 from .audit_head import write_head
 from .entries import Entry, Item, batch_of, count_of, split_by_session
-from .folds import Folds
+from .folds import FOLD_S, Folds
 from .leases import BEAT_S, Lease
 from .rows import Row, row_of, size_of
 from .salvage import is_disk_failure, write_one_by_one
@@ -103,6 +103,8 @@ class Writer:
         self._chores: Final[deque[tuple[Iterator[int], BlockingWaiter, list[int]]]] = deque()
         self._lock: Final = threading.Lock()
         self._bell: Final = _Bell()
+        self._awake_by = math.inf
+        """When the thread wakes by itself at the latest; infinite while it is awake, and may have looked already."""
         self._urgent = False
         self._closing = False
         self._folds: Final = Folds()
@@ -164,10 +166,13 @@ class Writer:
                 return
             self._soon_bytes += size
             self._queue.append((item, None, size))
-            first = self._soon_since is None
-            if first:
+            is_late = False
+            if self._soon_since is None:
                 self._soon_since = time.monotonic()
-        if first or self._soon_bytes > _BATCH_BYTES:
+                # Amid decisions it wakes soon anyway: to wake it twice for each of them, and to hand it the interpreter
+                # twice, takes as long as asking a gate.
+                is_late = self._awake_by > self._soon_since + _SOON_S
+        if is_late or self._soon_bytes > _BATCH_BYTES:
             self._bell.ring()
 
     def put_folded(self, record: Record, fold: Hashable) -> None:
@@ -176,11 +181,11 @@ class Writer:
             self.lost += 1
             return
         with self._lock:
-            is_first = self._folds.due_at is None
-            is_full = self._folds.add(record, fold, time.monotonic())
+            is_first, now = self._folds.due_at is None, time.monotonic()
+            is_full = self._folds.add(record, fold, now)
         if is_full:
             self.release_folds()
-        elif is_first:
+        elif is_first and self._awake_by > now + FOLD_S:
             self._bell.ring()
 
     def release_folds(self) -> None:
@@ -258,7 +263,10 @@ class Writer:
     def _wait(self) -> None:
         """Wait until there is something to do."""
         while (timeout := self._timeout()) is None or timeout > 0:
+            # Before it waits, and behind the look: what is queued between the two rings.
+            self._awake_by = math.inf if timeout is None else time.monotonic() + timeout
             self._bell.wait(timeout)
+            self._awake_by = math.inf
 
     def _timeout(self) -> float | None:
         """Return the seconds until there is something to do; None when nothing is due until something is queued."""
@@ -271,7 +279,10 @@ class Writer:
             return 0
         if self._soon_since is not None:
             return self._soon_since + _SOON_S - now
+        # Awake once more behind a batch, where no head is to be written: see `put_soon`.
+        look_at = self._written_at + _SOON_S
         due = (
+            look_at if look_at > now else None,
             self._folds.due_at,
             self._head_due_at if self._head_is_dirty else None,
             self.beaten_at + BEAT_S if self._held else None,

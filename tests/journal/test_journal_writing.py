@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import threading
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ally_plugins.journal.audit import verify
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.values import DuplicateKeyError, PendingMessage, Record
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -391,3 +393,22 @@ def test_one_bad_event_takes_no_neighbour_along(
     assert journal.lost == 1
     assert journal.healthy
     assert f"the journal cannot write the event s:{place + 1}" in caplog.text
+
+
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.049, 0.06])
+@pytest.mark.parametrize("is_kept", [True, False], ids=["in a file", "in memory"])
+def test_what_nobody_waits_for_is_written_by_itself_however_soon_it_follows_what_somebody_waited_for(
+    tmp_path: Path, *, is_kept: bool, after: float
+) -> None:
+    journal = Journal.open(tmp_path / "journal.db") if is_kept else Journal.in_memory()
+
+    def written() -> list[int]:
+        return [record.at for record in journal.reader.records(kind="soon")]
+
+    for number in range(3):
+        journal.append_blocking(Record("waited", number))
+        time.sleep(after)  # what is tried is in which of its waits the journal's thread is met
+        journal.append_soon(Record("soon", number))
+        wait_until(lambda: len(written()) > number)  # noqa: B023 - it is called in this round of the loop
+    assert written() == [0, 1, 2]
+    journal.close_blocking()
