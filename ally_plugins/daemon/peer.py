@@ -122,7 +122,8 @@ class Peer:
         self._flush()
 
     def _flush(self) -> None:
-        if self._channel is not None:
+        # Not with nothing to write: closely after an answer that would be another turn of the loop.
+        if self._channel is not None and self.connection.has_data:
             self._channel.flush()
 
     # --- from the host ---

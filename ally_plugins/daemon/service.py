@@ -1,4 +1,4 @@
-"""The host's requests that run outside the lane: tools, actions and tasks, each in a task of its own, concurrently."""
+"""The host's requests that run outside the lane: tools, actions and tasks, each in a task, concurrently."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import EncodeError, EventError, RefusedError, ToolCallError
 from ally_plugins.contract.values.scope import SCOPE, Scope
+from ally_plugins.runtime.lanes.jobs import Job, Jobs
 from ally_plugins.runtime.lanes.thread import HookExit
 from ally_plugins.wire.codes import CANCELLED, METHOD_NOT_FOUND, PARSE_ERROR, REASONS
 
@@ -41,7 +42,8 @@ class Service:
         self.handlers = Handlers(plugin)
         self.tasks = DaemonTasks(plugin)
         # By the connection too: the ids of each begin at 1.
-        self._working: dict[tuple[Peer, Id], asyncio.Task[None]] = {}
+        self._working: dict[tuple[Peer, Id], asyncio.Task[None] | Job] = {}
+        self._jobs = Jobs()
 
     def request(self, message: Request) -> None:
         """Start the work of a request, in a task that answers it. Raises NotFoundRefused, EventError."""
@@ -60,21 +62,24 @@ class Service:
 
     def cancelled(self, request_id: Id) -> None:
         """Cancel what works on a request of this connection."""
-        task = self._working.get((self.peer, request_id))
-        if task is not None:
-            _cancel_soon(task)
+        work = self._working.get((self.peer, request_id))
+        if work is not None:
+            _cancel_soon(work)
 
     def drop(self) -> None:
         """Cancel everything that works for a connection that has broken: nobody waits for it."""
-        for task in self._working.values():
-            _cancel_soon(task)
+        for work in self._working.values():
+            _cancel_soon(work)
 
     async def stop(self, grace: float) -> None:
         """Cancel everything, and give it `grace` seconds to end. Cancelling it only ends the waiting."""
         # Before the others are cancelled: no task is to begin in their time of grace.
         self.tasks.close()
         await asyncio.sleep(0)  # so that each has begun, and answers
-        left = list(self._working.values())
+        self._jobs.close()
+        # A job's task ends with its work, once that was cancelled.
+        working = [work.task if isinstance(work, Job) else work for work in self._working.values()]
+        left = [task for task in working if task is not None]
         for task in left:
             task.cancel()
         if left:
@@ -89,21 +94,22 @@ class Service:
             arguments = {}
         if not isinstance(arguments, dict):
             raise EventError("arguments is no object", path="arguments")
-        scope = scope_of(self.plugin, params)
-        self._begin(message.id, lambda: self.handlers.run(spec, arguments), scope, f"{kind} {spec.name!r}")
+        peer, scope = self.peer, scope_of(self.plugin, params)
+        answer = self._work(
+            peer, message.id, lambda: self.handlers.run(spec, arguments), scope, f"{kind} {spec.name!r}"
+        )
+        job = self._jobs.run(answer)
+        # Not where it has ended with its first step: the host may use the id again.
+        if job is not None:
+            self._working[peer, message.id] = job
 
     def _run_task(self, message: Request) -> None:
         task = self.tasks.take(message.params.get("task_id"))
-        scope = scope_of(self.plugin, message.params, task_id=task.id)
-        begun = self._begin(message.id, task.run, scope, f"task {task.name!r}")
+        scope, what = scope_of(self.plugin, message.params, task_id=task.id), f"task {task.name!r}"
+        work = self._work(self.peer, message.id, task.run, scope, what)
+        begun = asyncio.get_running_loop().create_task(work, name=f"ally-{what}")
+        self._working[self.peer, message.id] = begun
         begun.add_done_callback(lambda _: task.close())  # cancelled before its first step
-
-    def _begin(self, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str) -> asyncio.Task[None]:
-        peer = self.peer
-        begun = self._work(peer, request_id, work, scope, what)
-        task = asyncio.get_running_loop().create_task(begun, name=f"ally-{what}")
-        self._working[peer, request_id] = task
-        return task
 
     async def _work(
         self, peer: Peer, request_id: Id, work: Callable[[], Awaitable[Any]], scope: Scope, what: str
@@ -120,7 +126,9 @@ class Service:
             self.failed(peer, request_id, error, what)
         finally:
             # Once it is answered, the host may use the id again, and the entry be that of another request.
-            if self._working.get((peer, request_id)) is asyncio.current_task():
+            work_there = self._working.get((peer, request_id))
+            task = work_there.task if isinstance(work_there, Job) else work_there
+            if task is asyncio.current_task():
                 del self._working[peer, request_id]
 
     def failed(self, peer: Peer, request_id: Id, error: BaseException, what: str) -> None:
@@ -136,9 +144,9 @@ class Service:
         peer.refuse(request_id, raised)
 
 
-def _cancel_soon(task: asyncio.Task[None]) -> None:
+def _cancel_soon(work: asyncio.Task[None] | Job) -> None:
     # Not before its first step: it answers by itself, and a callback would cost each answer a turn of the loop.
-    asyncio.get_running_loop().call_soon(task.cancel)
+    asyncio.get_running_loop().call_soon(work.cancel)
 
 
 def scope_of(plugin: str, params: dict[str, Any], *, task_id: str | None = None, held: Iterable[str] = ()) -> Scope:

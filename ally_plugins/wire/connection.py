@@ -219,6 +219,11 @@ class Connection:
             raise ProtocolError(self._closed)
         self._output.append(prepared)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether `data_to_send` would return anything."""
+        return bool(self._output)
+
     def data_to_send(self) -> bytes:
         """Return everything that is to be sent, and forget it; after a ProtocolError its last line names the reason."""
         if not self._output:

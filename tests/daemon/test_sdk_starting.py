@@ -204,7 +204,7 @@ def test_a_daemon_imports_nothing_of_the_hosts_side(spawn: Start, tmp_path: Path
     assert [name for name in ours if name.startswith((*rooms, "runtime.processes"))] == []
     lanes = {name.removeprefix("runtime.lanes.") for name in ours if name.startswith("runtime.lanes.")}
     # What runs hooks, and no more.
-    assert lanes == {"first_step", "marks", "outbound", "requests", "runner", "teardown", "thread", "watchdog"}
+    assert lanes == {"first_step", "jobs", "marks", "outbound", "requests", "runner", "teardown", "thread", "watchdog"}
     assert modules.isdisjoint({"cattrs", "jsonschema", "click", "rich", "sqlite3", "tomlkit"})
 
 

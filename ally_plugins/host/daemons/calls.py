@@ -48,6 +48,7 @@ from .stream_link import StreamLink
 if TYPE_CHECKING:
     from ally_plugins.contract.tools.declared import Kind
     from ally_plugins.host.bus.bus import PluginMessageBus
+    from ally_plugins.runtime.lanes.jobs import Job
     from ally_plugins.runtime.lanes.link import Link
     from ally_plugins.runtime.lanes.plugin import Plugin
     from ally_plugins.wire.messages import Notification, Progress, Request
@@ -92,8 +93,8 @@ class DaemonCalls:
         self._final_crash_link: Link | None = None
         """The connection over which the process reported a crash that it ends of."""
 
-    def on_request(self, link: StreamLink, request: Request) -> asyncio.Future[Any] | None:
-        """Begin to answer a request; return the task that does, None when it was answered at once."""
+    def on_request(self, link: StreamLink, request: Request) -> Job | None:
+        """Begin to answer a request; return what cancels that, None when it was answered at once."""
         if request.method not in REQUESTS:
             link.fail(request.id, METHOD_NOT_FOUND, str(unknown_method(request.method)))
         elif not link.is_initialized:
@@ -102,8 +103,7 @@ class DaemonCalls:
             link.fail(request.id, BUSY, f"{self._in_flight} requests are unanswered; wait for one to return")
         else:
             self._in_flight += _is_counted(request)
-            # The link keeps the task until it has answered; asyncio alone would not keep it alive.
-            return asyncio.get_running_loop().create_task(self._work(link, request))
+            return link.jobs.run(self._work(link, request))
         return None
 
     def on_notice(self, link: StreamLink, notice: Notification) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ally_plugins.contract.grants import BESIDE_THE_HOST, Grant
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import AllyError, ConfigError, ProtocolError
+from ally_plugins.runtime.lanes.jobs import Job, Jobs
 from ally_plugins.runtime.lanes.link import BROKE_PROTOCOL, DaemonGone, NotSent, PendingAnswer, RemoteCrash
 from ally_plugins.runtime.lanes.wire_tap import WireTap
 from ally_plugins.runtime.processes.stdio import unread
@@ -69,9 +70,9 @@ FIRST_BYTES: Final = 200
 class StreamLink(asyncio.Protocol):
     """One connection to one daemon; it lives as long as that connection.
 
-    `on_request` starts to answer a request and returns a future to cancel that by; it answers with `respond` or `fail`.
-    It knows `methods`. `tap` gets all lines while somebody looks. `on_notice` gets notifications; `on_lost` is called
-    once, with a sentence on why the connection ended.
+    `on_request` starts to answer a request and returns what cancels that, None when it was answered; it answers with
+    `respond` or `fail`, and may use `jobs`. It knows `methods`. `tap` gets all lines while somebody looks. `on_notice`
+    gets notifications; `on_lost` is called once, with a sentence on why the connection ended.
     """
 
     takes_lines = True
@@ -82,7 +83,7 @@ class StreamLink(asyncio.Protocol):
         limits: WireLimits,
         *,
         methods: Container[str],
-        on_request: Callable[[StreamLink, Request], asyncio.Future[Any] | None],
+        on_request: Callable[[StreamLink, Request], Job | None],
         on_notice: Callable[[StreamLink, Notification], None],
         on_lost: Callable[[str], None],
         way_to: Callable[[Grant], str],
@@ -106,7 +107,9 @@ class StreamLink(asyncio.Protocol):
         self._answers: dict[int, PendingAnswer] = {}
         self._unsent: list[PendingAnswer] = []
         self._queued: dict[PendingAnswer, tuple[str, Mapping[str, Any]]] = {}
-        self._working: dict[int | str, asyncio.Future[Any]] = {}
+        self._working: dict[int | str, Job] = {}
+        self.jobs = Jobs()
+        """What answers requests, until the connection ends."""
         self._arrived: deque[Any] = deque()
         self._is_flushing = False
         self._written_at = 0.0
@@ -160,7 +163,8 @@ class StreamLink(asyncio.Protocol):
         self._arrived.extend(messages)
         if not self._is_scheduled:
             self._process_arrived()
-        self._flush()  # malformed input is answered by the connection itself
+        if self.connection.has_data:  # malformed input is answered by the connection itself
+            self._flush()
 
     def _note_received(self, data: bytes) -> None:
         # Its first line may lack its beginning, which came before somebody looked.
@@ -328,6 +332,7 @@ class StreamLink(asyncio.Protocol):
             # In the next turn, as for `$/cancel`: its first step has run by then.
             self._loop.call_soon(work.cancel)
         self._working.clear()
+        self.jobs.close()
         if self._transport is not None:
             # `close` waits until all is written, which a daemon that does not read would delay for ever.
             self._transport.abort() if self._is_paused else self._transport.close()
