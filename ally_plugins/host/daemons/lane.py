@@ -15,8 +15,6 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define
-
 from ally_plugins.contract.values.codec import encoded
 from ally_plugins.contract.values.errors import EncodeError, TimedOut
 from ally_plugins.contract.values.eventjson import check_ids
@@ -51,13 +49,19 @@ HANDOVER: Final = 5.0
 _numbers: Final = count(1)
 
 
-@define(eq=False)
-class _PendingRequest:
-    """A gate, transform or drain without an answer yet; the daemon names `cause` in the calls that it makes for it."""
+class _PendingRequest(FutureRequest):
+    """A gate, transform or drain without an answer yet; the daemon names `cause` in the calls that it makes for it.
 
-    request: FutureRequest
+    `due_at` is when TimedOut is its answer, on the loop's clock, `limit` seconds after it was made; `sent` is the
+    future of what was sent for it.
+    """
+
+    __slots__ = ("cause", "due_at", "limit", "sent")
+
     cause: str
-    future: asyncio.Future[Any] | None = None
+    due_at: float | None
+    limit: float | None
+    sent: asyncio.Future[Any] | None
 
 
 _CHOSEN: Final = frozenset({PluginEvent, ContextThreshold})
@@ -86,6 +90,8 @@ class RemoteLane:
         self._drains = True
         self._end_reason = ""
         """How the last process ended; empty until one has."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Strikes when the first of the requests is due, or before: a timer for each would cost more than a write."""
 
     # --- as any lane: what the session and the dispatcher call ---
 
@@ -136,7 +142,7 @@ class RemoteLane:
 
     def is_at(self, scope: Scope) -> bool:
         """Say whether the scope is that of a pending request."""
-        return any(pending.request.scope is scope for pending in self._pending.values())
+        return any(pending.scope is scope for pending in self._pending.values())
 
     def wake(self) -> None:
         """Write what is due in all sessions, while the daemon reads."""
@@ -178,35 +184,68 @@ class RemoteLane:
         The future gets the answer, TimedOut after `deadline` seconds, DaemonGone, or NotSent. Cancelling it withdraws
         the request and sends the daemon a `$/cancel`.
         """
-        loop = asyncio.get_running_loop()
         cursor = self._cursors.get(session_id) if session_id is not None else None
         # Held by itself: no call that the hook makes may wait for the hook to end.
         scope = scope or Scope(self.plugin, session_id, held=frozenset((self.plugin,)))
-        request = FutureRequest(
+        pending = _PendingRequest(
             hook, function, arguments, is_async, scope, Answer(),
             cursor.ring if cursor else None, cursor.ring.head if cursor else 0,
         )  # fmt: skip
+        pending.cause = f"q{next(_numbers)}"
+        pending.due_at = pending.limit = pending.sent = None
         if not self._is_open:
-            request.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
-            return request.future
-        if function is None and (cursor is None or self._needs_no_confirmation(session_id or "", cursor)):
-            request.settle()
-            return request.future
-        pending = _PendingRequest(request, f"q{next(_numbers)}")
-        if function is None:
-            request.timer = loop.call_later(DRAIN_LIMIT, self._give_up_draining, request)
-        elif deadline is not None:
-            request.timer = loop.call_later(deadline, self._expire, pending, deadline)
-        request.future.add_done_callback(partial(self._forget_pending, pending))
-        if function is not None and not isinstance(function, RemoteHook):
-            self._answer_in_host(pending, function)
-        elif function is not None and self.link is None and self._end_reason:
-            # The process has just ended; its plugin's state, which the dispatcher looks at first, is about to change.
-            request.settle(error=DaemonGone(self._end_reason, plugin=self.plugin))
+            pending.settle(error=TimedOut(f"the lane of {self.plugin!r} is closed"))
+        elif function is None:
+            self._drain(pending, session_id or "", cursor)
         else:
-            self._unsent.append(pending)
-            self.wake()
-        return request.future
+            pending.future.take_back = partial(self._withdraw, pending)
+            pending.limit = deadline
+            if not isinstance(function, RemoteHook):
+                self._answer_in_host(pending, function)
+            elif self.link is None and self._end_reason:
+                # The process has just ended; its plugin's state, which the dispatcher looks at first, is to change.
+                pending.settle(error=DaemonGone(self._end_reason, plugin=self.plugin))
+            else:
+                if deadline is not None:
+                    loop = asyncio.get_running_loop()
+                    pending.due_at = loop.time() + deadline
+                    self._strike_at(loop, pending.due_at)
+                self._queue(pending, session_id)
+        return pending.future
+
+    def _queue(self, pending: _PendingRequest, session_id: str | None) -> None:
+        """Send a request behind the events of its session and the requests before it, now where that can be."""
+        self._unsent.append(pending)
+        # Not the events of other sessions: those are carried for their own sake, and there may be hundreds.
+        self._bring_up_to_date(() if session_id is None else (session_id,))
+
+    def _drain(self, pending: _PendingRequest, session_id: str, cursor: Cursor | None) -> None:
+        if cursor is None or self._needs_no_confirmation(session_id, cursor):
+            pending.settle()
+            return
+        pending.timer = asyncio.get_running_loop().call_later(DRAIN_LIMIT, self._give_up_draining, pending)
+        self._queue(pending, session_id)
+
+    def _strike_at(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._strike, at)
+
+    def _strike(self, at: float) -> None:
+        """Answer the requests that are due, and wait for the next."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now, waiting = max(at, loop.time()), []  # a loop may be early by the resolution of its clock
+        for pending in (*self._unsent, *self._pending.values()):
+            if pending.due_at is not None and not pending.is_over:
+                if pending.due_at <= now:
+                    self._expire(pending)
+                else:
+                    waiting.append(pending.due_at)
+        if waiting:
+            self._strike_at(loop, min(waiting))
 
     async def hand_over(self) -> dict[str, int]:
         """Write nothing more and return the number of the last event that was written, by session.
@@ -217,7 +256,7 @@ class RemoteLane:
         """
         self.wake()
         link, self.is_ready = self.link, False
-        waiting: list[asyncio.Future[Any]] = [each.request.future for each in self._pending.values()]
+        waiting: list[asyncio.Future[Any]] = [each.future for each in self._pending.values()]
         if link is not None and self._drains:
             waiting.append(link.request("drain", {}))
         if waiting:
@@ -275,12 +314,12 @@ class RemoteLane:
         """
         if cause is not None:
             if (pending := self._pending.get(cause)) is not None:
-                return pending.request.scope
+                return pending.scope
             if (scope := self._scopes.get(cause)) is not None:
                 return scope
             if (scope := self._scope_of_event(cause)) is not None:
                 return scope
-        held = frozenset[str]().union(*(pending.request.scope.held for pending in self._pending.values()))
+        held = frozenset[str]().union(*(pending.scope.held for pending in self._pending.values()))
         return Scope(self.plugin, session_id, self.recent_origin(session_id or ""), held)
 
     def was_delivered(self, event_id: str) -> bool:
@@ -358,21 +397,19 @@ class RemoteLane:
 
     # --- requests ---
 
-    def _may_send(self, link: Link, pending: _PendingRequest) -> bool:
+    def _may_send(self, link: Link, request: _PendingRequest) -> bool:
         """Say whether the events before a request have been written, and more may be."""
-        request = pending.request
         cursor = self._cursors.get(request.scope.session_id or "")
         return link.can_write and (
             cursor is None or cursor.ring is not request.ring or cursor.position >= request.after
         )
 
-    def _send(self, link: Link, pending: _PendingRequest) -> None:
-        request = pending.request
+    def _send(self, link: Link, request: _PendingRequest) -> None:
         if request.is_over:
             return
         hook = request.function
         if hook is None:
-            call_when_done(link.request("drain", {}), partial(self._drained, pending))
+            call_when_done(link.request("drain", {}), partial(self._drained, request))
             return
         assert isinstance(hook, RemoteHook)  # noqa: S101 - anything else is answered here
         cursor = self._cursors.get(request.scope.session_id or "")
@@ -380,23 +417,25 @@ class RemoteLane:
             # A call that names no cause may react to this request, as to an event that was delivered.
             cursor.remember_origin(request.scope.origin)
         try:
-            params = hook.params(request.arguments) | _request_params(pending)
+            params = hook.params(request.arguments)
         except Exception as error:  # noqa: BLE001 - values may be anything, and the other requests have to be sent
             text = f"{request.hook} of {self.plugin!r} cannot be asked: {type(error).__name__} while it was written"
             request.settle(error=NotSent(text, plugin=self.plugin))
             return
-        self._pending[pending.cause] = pending
-        pending.future = future = link.request(hook.method, params)
-        call_when_done(future, partial(self._answered, pending))
+        _add_envelope(params, request)
+        self._pending[request.cause] = request
+        request.sent = sent = link.request(hook.method, params)
+        call_when_done(sent, partial(self._answered, request))
 
-    def _answer_in_host(self, pending: _PendingRequest, function: Callable[..., Any]) -> None:
+    def _answer_in_host(self, request: _PendingRequest, function: Callable[..., Any]) -> None:
         """Run the host's own code for a hook, for a plugin whose daemon has no hooks (see `bridge_services`)."""
-        pending.future = work = asyncio.ensure_future(function(*pending.request.arguments))
-        work.add_done_callback(partial(self._answered, pending))
+        if request.limit is not None:
+            request.timer = asyncio.get_running_loop().call_later(request.limit, self._expire, request)
+        request.sent = work = asyncio.ensure_future(function(*request.arguments))
+        work.add_done_callback(partial(self._answered, request))
 
-    def _answered(self, pending: _PendingRequest, future: asyncio.Future[Any]) -> None:
-        self._pending.pop(pending.cause, None)
-        request = pending.request
+    def _answered(self, request: _PendingRequest, future: asyncio.Future[Any]) -> None:
+        self._pending.pop(request.cause, None)
         if future.cancelled():
             request.settle(error=DaemonGone(f"{request.hook} was cancelled", plugin=self.plugin))
         elif (error := future.exception()) is not None:
@@ -409,9 +448,8 @@ class RemoteLane:
             except Exception as error:  # noqa: BLE001 - whatever the daemon answered must not harm the loop
                 request.settle(error=error)
 
-    def _drained(self, pending: _PendingRequest, future: asyncio.Future[Any]) -> None:
+    def _drained(self, request: _PendingRequest, future: asyncio.Future[Any]) -> None:
         """Settle a drain, whatever the answer: one that has no `drain` has still read the events before it."""
-        request = pending.request
         if not future.cancelled():
             # Looked at, or asyncio logs it as never retrieved.
             future.exception()
@@ -425,30 +463,34 @@ class RemoteLane:
         self._drains = False
         request.settle()
 
-    def _expire(self, pending: _PendingRequest, deadline: float) -> None:
-        pending.request.settle(error=TimedOut(f"{pending.request.hook} did not answer within {deadline:g} s"))
+    def _expire(self, request: _PendingRequest) -> None:
+        request.settle(error=TimedOut(f"{request.hook} did not answer within {request.limit:g} s"))
+        self._withdraw(request)
 
-    def _forget_pending(self, pending: _PendingRequest, _: asyncio.Future[Any]) -> None:
-        """Forget a request that is settled or cancelled; one without an answer is cancelled there too."""
-        self._pending.pop(pending.cause, None)
-        if pending.future is not None and not pending.future.done():
-            pending.future.cancel()
+    def _withdraw(self, request: _PendingRequest, _: object = None) -> None:
+        """Forget a request that has no answer and needs none, and cancel it there."""
+        self._pending.pop(request.cause, None)
+        if request.sent is not None and not request.sent.done():
+            request.sent.cancel()
 
     def _fail_all(self, error: Exception) -> None:
         unsent, self._unsent = self._unsent, deque()
-        for pending in [*unsent, *self._pending.values()]:
-            pending.request.settle(error=error)
-        self._pending.clear()
+        pending, self._pending = self._pending, {}
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for request in [*unsent, *pending.values()]:
+            request.settle(error=error)
+            self._withdraw(request)
         self._scopes.clear()
 
 
-def _request_params(pending: _PendingRequest) -> dict[str, Any]:
-    scope, timer = pending.request.scope, pending.request.timer
-    params: dict[str, Any] = {"session_id": scope.session_id, "cause": pending.cause, "origin": scope.origin}
-    if timer is not None:
+def _add_envelope(params: dict[str, Any], request: _PendingRequest) -> None:
+    scope = request.scope
+    params["session_id"], params["cause"], params["origin"] = scope.session_id, request.cause, scope.origin
+    if request.due_at is not None:
         # What is left of it: the request may have waited for a daemon that did not read.
-        params["deadline"] = round(max(0.0, timer.when() - asyncio.get_running_loop().time()), 3)
-    return params
+        params["deadline"] = round(max(0.0, request.due_at - asyncio.get_running_loop().time()), 3)
 
 
 def _shared(run: EventRun, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:

@@ -290,8 +290,9 @@ class SessionGates:
         contexts = {
             plugin.name: await self._context_for(plugin)
             for plugin in plugins
-            if plugin.why_unavailable(hook_call.hook) is None
-            and "context" in plugin.implementations[hook_call.hook].arguments
+            if (found := plugin.implementations.get(hook_call.hook)) is not None
+            and "context" in found.arguments
+            and plugin.why_unavailable(hook_call.hook) is None
         }
         votes = await self._dispatcher.ask(hook_call, plugins, lambda plugin: (value, contexts.get(plugin.name)))
         outcome = _combined(hook_call, votes, has_person=self._has_person())

@@ -185,8 +185,10 @@ class Dispatcher:
         chosen, found = self.sets.get(session_id), self.plugins.get(plugin)
         if chosen is not None and plugin not in chosen:
             return False
-        rules = self.rules.get(session_id, NO_RULES)
-        return found is None or rules.has(found.project, plugin, guards=found.guards)
+        rules = self.rules.get(session_id)
+        if found is None or (rules is None and found.project is None):  # so mostly, and it is looked at for each call
+            return True
+        return (rules or NO_RULES).has(found.project, plugin, guards=found.guards)
 
     def may(self, plugin: str, kind: str, session_id: str | None) -> bool:
         """Say whether what a plugin offers may be used in a session: it takes part, and no project narrows that."""
@@ -284,14 +286,9 @@ class Dispatcher:
             await poll.wait()
         finally:
             poll.cancel()
+        waiting, elapsed_ms, on_error = poll.waiting, poll.elapsed_ms, self._gate_on_error
         votes = [
-            _vote(
-                plugin,
-                call,
-                poll.waiting.get(plugin.name),
-                poll.elapsed_ms(plugin.name),
-                self._gate_on_error(plugin, call),
-            )
+            _vote(plugin, call, waiting.get(plugin.name), elapsed_ms(plugin.name), on_error(plugin, call))
             for plugin in plugins
         ]
         if self.listener is not None:
@@ -393,7 +390,8 @@ class Dispatcher:
         return plugin.options.transform_on_error == "block" or self._is_mandatory(plugin, call)
 
     def _gate_on_error(self, plugin: Plugin, call: HookCall) -> OnError:
-        return "deny" if self._is_mandatory(plugin, call) else cast("OnError", plugin.options.gate_on_error)
+        on_error = cast("OnError", plugin.options.gate_on_error)
+        return "deny" if on_error != "deny" and self._is_mandatory(plugin, call) else on_error
 
     def _is_mandatory(self, plugin: Plugin, call: HookCall) -> bool:
         rules = self.rules.get(call.session_id)

@@ -62,16 +62,17 @@ class Answer(asyncio.Future[Any]):
     """What comes of a request. `take_back` is called with it when it is cancelled before that.
 
     Neither that nor `on_done` is a future's callback, which would come a turn of the loop later; whoever sets the
-    result calls `announce`.
+    result calls `announce`, after which both are forgotten, since they mostly hold the request, which holds this.
     """
 
     def __init__(self, take_back: Callable[[Any], object] | None = None) -> None:
         super().__init__()
         self.on_done: Callable[[asyncio.Future[Any]], object] | None = None
-        self._take_back = take_back
+        self.take_back = take_back
 
     def announce(self) -> None:
         """Call `on_done`, if there is one, once."""
+        self.take_back = None
         on_done, self.on_done = self.on_done, None
         if on_done is not None:
             on_done(self)
@@ -81,8 +82,9 @@ class Answer(asyncio.Future[Any]):
         """Take the request back, unless it has been answered."""
         is_cancelled = super().cancel(msg)
         if is_cancelled:
-            if self._take_back is not None:
-                self._take_back(self)
+            take_back, self.take_back = self.take_back, None
+            if take_back is not None:
+                take_back(self)
             if self.on_done is not None:
                 self.get_loop().call_soon(self.announce)
         return is_cancelled
