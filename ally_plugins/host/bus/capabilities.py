@@ -80,9 +80,12 @@ class Capabilities:
         self._default = DefaultCapabilities()
         # First: pluggy calls what was registered last before the others.
         self._manager.register(self._default, "default")
+        self._own: frozenset[str] = frozenset()
+        """The hooks that the host author implements."""
         if implementation is not None:
             _check_implementation(implementation)
             self._manager.register(implementation, "host")
+            self._own = frozenset(name for name in dir(HostHooks) if hasattr(implementation, name))
 
     @property
     def actions(self) -> MutableMapping[str, HostAction]:
@@ -94,6 +97,11 @@ class Capabilities:
 
         Raises what the implementation raises. Cancelling cancels one that is a coroutine.
         """
+        if (
+            hook not in self._own
+        ):  # pluggy would find the default alone, and take as long as all that a call is looked at
+            answer = getattr(self._default, hook)(**arguments)
+            return await answer if inspect.isawaitable(answer) else answer
         result = getattr(self._manager.hook, hook)(**arguments)
         if inspect.isawaitable(result):
             result = await result
