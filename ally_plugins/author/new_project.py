@@ -20,7 +20,7 @@ from typing import Final, Literal
 from attrs import frozen
 
 from ally_plugins.contract.grants import is_plugin_name
-from ally_plugins.contract.values.errors import OperatorError
+from ally_plugins.contract.values.errors import ConfigError, OperatorError
 from ally_plugins.contract.wording import describe
 
 from .typescript import protocol_types
@@ -44,7 +44,7 @@ _PROGRAMS: Final[Mapping[Language, tuple[str, str]]] = {
 
 @frozen(kw_only=True)
 class NewProject:
-    """What is to be written. Raises OperatorError for a name that a plugin, a package or a module cannot have."""
+    """What is to be written. Raises ConfigError for what can be none."""
 
     name: str
     kind: Kind = "class"
@@ -54,9 +54,9 @@ class NewProject:
 
     def __attrs_post_init__(self) -> None:
         if (problem := _name_problem(self.name)) is not None:
-            raise OperatorError(f"no plugin can be called {describe(self.name)}: {problem}")
+            raise ConfigError(f"no plugin can be called {describe(self.name)}: {problem}")
         if self.kind == "class" and self.language != "python":
-            raise OperatorError(f"a class is Python, found the language {self.language!r}; expected --kind daemon")
+            raise ConfigError(f"a class is Python, found the language {self.language!r}; expected --kind daemon")
 
     @property
     def module(self) -> str:

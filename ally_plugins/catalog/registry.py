@@ -7,7 +7,7 @@ audit. What follows from the facts is decided in `decide`; printing and promptin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,7 +55,13 @@ if TYPE_CHECKING:
     from .home.config import Placement
     from .home.folder import Home
 
-__all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Registry", "load_class"]
+__all__ = ["PLUGINS_VARIABLE", "OperatorChange", "Plan", "PluginRecord", "Registry", "load_class", "no_plugin"]
+
+
+def no_plugin(name: str, names: Collection[str]) -> ConfigError:
+    """Return the error for the name of a plugin that is not among those that are there."""
+    way_out = suggest(name, names) if names else "nor any other; to get one: ally-plugins install NAME"
+    return ConfigError(f"no plugin {describe(name)} is installed, {way_out}", path=name)
 
 
 @frozen(kw_only=True)
@@ -157,7 +163,7 @@ class Registry:
             if name in {bare, f"{record.origin}:{bare}"}:
                 return record
         names = tuple(fact.label or fact.name for fact in self._gather(settled).facts)
-        raise ConfigError(f"no plugin {describe(name)} is installed, {suggest(name, names)}", path=name)
+        raise no_plugin(name, names)
 
     def _named(self, settled: Settled, name: str) -> tuple[PluginRecord, ...]:
         """Return the plugins of this name, the chosen one first."""

@@ -159,7 +159,7 @@ def test_a_name_that_cannot_be_one_is_refused_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert reason in run_command("new", name, code=1).stderr
+    assert reason in run_command("new", name, code=2).stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -168,4 +168,4 @@ def test_a_language_means_a_daemon_and_a_class_is_python(tmp_path: Path, monkeyp
     answer = json.loads(run_command("new", "build-watch", "--lang", "node", "--json").stdout)
     assert answer["kind"] == "daemon"
     assert "src/build_watch/daemon.js" in answer["files"]
-    assert "expected --kind daemon" in run_command("new", "other", "--kind", "class", "--lang", "sh", code=1).stderr
+    assert "expected --kind daemon" in run_command("new", "other", "--kind", "class", "--lang", "sh", code=2).stderr

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 import click
 import pytest
@@ -50,6 +51,21 @@ def test_every_command_has_json_and_an_example_with_its_full_path(operator: Oper
     shown = operator.run(*name.split(), "--help").stdout
     assert "--json" in shown
     assert re.search(rf"Example:\n +ally-plugins {name}\b", shown)
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_the_help_of_every_command_fits_eighty_columns(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = operator.run(*name.split(), "--help").stdout.splitlines()
+    # A command of an example is copied, in one piece.
+    assert [line for line in lines if len(line) > 80 and not line.startswith("    ally-plugins ")] == []
+
+
+@pytest.mark.parametrize("name", [name for name, command in commands() if isinstance(command, click.Group)])
+def test_a_group_without_a_command_is_no_error(operator: Operator, name: str) -> None:
+    assert operator.run(name).stderr == ""
 
 
 def test_the_help_of_a_command_lists_the_commands_under_it(operator: Operator) -> None:
@@ -96,6 +112,30 @@ def test_wrong_usage_is_one_line_and_exit_code_2(operator: Operator, args: tuple
     assert result.stderr.count("\n") == 1
     assert "--help`" in result.stderr
     assert operator.ask(*args, code=2)["error"]["exit_code"] == 2
+
+
+def test_a_wrong_or_missing_choice_is_one_readable_line_that_names_the_argument(operator: Operator) -> None:
+    hint = "see `ally-plugins completion --help`"
+    missing = operator.run("completion", code=2).stderr
+    assert missing == f"ally-plugins: missing argument 'SHELL'; expected one of bash, zsh, fish; {hint}\n"
+    wrong = operator.run("completion", "csh", code=2).stderr
+    assert wrong == (f"ally-plugins: invalid value for 'SHELL': 'csh' is not one of 'bash', 'zsh', 'fish'; {hint}\n")
+
+
+def test_where_no_plugin_is_installed_the_way_to_one_is_named(operator: Operator) -> None:
+    for command in ("info", "enable", "uninstall"):
+        assert "to get one: ally-plugins install NAME" in operator.run(command, "nonsense", code=2).stderr
+
+
+def test_a_path_that_no_system_can_look_for_is_named_with_the_systems_reason(
+    operator: Operator, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for path in ("x" * 300, str(tmp_path / "loop")):
+        wrong = operator.run("list", "--home", path, code=2).stderr
+        assert re.match(rf"ally-plugins: --home: .{path[:20]}.* cannot be looked for: [A-Z]", wrong)
+    failed = operator.run("fleet", "init", "x" * 300, "laptop", code=exits.FAILED).stderr
+    assert re.match("ally-plugins: 'x+' cannot be used: File name too long;", failed)
 
 
 def test_an_error_with_json_is_an_object_with_what_it_is_about(warner: Operator) -> None:
@@ -200,7 +240,8 @@ def test_colours_are_for_terminals_that_want_them(
 def test_inert_text_is_printable_and_plain_text_is_itself(text: str) -> None:
     assert inert(text).isprintable()
     assert inert(inert(text)) == inert(text)
-    if text.isprintable():
+    # Category by category: of combining marks and fillers some are printable to Python, and nobody sees them.
+    if text.isprintable() and all(category(char) in {"Ll", "Lu", "Nd", "Po", "Sm", "Zs"} for char in text):
         assert inert(text) == text
 
 

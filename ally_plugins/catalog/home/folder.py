@@ -5,6 +5,7 @@ What the files contain is left to `config`, `consent`, `secret_store`, the journ
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -50,6 +51,7 @@ LOCK_TIMEOUT: Final = 10.0
 
 _LOCK_POLL: Final = 0.02  # seconds; the kernel's locks are waited for without an end, or not at all
 _EDIT_LOCK: Final = "edit.lock"
+_NO_PATH: Final = (errno.ENAMETOOLONG, errno.ELOOP)
 _HELD: Final[ContextVar[frozenset[Path]]] = ContextVar("held_homes", default=frozenset())
 """The homes whose lock this context holds; the kernel's lock is not one that its holder can take again."""
 
@@ -80,16 +82,32 @@ def _default_path(app: str) -> Path:
 def absolute_path(text: str, named_by: str) -> Path:
     """Return the absolute path of what a person named, where `~` is a home directory.
 
-    Raises ConfigError, which names `named_by`, when that home or the working directory is not there.
+    Raises ConfigError, which names `named_by`, when that home or the working directory is not there, and for what no
+    system can look for: names that are too long, links that lead in a circle.
     """
     try:
         # Not resolved: a home may be a link, which its owner can lead elsewhere.
-        return Path(text).expanduser().absolute()
+        path = Path(text).expanduser().absolute()
     except RuntimeError:
         problem = "begins with a home directory that is not known"
     except OSError as error:
         problem = f"is relative, and the working directory cannot be found: {error.strerror or error}"
+    else:
+        if not (why := _why_no_path(path)):
+            return path
+        problem = f"cannot be looked for: {why}"
     raise ConfigError(f"{named_by}: {describe(text)} {problem}; expected an absolute path", path=named_by)
+
+
+def _why_no_path(path: Path) -> str:
+    """Return why nothing can ever be at a path; "" also where there is nothing, or it may not be read."""
+    try:
+        path.stat()
+    except ValueError as error:  # a NUL character
+        return str(error)
+    except OSError as error:
+        return (error.strerror or str(error)) if error.errno in _NO_PATH else ""
+    return ""
 
 
 @frozen

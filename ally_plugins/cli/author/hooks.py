@@ -116,7 +116,7 @@ def test(state: State, hook: str, payload: str | None, path: str | None, plugins
     \b
     Example:
       ally-plugins hooks test ally_gate_tool_call
-      ally-plugins hooks test ally_tool_call_end --path ./loop-warner --payload failed.json
+      ally-plugins hooks test ally_tool_call_end --path . --payload failed.json
     """
     from ally_plugins.cli.shell.plain_logs import plain_logs
 

@@ -61,7 +61,7 @@ def enable(
     Example:
       ally-plugins enable loop-warner
       ally-plugins enable loop-warner secret-guard
-      ally-plugins enable loop-warner --only events:TOOL_CALL_END --only add_message:user
+      ally-plugins enable loop-warner --only events:TOOL_CALL_END --only tools
       ally-plugins enable loop-warner --yes
       ally-plugins enable loop-warner --place inline
       ally-plugins enable folder:loop-warner

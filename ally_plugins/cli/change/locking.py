@@ -134,9 +134,8 @@ def _read(file: str) -> tuple[dict[str, LockedPlugin], Pylock]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file!r} cannot be read: {error}", path=file) from error
     if text is None:
-        raise ConfigError(
-            f"there is no file {file!r}; to write one, where everything is as it should be: lock", path=file
-        )
+        way_out = "to write one, where everything is as it should be: ally-plugins lock"
+        raise ConfigError(f"there is no file {file!r}; {way_out}", path=file)
     return read_lock(text, file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,8 @@ def install(state: State, requirements: tuple[str, ...]) -> None:
 def _refuse_folders(home: Home, requirements: Sequence[str]) -> None:
     """Refuse folders with a manifest and no distribution: the installer would only say that it knows no such thing."""
     for text in requirements:
-        folder = Path(text).resolve()
-        manifest = next((name for name in _MANIFESTS if (folder / name).is_file()), None)
+        folder = Path(os.path.realpath(text))  # `resolve` fails on a circle of links, and `is_file` on a long name
+        manifest = next((name for name in _MANIFESTS if os.path.isfile(folder / name)), None)  # noqa: PTH113
         # With one of these files pip can build it, and knows best whether it should.
         if manifest is None or any((folder / name).exists() for name in _BUILT_BY):
             continue
@@ -119,14 +120,14 @@ def _distributions_of(registry: Registry, names: Sequence[str]) -> tuple[list[st
     by_name = {record.name: record.distribution for record in records}
     installed = {record.distribution for record in records}
     if unknown := [name for name in names if name not in by_name and name not in installed]:
-        from ally_plugins.contract.wording import describe, suggest
+        from ally_plugins.catalog.registry import no_plugin
 
         # A folder is no mistake in the name: the way out is another one.
         others = {each.name: each for each in registry.load() if each.origin not in {None, "package"}}
         if (other := others.get(bare_name(unknown[0]))) is not None:
             where = f"the folder {other.found.root}" if other.found and other.found.root else other.source
             raise ConfigError(f"{unknown[0]!r} is {where}, which no installer knows; remove it yourself")
-        raise ConfigError(f"no plugin {describe(unknown[0])} is installed, {suggest(unknown[0], tuple(by_name))}")
+        raise no_plugin(unknown[0], tuple(by_name))
     distributions = list(dict.fromkeys(by_name.get(name, name) for name in names))
     return distributions, [name for name, owner in by_name.items() if owner in distributions]
 

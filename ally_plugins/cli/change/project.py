@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -209,7 +208,7 @@ def _untrust(state: State, folder: str) -> None:
     before = read_trusted(state.home)
     root = project_of(folder, before)
     if root is None:
-        raise ConfigError(f"no trusted project is around {str(Path(folder).resolve())!r}", path=folder)
+        raise ConfigError(f"no trusted project is around {os.path.realpath(folder)!r}", path=folder)
     with recorder(state.registry) as writing:
         writing.change(lambda it: untrust(it, root))
     remove_unused(state.home, read_trusted(state.home).values())

@@ -176,8 +176,9 @@ def run(
     daemons get it, and the last line is a RESULT with the ending and the exit code.
 
     \b
-    Exit codes: 0 done, 1 refused (something that the agent wanted, or the task itself),
-    2 wrong usage or configuration, 3 failed (no model, no answer or half of one), 130 interrupted.
+    Exit codes: 0 done, 1 refused (something that the agent wanted, or the task
+    itself), 2 wrong usage or configuration, 3 failed (no model, no answer or
+    half of one), 130 interrupted.
 
     \b
     Example:

@@ -80,7 +80,7 @@ def init(
     Example:
       ally-plugins fleet init ./fleet laptop build-1
       ally-plugins fleet init ./fleet build-2   # keeps the keys of the others
-      ally-plugins fleet init ./fleet laptop --worker worker-1=secret-guard,loop-warner
+      ally-plugins fleet init ./fleet laptop --worker w1=secret-guard,loop-warner
     """
     from ally_plugins.fleet.server import Listen
     from ally_plugins.fleet.server import init as write
@@ -180,7 +180,7 @@ def collect(
     \b
     Example:
       ally-plugins fleet collect ./fleet/collector.toml --into fleet.db
-      ally-plugins fleet collect ./fleet/collector.toml --into postgresql://records.example/fleet --keep 7
+      ally-plugins fleet collect collector.toml --into postgresql://db/fleet --keep 7
     """
     from ally_plugins.fleet.collector import collect as take
     from ally_plugins.fleet.credentials import read_credentials
@@ -210,7 +210,7 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None, links_
     \b
     Example:
       ally-plugins fleet serve secret-guard
-      ally-plugins fleet serve secret-guard loop-warner --credentials worker-1.toml
+      ally-plugins fleet serve secret-guard loop-warner --credentials w1.toml
     """
     from ally_plugins.fleet.credentials import read_credentials
     from ally_plugins.fleet.machine import serve as run
@@ -249,7 +249,7 @@ def status(state: State, place: str, silent: float, plugins: str | None, policy:
     \b
     Example:
       ally-plugins fleet status fleet.db --silent 300
-      ally-plugins fleet status fleet.db --plugins 5b1f0c9a3d42 --policy $(sha256sum policy.toml | cut -c1-12)
+      ally-plugins fleet status fleet.db --plugins 5b1f0c9a3d42
     """
     from ally_plugins.fleet.store import open_store
 

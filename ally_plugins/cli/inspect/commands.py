@@ -71,8 +71,10 @@ def _place(answers: Answers, session: str | None, id_: str | None) -> str:
     if id_ is not None and session is None:
         session = answers.session_of(id_)
         if session is None:
-            hint = "expected a message (m-...), decision (d-...) or event (SESSION:SEQ), as `audit` shows them"
-            raise NotFoundRefused(f"the journal has no {id_!r} of a session; {hint}")
+            hint = "expected a message (m-...), decision (d-...) or event (SESSION:SEQ)"
+            raise NotFoundRefused(
+                f"the journal has no {id_!r} of a session; {hint}, as `ally-plugins audit` shows them"
+            )
     elif session is not None and not answers.has_session(session):
         raise NotFoundRefused(
             f"the journal has no session {session!r}; `ally-plugins audit` shows those that there are"

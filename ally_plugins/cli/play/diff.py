@@ -74,7 +74,7 @@ def diff(
     \b
     Example:
       ally-plugins diff loop-warner 1.0 2.0
-      ally-plugins diff loop-warner installed ./dist/loop_warner-2.0-py3-none-any.whl --last 50
+      ally-plugins diff loop-warner installed ./loop-warner --last 50
     """
     record = state.registry.get(name)
     with _recordings(state.home, files, last) as played:

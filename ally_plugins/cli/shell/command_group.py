@@ -101,6 +101,14 @@ class LazyGroup(click.Group):
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the arguments; without any the help is the answer: click would end that with an error since 8.2."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            echo(ctx.get_help())
+            ctx.exit()
+        return super().parse_args(ctx, args)
+
+    @override
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -186,11 +194,21 @@ def _described(error: Exception) -> tuple[str, int, dict[str, Any]]:
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
-        return inert(_lowered(error.format_message())) + hint, USAGE, {}
+        return inert(_usage_text(error)) + hint, USAGE, {}
+    if isinstance(error, OSError) and error.filename is not None:
+        # A disk that is full, a name that is too long: what the system said, and of which file.
+        text = f"{os.fsdecode(error.filename)!r} cannot be used: {error.strerror or error}"
+        return inert(f"{text}; with {DEBUG_VARIABLE}=1 it shows where"), FAILED, {"path": os.fsdecode(error.filename)}
     text = f"{type(error).__name__}: {error}".rstrip(": ")
     return inert(f"an error in this program: {text}; with {DEBUG_VARIABLE}=1 it shows where"), FAILED, {}
 
 
-def _lowered(message: str) -> str:
-    """Write click's messages as all our errors are written."""
-    return (message[:1].lower() + message[1:]).strip().rstrip(".")
+def _usage_text(error: click.ClickException) -> str:
+    """Write click's messages as all our errors are written: in one line, and a parameter by its name."""
+    param = getattr(error, "param", None)
+    if isinstance(param, click.Argument) and isinstance(param.type, click.Choice):
+        assert isinstance(error, click.BadParameter)  # noqa: S101 - nothing else has a parameter
+        error.param_hint = repr(param.human_readable_name)  # click's own hint is all the choices, which follow anyway
+    message = error.format_message().replace(". Choose from:", "; expected one of")
+    message = " ".join(message.split())
+    return (message[:1].lower() + message[1:]).rstrip(".")

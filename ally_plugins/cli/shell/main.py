@@ -117,9 +117,10 @@ def cli(ctx: click.Context) -> None:
       ally-plugins replay session.jsonl
 
     \b
-    Exit codes: 0 done, 1 refused or a problem found, 2 wrong usage or configuration,
-    3 the journal or the program failed, 130 interrupted. NO_COLOR, ALLY_HOME, ALLY_PLUGINS
-    and ALLY_DEBUG=1 (show where an error comes from) are read from the environment.
+    Exit codes: 0 done, 1 refused or a problem found, 2 wrong usage or
+    configuration, 3 the journal or the program failed, 130 interrupted.
+
+    NO_COLOR, ALLY_HOME, ALLY_PLUGINS and ALLY_DEBUG=1 (show where an error comes from) are read from the environment.
     """
     if ctx.invoked_subcommand is None:
         echo(ctx.get_help())
