@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from .words import UNSEEN, is_known
+from .words import MANY, UNSEEN, is_known
 
 __all__ = ["MAX_COMMANDS", "Command", "Shell", "UnreadableError", "output_of"]
 
@@ -91,9 +91,10 @@ def _printed(command: Command) -> str:  # noqa: PLR0911 - a table of programs
         case "printf":
             if len(words) == 2 and "%" not in words[1] and "\\" not in words[1]:  # noqa: PLR2004 - its name and a text
                 return words[1]
-            if len(words) == 3 and words[1] in {"%s", "%s\\n"}:  # noqa: PLR2004 - and one text for it
-                return words[2]
-            return UNSEEN
+            return _formatted(words[1], words[2:]) if len(words) > 2 else UNSEEN  # noqa: PLR2004 - and texts for it
+        case "ls":
+            # Files as they are named; of a folder, whatever is in it.
+            return "\n".join(each for each in words[1:] if not each.startswith("-")) or MANY
         case "pwd":
             return command.folders[0] if len(command.folders) == 1 else UNSEEN
         case "mktemp":
@@ -104,6 +105,19 @@ def _printed(command: Command) -> str:  # noqa: PLR0911 - a table of programs
             return _decoded(command.given)
         case _:
             return UNSEEN
+
+
+def _formatted(form: str, texts: list[str]) -> str:
+    """Return what `printf` prints for a format of texts alone, which begins again while there are any."""
+    parts = form.removesuffix("\\n").split("%s")
+    if len(parts) == 1 or any("%" in each or "\\" in each for each in parts):
+        return UNSEEN
+    found = ""
+    for at in range(0, len(texts), len(parts) - 1):
+        given = [*texts[at : at + len(parts) - 1], *[""] * len(parts)]
+        found += "".join(f"{part}{text}" for part, text in zip(parts, [*given[: len(parts) - 1], ""], strict=True))
+        found += "\n" if form.endswith("\\n") else ""
+    return found
 
 
 def _decoded(text: str | None) -> str:

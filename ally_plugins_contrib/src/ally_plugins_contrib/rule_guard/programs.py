@@ -176,7 +176,7 @@ def _of_words(command: Command, words: list[str]) -> Iterator[Action]:  # noqa: 
         yield replace(_action(command, words), code=_how_unseen(command, words[:1]))
         return
     yield _action(command, words)
-    if " " in program:
+    if " " in words[0]:
         yield from _of_text(command, words[0])  # a text in the place of a program's name: what ran it takes both
     elif program == "find":
         yield from _of_find(command, words)
@@ -254,7 +254,7 @@ def _after_options(program: str, rest: list[str]) -> list[str]:
 def _with_arguments(words: list[str], rest: list[str], command: Command) -> list[str]:
     """Return the command of `xargs` with the words that it reads, where these are known, or where `find` found them."""
     given, last = command.given, command.before[-1].words if command.before else []
-    if given is not None and is_known(given):
+    if given is not None and UNSEEN not in given:
         values = given.split()
     elif last and name_of(last[0]) == "find":
         # All that is in a folder, where no name is looked for.
@@ -315,7 +315,7 @@ def _of_takers(command: Command, program: str, words: list[str]) -> Iterator[Act
     """Look into a text that one option of a program has it run."""
     options, form = _TAKERS[program]
     texts = _after(words, set(options)) + [each for option in options for each in _values(words, option)]
-    if program in {"make", "gmake"} and "-" in _after(words, {"-f", "--file"}):
+    if program in {"make", "gmake"} and any(each in {"-", *_STDIN} or each.endswith("f-") for each in words[1:]):
         texts.append(command.given or "")
     for text in texts or (words[1:] if program in {"sed", "gsed"} else ()):
         for found in form.finditer(text):
