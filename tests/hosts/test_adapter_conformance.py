@@ -12,6 +12,8 @@ import pytest
 
 from ally_plugins.testing import AdapterConformance
 from ally_plugins.testing.agents.pydantic_ai import PydanticAIDriver
+from tests.kit.agents import expect_ids_are_told_apart, expect_text_is_mended
+from tests.kit.waiting import go
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "pydantic_ai_agent"
 
@@ -19,6 +21,14 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "pydantic_ai_agent"
 class TestPydanticAI(AdapterConformance):
     driver = PydanticAIDriver()
     longest = 120.0  # measuring coverage makes the framework's import take half a minute on some Pythons
+
+
+def test_text_that_no_request_could_carry_is_mended() -> None:
+    go(expect_text_is_mended(PydanticAIDriver()))
+
+
+def test_two_calls_with_one_id_get_ids_of_their_own() -> None:
+    go(expect_ids_are_told_apart(PydanticAIDriver()))
 
 
 @pytest.mark.long

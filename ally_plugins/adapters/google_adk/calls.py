@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 
 from google.adk.tools.set_model_response_tool import SetModelResponseTool
 
+from ally_plugins.adapters.kit.mending import mended_value
 from ally_plugins.adapters.kit.plugin_tools import checking, digest_of
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
 from ally_plugins.contract.tools.schemas import thaw
@@ -90,9 +91,12 @@ async def after_call(run: PluginRun, tool: Any, context: Any, result: Any) -> di
         run.work.postpone(call)
         return None
     own = tool.results.pop(context.function_call_id, None) if isinstance(tool, PluginTool) else None
-    before = own or result_of(result)
+    left = mended_value(result)
+    before = own or result_of(left)
     after = await run.work.end_call(context.function_call_id, before)
-    return None if after is before else value_of(before, after)
+    if after is not before:
+        return value_of(before, after)
+    return None if left is result else left if isinstance(left, dict) else {"result": left}
 
 
 async def failed_call(run: PluginRun, context: Any, error: BaseException) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from google.adk.events import Event
 from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
+from ally_plugins.adapters.kit.mending import mended_value, new_call_id
 from ally_plugins.adapters.kit.weaving import Weaver
 from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
 from ally_plugins.contract.tools.returned import changed_value, result_of_value
@@ -20,7 +21,18 @@ from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["convert", "event_of", "is_answer", "result_of", "text_of", "value_of", "weave", "with_text", "woven"]
+__all__ = [
+    "convert",
+    "event_of",
+    "is_answer",
+    "mended",
+    "result_of",
+    "text_of",
+    "value_of",
+    "weave",
+    "with_text",
+    "woven",
+]
 
 _ASKING: Final = "adk_request_"
 """How the names of calls begin that the framework makes itself, to ask the person."""
@@ -95,6 +107,22 @@ def with_text(parts: Iterable[Part], text: str) -> list[Part]:
     said = text_beside(text, map(_line, kept))
     thoughts = [part for part in kept if part.thought]
     return [*thoughts, *([Part(text=said)] if said else []), *(part for part in kept if not part.thought)]
+
+
+def mended(parts: list[Part]) -> list[Part]:
+    """Return parts of an answer that can be sent back: their text is UTF-8, and each call has an id of its own."""
+    taken = set[str]()
+    found = [_mended_part(part, taken) for part in parts]
+    return parts if found == parts else found
+
+
+def _mended_part(part: Part, taken: set[str]) -> Part:
+    call = part.function_call
+    if call is not None:
+        call_id = new_call_id(call.id, taken) if call.id else call.id
+        changed = call.model_copy(update={"args": mended_value(call.args), "id": call_id})
+        return part.model_copy(update={"function_call": changed})
+    return part if part.text is None else part.model_copy(update={"text": shown_text(part.text)})
 
 
 # --- results of tools ---

@@ -13,7 +13,7 @@ from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
 from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.contract.values.errors import GateRefused
 
-from .contents import convert, event_of, shown_of, text_of, weave, with_text, woven
+from .contents import convert, event_of, mended, shown_of, text_of, weave, with_text, woven
 from .tools import PluginTool
 
 if TYPE_CHECKING:
@@ -135,9 +135,10 @@ class PluginRun:
     async def responded(self, context: Any, response: Any) -> Any:
         """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""
         work, usage = self.work, response.usage_metadata
-        parts: list[Part] = (response.content.parts if response.content is not None else None) or []
+        given: list[Part] = (response.content.parts if response.content is not None else None) or []
         if response.partial:
-            return await self._held(context, response, parts)
+            return await self._held(context, response, given)
+        parts = mended(given)
         work.received(by=context.agent_name)
         text = self._texts.pop(context.agent_name, HeldText(work))
         try:
@@ -158,7 +159,7 @@ class PluginRun:
             cache_read_tokens=usage.cached_content_token_count if usage is not None else None,
             stop_reason=str(getattr(reason, "value", reason)) if reason is not None else None,
         )
-        return None if after is parts else response.model_copy(update={"content": Content(role="model", parts=after)})
+        return None if after is given else response.model_copy(update={"content": Content(role="model", parts=after)})
 
     async def _held(self, context: Any, response: Any, parts: list[Part]) -> Any:
         """Return a piece of a stream with what may be shown of it now, None where it is not held.

@@ -21,7 +21,7 @@ from ally_plugins.contract.values.errors import EventError, GateRefused, HostErr
 from ally_plugins.contract.values.shown import shown_text
 from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call
 
-from .messages import text_of
+from .messages import mended, text_of
 from .runs import messages_in
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class GraphCall:
             self._value = self._message(text_for_model(self._before), is_error=not self._before.success)
             return self._before
         try:
-            self._value = await handler(request.override(tool_call={**request.tool_call, "args": thaw(call.arguments)}))
+            made = await handler(request.override(tool_call={**request.tool_call, "args": thaw(call.arguments)}))
+            self._value = _mended(made)
             self._before = _summary(self._value)
         except GraphInterrupt as interrupted:
             raise Postponed from interrupted
@@ -208,6 +209,17 @@ def _messages(value: Any) -> list[BaseMessage]:
     if isinstance(value, list):
         return [message for each in value for message in _messages(each)]
     return [value] if isinstance(value, BaseMessage) else []
+
+
+def _mended(value: Any) -> Any:
+    """Return a tool's value whose messages can be sent."""
+    if isinstance(value, BaseMessage):
+        return mended(value)
+    if isinstance(value, list):
+        return list(map(_mended, value))
+    if isinstance(value, Command) and isinstance(value.update, Mapping) and (messages := messages_in(value.update)):
+        return replace(value, update={**value.update, "messages": list(map(mended, messages))})
+    return value
 
 
 def _summary(value: Any) -> ToolResult:

@@ -14,12 +14,13 @@ from typing import Any, Final, TypeVar
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
+from ally_plugins.adapters.kit.mending import mended_value, new_call_id
 from ally_plugins.adapters.kit.weaving import Weaver
 from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["CUT", "answered", "convert", "is_persons", "message_for", "text_of", "with_text", "woven"]
+__all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", "text_of", "with_text", "woven"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -97,6 +98,27 @@ def with_text(message: M, text: str) -> M:
             content.append(said if isinstance(block, str) else {**block, **said})
             said = None
     return message.model_copy(update={"content": content if said is None else [said, *content]})
+
+
+def mended(message: M) -> M:
+    """Return a message that can be sent back: its text is UTF-8, and each of its calls has an id of its own."""
+    left: dict[str, Any] = {"content": mended_value(message.content)}
+    if isinstance(message, AIMessage):
+        taken, also = set[str](), set[str]()
+        for name in ("tool_calls", "invalid_tool_calls"):
+            calls = mended_value(getattr(message, name))
+            left[name] = [{**each, "id": new_call_id(each["id"], taken)} if each["id"] else each for each in calls]
+        if not isinstance(left["content"], str):  # where a provider's own blocks name the calls again
+            left["content"] = [_with_call_id(each, also) for each in left["content"]]
+    changed = {name: value for name, value in left.items() if value != getattr(message, name)}
+    return message.model_copy(update=changed) if changed else message
+
+
+def _with_call_id(block: Any, taken: set[str]) -> Any:
+    if isinstance(block, str) or block.get("type") not in {"tool_use", "tool_call", "function_call"}:
+        return block
+    key = "call_id" if "call_id" in block else "id"
+    return {**block, key: new_call_id(block[key], taken)} if block.get(key) else block
 
 
 def answered(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[str]]:

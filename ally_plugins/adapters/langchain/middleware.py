@@ -30,7 +30,7 @@ from ally_plugins.runtime.lanes.cross_loop_lock import CrossLoopLock
 
 from .calls import GraphCall
 from .messages import CUT, answered, convert, is_persons, message_for, text_of, with_text
-from .requests import model_name, settled, transformed
+from .requests import mended_response, model_name, settled, transformed
 from .runs import OPEN, PluginRun, ended, graph_run, loop_below, messages_in, running_loop
 from .serves import SERVES
 from .streams import held_stream
@@ -199,7 +199,7 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             try:
                 with run.stoppable(can_stop=can_stop):
                     sent = await transformed(run, request)
-                    response = await handler(sent)
+                    response = mended_response(await handler(sent))
                     run.work.received()
                     answer = next((each for each in response.result if isinstance(each, AIMessage)), None)
                     response = await settled(run, response, held_stream(sent.model))

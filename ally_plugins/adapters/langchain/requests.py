@@ -12,7 +12,7 @@ from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
 from ally_plugins.contract.tools.schemas import thaw
 
-from .messages import message_for, text_of, with_text, woven
+from .messages import mended, message_for, text_of, with_text, woven
 from .streams import held
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .runs import PluginRun
     from .streams import HeldStream
 
-__all__ = ["model_name", "settled", "transformed"]
+__all__ = ["mended_response", "model_name", "settled", "transformed"]
 
 
 async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelRequest[Any]:
@@ -97,6 +97,13 @@ def _prompt(before: SystemMessage | None, blocks: list[Any]) -> SystemMessage | 
 
 def _with_content(message: BaseMessage, now: Message) -> BaseMessage:
     return with_text(message, now.content)
+
+
+def mended_response(response: ModelResponse[Any]) -> ModelResponse[Any]:
+    """Return a response that can be sent back; one with the results of its calls keeps their ids."""
+    if any(isinstance(each, ToolMessage) for each in response.result):
+        return response
+    return replace(response, result=list(map(mended, response.result)))
 
 
 async def settled(run: PluginRun, response: ModelResponse[Any], stream: HeldStream | None = None) -> ModelResponse[Any]:

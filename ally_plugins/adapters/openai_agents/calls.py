@@ -26,6 +26,7 @@ from agents.tool import (
 from agents.tool_context import ToolContext  # noqa: TC002 - the framework reads the annotation of a guard
 from agents.util._approvals import evaluate_function_tool_approval, parse_function_tool_arguments
 
+from ally_plugins.adapters.kit.mending import mended_value
 from ally_plugins.adapters.kit.plugin_tools import call_offered, text_for_model
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
 from ally_plugins.contract.tools.schemas import thaw
@@ -205,7 +206,7 @@ class _ToolRun:
         if isinstance(made.output, ToolResult):  # of a plugin's tool
             self.value = text_for_model(made.output)
             return made.output
-        self.value = made.output
+        self.value = mended_value(made.output)
         if call.call_id in self._waiting:
             self._waiting.discard(call.call_id)
             raise Postponed

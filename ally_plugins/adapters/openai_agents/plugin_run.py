@@ -358,6 +358,7 @@ class PluginRun(RunHooks[Any]):
     async def on_llm_end(self, context: RunContextWrapper[Any], agent: Agent[Any], response: ModelResponse) -> None:
         """Emit what the model answered, and how full its window is."""
         self.work.received()
+        _mend(response)
         try:
             await self._settle(response, agent)
         except AnswerRefused as refusal:  # the model has answered, and is paid for
@@ -409,6 +410,15 @@ def _config_of(given: RunConfig | dict[str, Any] | None) -> tuple[RunConfig, boo
             made.call_model_input_filter, made.model_settings = theirs._filter, theirs._settings  # noqa: SLF001
         return made, False
     return RunConfig(**(given or {})), "model_provider" not in (given or {})
+
+
+def _mend(response: ModelResponse) -> None:
+    """Change a response so that its text can be sent back; calls that cannot be the framework has refused before."""
+    for item in response.output:  # the framework's items are made of these
+        parts: list[Any] = [*(getattr(item, "content", None) or ()), *(getattr(item, "summary", None) or ())]
+        for part in parts:
+            if isinstance(text := getattr(part, "text", None), str):
+                part.text = shown_text(text)
 
 
 def _joined(before: tuple[Any, list[Item]] | None, result: Any) -> Any:

@@ -10,6 +10,7 @@ from strands.interrupt import InterruptException
 from strands.tools import PythonAgentTool
 from strands.types.events import ToolResultEvent
 
+from ally_plugins.adapters.kit.mending import mended_value
 from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
@@ -101,7 +102,7 @@ def _question(call: ToolCall) -> str:
 
 async def _ended(work: AgentWork, context: ExecuteToolContext, made: ToolResultEvent) -> ToolResultEvent:
     """Return a tool's result as transforms leave it."""
-    result: Any = made.tool_result
+    result: Any = mended_value(made.tool_result)
     if work.wants("tool_output"):  # the model reads what plugins are shown, whatever the tool does later
         result = copy.deepcopy(result)
     own = context.tool.result if isinstance(context.tool, PluginTool) else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from strands.types.events import ModelStopReason, TypedEvent
 
 from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
+from ally_plugins.adapters.kit.mending import mended_value, new_call_id
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
@@ -200,7 +201,7 @@ class PluginRun:
         try:
             async for event in _shown(text, next_fn(context), held):
                 if isinstance(event, ModelStopReason):
-                    answer = event
+                    answer = _mended(event)
                 else:
                     yield event
             work.received()
@@ -273,6 +274,20 @@ class PluginRun:
             if messages is not None:
                 context = context.replace(messages=unwoven(weaver, messages))
         return context.replace(messages=with_tail(context.messages, tail)) if tail else context
+
+
+def _mended(answer: ModelStopReason) -> ModelStopReason:
+    """Return an answer that can be sent back: its text is UTF-8, and each of its calls has an id of its own."""
+    before, taken = answer.message["content"], set[str]()
+    after = [_with_call_id(block, taken) for block in mended_value(before)]
+    if after == before:
+        return answer
+    return ModelStopReason(answer.stop_reason, {**answer.message, "content": after}, answer.usage, answer.metrics)
+
+
+def _with_call_id(block: Any, taken: set[str]) -> Any:
+    use = block.get("toolUse")
+    return block if use is None else {**block, "toolUse": {**use, "toolUseId": new_call_id(use["toolUseId"], taken)}}
 
 
 def _stopped(why: Any, text: str, answer: ModelStopReason | None = None) -> ModelStopReason:
