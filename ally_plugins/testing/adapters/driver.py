@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from ally_plugins.contract.serves import Serves
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .script import Script  # noqa: TC004
 
-__all__ = ["PARTS", "AdapterDriver", "AgentSetup", "HostTool"]
+__all__ = ["PARTS", "AdapterDriver", "AgentSetup", "AgentWithHistories", "HostTool"]
 
 PARTS: Final = {
     "streaming": "a run whose answer is streamed",
@@ -102,6 +102,14 @@ class AgentSetup:
             "preview": self.preview,
             "tool_failure": self.tool_failure,
         }
+
+
+@define(eq=False)
+class AgentWithHistories:
+    """An agent whose host author keeps the histories, by the session's id. It lives as long as a check."""
+
+    agent: Any
+    histories: dict[str, list[Any]] = field(factory=dict)
 
 
 class AdapterDriver(ABC):

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from attrs import define, field
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
@@ -20,18 +19,10 @@ from ally_plugins.adapters.langchain.messages import answered
 from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message
-from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, HostTool
+from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, AgentWithHistories, HostTool
 from ally_plugins.testing.adapters.script import Answer, Asked
 
 __all__ = ["LangChainDriver", "ScriptedModel"]
-
-
-@define(eq=False)
-class Driven:
-    """An agent, and the histories that its host author keeps."""
-
-    agent: Any
-    histories: dict[str, list[BaseMessage]] = field(factory=dict)
 
 
 class LangChainDriver(AdapterDriver):
@@ -41,7 +32,7 @@ class LangChainDriver(AdapterDriver):
     serves = AllyPlugins.serves
 
     @override
-    def make(self, setup: AgentSetup) -> Driven:
+    def make(self, setup: AgentSetup) -> AgentWithHistories:
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
@@ -54,10 +45,12 @@ class LangChainDriver(AdapterDriver):
         agent: Any = create_agent(
             model, tools, system_prompt=setup.system_prompt, middleware=[plugins], name=setup.name
         )
-        return Driven(agent)
+        return AgentWithHistories(agent)
 
     @override
-    async def run(self, agent: Driven, prompt: str | None, *, session_id: str, is_streamed: bool = False) -> str:
+    async def run(
+        self, agent: AgentWithHistories, prompt: str | None, *, session_id: str, is_streamed: bool = False
+    ) -> str:
         """Run a turn, and keep the history, however it ends."""
         history = agent.histories.setdefault(session_id, [])
         given = [*history, HumanMessage(prompt)] if prompt is not None else history
@@ -71,7 +64,7 @@ class LangChainDriver(AdapterDriver):
         return "".join(words) if is_streamed else str(agent.histories[session_id][-1].text)
 
     @override
-    def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
+    def history(self, agent: AgentWithHistories, session_id: str) -> Sequence[Message]:
         """Return the history as the next run reads it."""
         return read(answered(agent.histories.get(session_id, []))[0])  # as the next run reads it
 

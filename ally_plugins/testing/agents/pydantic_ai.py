@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
-from attrs import define, field
 from pydantic_ai import Agent, Tool, capture_run_messages
 from pydantic_ai.messages import (
     ModelMessage,
@@ -26,18 +25,10 @@ from ally_plugins.adapters.pydantic_ai import AllyPlugins
 from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import Message
-from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, HostTool
+from ally_plugins.testing.adapters.driver import AdapterDriver, AgentSetup, AgentWithHistories, HostTool
 from ally_plugins.testing.adapters.script import Answer, Asked, Script
 
 __all__ = ["PydanticAIDriver", "read", "scripted"]
-
-
-@define(eq=False)
-class Driven:
-    """An agent, and the histories that its host author keeps."""
-
-    agent: Agent[None, str]
-    histories: dict[str, list[ModelMessage]] = field(factory=dict)
 
 
 class PydanticAIDriver(AdapterDriver):
@@ -51,7 +42,7 @@ class PydanticAIDriver(AdapterDriver):
         return Agent(model, capabilities=[plugins], **options)
 
     @override
-    def make(self, setup: AgentSetup) -> Driven:
+    def make(self, setup: AgentSetup) -> AgentWithHistories:
         """Return an agent with a scripted model."""
         plugins = AllyPlugins(
             setup.host,
@@ -61,10 +52,14 @@ class PydanticAIDriver(AdapterDriver):
         )
         tools = [_tool(each) for each in setup.tools]
         model = scripted(setup.script)
-        return Driven(self.make_agent(model, plugins, name=setup.name, tools=tools, instructions=setup.system_prompt))
+        return AgentWithHistories(
+            self.make_agent(model, plugins, name=setup.name, tools=tools, instructions=setup.system_prompt)
+        )
 
     @override
-    async def run(self, agent: Driven, prompt: str | None, *, session_id: str, is_streamed: bool = False) -> str:
+    async def run(
+        self, agent: AgentWithHistories, prompt: str | None, *, session_id: str, is_streamed: bool = False
+    ) -> str:
         """Run a turn, and keep the history, however it ends."""
         history = agent.histories.setdefault(session_id, [])
         with capture_run_messages() as messages:
@@ -79,7 +74,7 @@ class PydanticAIDriver(AdapterDriver):
                 agent.histories[session_id] = list(messages) or history
 
     @override
-    def history(self, agent: Driven, session_id: str) -> Sequence[Message]:
+    def history(self, agent: AgentWithHistories, session_id: str) -> Sequence[Message]:
         """Return the history as the next run reads it."""
         return read(repair_messages(agent.histories.get(session_id, [])))
 
