@@ -40,6 +40,7 @@ class ScriptedModel(BaseLlm):
 
     script: Any = None
 
+    @override
     async def generate_content_async(self, llm_request: Any, stream: bool = False) -> AsyncGenerator[LlmResponse, None]:  # noqa: FBT001, FBT002 - the framework's own
         """Answer by the script."""
         config = llm_request.config

@@ -87,13 +87,16 @@ class ScriptedModel(BaseChatModel):
     script: Any
 
     @property
+    @override
     def _llm_type(self) -> str:
         return "scripted"
 
+    @override
     def bind_tools(self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any) -> Any:
         """Take the tools along to each request."""
         return self.bind(tools=[convert_to_openai_tool(each) for each in tools], **kwargs)
 
+    @override
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -103,6 +106,7 @@ class ScriptedModel(BaseChatModel):
     ) -> ChatResult:
         return ChatResult(generations=[ChatGeneration(message=_response(self._answer(messages, kwargs)))])
 
+    @override
     async def _agenerate(
         self,
         messages: list[BaseMessage],
@@ -112,6 +116,7 @@ class ScriptedModel(BaseChatModel):
     ) -> ChatResult:
         return self._generate(messages, **kwargs)
 
+    @override
     async def _astream(
         self,
         messages: list[BaseMessage],

@@ -29,18 +29,22 @@ class ScriptedModel(Model):
     def __init__(self, script: Script) -> None:
         self.script = script
 
+    @override
     def update_config(self, **model_config: Any) -> None:
         """Raise: no test changes its configuration."""
         raise NotImplementedError
 
+    @override
     def get_config(self) -> Any:
         """Return what the framework asks of a model."""
         return {"model_id": "scripted", "context_window_limit": self.script.window}
 
+    @override
     def structured_output(self, *_: Any, **__: Any) -> Any:
         """Raise: no test asks for structured output here."""
         raise NotImplementedError
 
+    @override
     async def stream(
         self, messages: Any, tool_specs: Any = None, system_prompt: str | None = None, **_: Any
     ) -> AsyncGenerator[Any, None]:
