@@ -161,7 +161,7 @@ class GoogleADKDriver(AdapterDriver):
         ) as events:
             async for event in events:
                 if event.is_final_response() and event.content is not None:
-                    answer = "".join(part.text or "" for part in event.content.parts if not part.thought)
+                    answer = "".join(part.text or "" for part in event.content.parts or () if not part.thought)
         return answer
 
     @override
