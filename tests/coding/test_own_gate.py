@@ -185,6 +185,7 @@ DENIED = [
     "apply_patch <<'EOF'\n*** Begin Patch\n*** Update File: .codex/hooks.json\n@@\n*** End Patch\nEOF",
     # In a folder, by a name that something else says, in the middle of a text.
     "tee ~/.claude/{settings,x}.json",
+    "touch " + "{a,b}" * 12 + "; tee ~/.claude/{settings,x}.json",
     r"rm $'/home/u/.claude/settings.json\0.bak'",
     "env -C ~/.claude tee settings.json",
     "git -C ~/.claude checkout settings.json",
@@ -357,7 +358,26 @@ def test_a_link_leads_where_it_leads(tmp_path: Path) -> None:
         assert linked.why_denied(bash(line), str(tmp_path)), line
 
 
-@given(st.text(alphabet=" \n\"'`$(){}<>|&;\\~/*ab-=#"))
+PIECES = (
+    "cd ",
+    "xargs ",
+    "env -S",
+    "base64 -d",
+    "sed 's/a/b/e'",
+    "<<EOF\n",
+    "EOF\n",
+    "{a,b}",
+    "${IFS}",
+    "\0",
+    "\1",
+    "$@",
+)
+
+
+@given(
+    st.text(alphabet=" \n\"'`$(){}<>|&;\\~/*ab-=#")
+    | st.lists(st.sampled_from((*PIECES, *DENIED, *ALLOWED, " ", "|", ";", "'", "$("))).map("".join)
+)
 def test_no_line_makes_it_fail(line: str) -> None:
     found = GATE.why_denied(bash(line), "/home/u/project")
     assert found is None or isinstance(found, str)

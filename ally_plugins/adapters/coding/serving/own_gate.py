@@ -58,8 +58,8 @@ _FOLDERS: Final = frozenset(
 _CODE: Final = frozenset("\n\t ('\"")
 """Characters of what is code rather than a name."""
 
-_MANY: Final = 64
-"""Names that one with braces may stand for."""
+_MANY: Final = 1000
+"""Braces of one line that are expanded; a person's stand for a few names."""
 
 _BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _PATCHED: Final = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+?)\s*$", re.MULTILINE)
@@ -92,7 +92,7 @@ class OwnGate:
     def why_denied(self, call: ToolCall, cwd: str | None) -> str | None:
         """Return why a call must not run, None where nothing speaks against it; `cwd` is where it would."""
         cwd = cwd or self.user_home
-        folders = [os.path.join(cwd, each) for each in _worked_in(call.common_arguments)]  # noqa: PTH118 - of text
+        folders = [_Look(self, cwd).absolute(each) for each in _worked_in(call.common_arguments)]
         looks = (_Look(self, folder).at_call(call) for folder in dict.fromkeys((cwd, *folders)))
         return next(filter(None, looks), None)
 
@@ -180,7 +180,7 @@ class _Look:
             if (why := self._at_command(command, command.given or printed)) is not None:
                 return why
             printed = _printed(command, command.given or printed) if command.sends_on else ""
-        return None
+        return f"its braces stand for more than {_MANY} names" if self._expanded > _MANY else None
 
     def _at_command(self, command: ShellCommand, given: str) -> str | None:
         words, why = self._unwrapped(command, given)
@@ -243,7 +243,7 @@ class _Look:
     def _at_program(self, words: list[str], given: str) -> str | None:
         program, rest = PurePosixPath(words[0]).name or words[0], words[1:]
         if program in {"cd", "pushd"}:
-            self._cwd = self._absolute(rest[-1]) if rest else self._gate.user_home
+            self._cwd = self.absolute(rest[-1]) if rest else self._gate.user_home
             return None
         if (ours := programs.arguments_of_ours(words)) is not None:
             return self._at_ours(ours)
@@ -347,21 +347,22 @@ class _Look:
 
     def _forms(self, word: str) -> Iterator[str]:
         """Yield the path that a word means, as it is spelled, and where its links lead."""
-        word = word.partition("\0")[0]  # what takes it any further ends there
-        if not word or len(word) > _LONGEST_PATH:
+        if not word.partition("\0")[0] or len(word) > _LONGEST_PATH:
             return
         if (braces := _BRACES.search(word)) is not None:
             self._expanded += 1
             if self._expanded <= _MANY:
                 for each in braces[1].split(","):
                     yield from self._forms(word[: braces.start()] + each + word[braces.end() :])
-        path = self._absolute(word)
+        path = self.absolute(word)
         yield path
         self._resolved += 1
         if self._resolved <= _RESOLVED:
             yield os.path.realpath(path)
 
-    def _absolute(self, word: str) -> str:
+    def absolute(self, word: str) -> str:
+        """Return the path that a word means, as it is spelled."""
+        word = word.partition("\0")[0]  # what takes it any further ends there
         if word == "~" or word.startswith("~/"):
             word = self._gate.user_home + word[1:]
         return os.path.normpath(os.path.join(self._cwd, word))  # noqa: PTH118 - of text, and nothing on disk
@@ -370,7 +371,7 @@ class _Look:
         """Say whether a pattern meets one of them, or a folder above one."""
         if not set("*?[") & set(word):
             return False
-        pattern = self._absolute(word)
+        pattern = self.absolute(word)
         guarded = (*self._gate.folders, *self._gate.files, *(f"{self._cwd}/{name}" for name in _IN_PROJECTS))
         return any(
             fnmatchcase(each, pattern)
