@@ -40,23 +40,25 @@ DIFFERS = (
 class Reader:
     """Follows pages in `folder / "empty"`; what they start in the background ends with the reader.
 
-    Their Python has what is installed in the environment of the tests; what they install stays with them.
+    Their Python has what is installed in the environment of the tests, and what they install stays with them; `wheels`
+    are offered beside the index. Without any, it is the tests' own Python, which costs nothing.
     """
 
     def __init__(self, folder: Path, wheels: Sequence[Path] = ()) -> None:
         self.folder = folder / "empty"
         self.folder.mkdir()
         self._kept, self._jobs, self._output = (folder / name for name in ("shell", "jobs", "output"))
-        scripts = _environment(folder / "venv")
         # The programs of no wheel (nats-server) are those of the tests.
-        path = os.pathsep.join([str(scripts), sysconfig.get_path("scripts"), os.environ["PATH"]])
+        programs = [sysconfig.get_path("scripts"), os.environ["PATH"]]
+        if wheels:
+            programs.insert(0, str(_environment(folder / "venv")))
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("ALLY_", "COV", "PYTEST", "PYTHON"))
         }
         self._variables = kept | {
-            "PATH": path,
+            "PATH": os.pathsep.join(programs),
             "HOME": str(folder / "person"),
             "NO_COLOR": "1",
             "PIP_FIND_LINKS": " ".join({str(wheel.parent) for wheel in wheels}),
