@@ -78,7 +78,7 @@ class EventConsumer:
 
     async def run(self) -> None:
         """Consume until cancelled; what fails is logged and tried again."""
-        failures = 0
+        failures, reported = 0, ""
         while True:
             before = self.delivered
             pause: float | None = None
@@ -87,12 +87,14 @@ class EventConsumer:
                 reason = "its hooks have failed too often"
             except (InstanceLost, FleetError, ConfigError, OSError) as error:
                 reason = str(error)
-            failures = 0 if self.delivered > before else failures
+            if self.delivered > before:
+                failures, reported = 0, ""
             if pause is None:
                 pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
             failures += 1
-            text = "%s gets no events: %s; it is tried again in %g s"
-            _log.warning(text, self.record.name, inert(reason), pause)
+            if reported != reason:  # once: a fleet need not have a collector
+                _log.warning("%s gets no events: %s; it is tried again", self.record.name, inert(reason))
+            reported = reason
             await asyncio.sleep(pause)
 
     async def _run_once(self) -> float | None:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
-
-import attrs
 
 from ally_plugins.contract.values.errors import AllyError, JournalError, ProtocolError
 from ally_plugins.contract.values.ids import is_replayed
@@ -22,8 +19,6 @@ from ally_plugins.host.durable.offsets import Place, Walk
 from ally_plugins.journal.contents import Omission
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
-from ally_plugins.policy.permissions import GrantSet
-from ally_plugins.runtime.lanes.observers import is_for, is_own
 from ally_plugins.runtime.lanes.tables import durable_names
 from ally_plugins.runtime.lanes.teardown import cancel_task
 from ally_plugins.wire.eventlines import FRAME_BYTES
@@ -39,14 +34,11 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
-    from ally_plugins.catalog.decide.record import PluginRecord
-    from ally_plugins.catalog.home.folder import Home
-    from ally_plugins.contract.values.events import Event
-
     from .answers import Answers
     from .credentials import Credentials
+    from .subscriptions import Subscription
 
-__all__ = ["EventPublisher", "HomeSubscriptions", "Subscription", "subscriptions_of"]
+__all__ = ["EventPublisher"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -59,69 +51,12 @@ BATCH_BYTES: Final = 256 * 1024
 POLL_S: Final = 0.2
 """Seconds between looks for new events, as for records."""
 
-LOOK_S: Final = 10.0
-"""Seconds after which it is looked again what is placed shared, though no file of the home has changed."""
-
 FAR: Final = 10_000
 """Records without an event for the plugin that are passed before the bookmark is moved past them."""
 
 _OFFSET_BYTES: Final = 64  # of what the worker adds to an event, beside the name of its home
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries while the server does not take them
 _WRONG_LAST: Final = 10071  # JetStream: the last message on the subject is another one than was said
-
-
-@attrs.frozen
-class Subscription:
-    """What a home has granted a plugin of its durable events, for files with the digest that was agreed to."""
-
-    plugin: str
-    digest: str
-    types: tuple[str, ...]
-    grants: GrantSet
-
-    def wants(self, event: Event) -> bool:
-        """Say whether the plugin may be shown an event, as in every placement."""
-        return self.grants.receives(event.type) and is_for(event, self.plugin) and not is_own(event, self.plugin)
-
-
-def subscriptions_of(records: Iterable[PluginRecord]) -> tuple[Subscription, ...]:
-    """Return the durable subscriptions of plugins that are enabled, placed `shared`, and whose files were agreed to."""
-    return tuple(
-        Subscription(each.name, each.agreement.files, each.durable, each.granted)
-        for each in records
-        if each.is_enabled and each.placement == "shared" and each.durable and each.agreement and each.agreement.files
-    )
-
-
-class HomeSubscriptions:
-    """The subscriptions of a home, which are read again when what the operator has settled has changed."""
-
-    def __init__(self, home: Home) -> None:
-        self._home: Final = home
-        self._found: tuple[Subscription, ...] = ()
-        self._seen: Any = None
-        self._read_at = 0.0
-
-    def __call__(self) -> tuple[Subscription, ...]:
-        """Return them. Blocks on files. Raises ConfigError and ConsentError, as the registry does."""
-        from ally_plugins.catalog.registry import Registry
-
-        home = self._home
-        seen = [_stamp(file) for file in (home.config_file, home.consent_file, home.quarantine_file)]
-        if seen != self._seen or time.monotonic() - self._read_at > LOOK_S:
-            # First: should it fail, nothing is sent under what was settled before.
-            self._found, self._seen = (), None
-            self._found = subscriptions_of(Registry(home).load())
-            self._seen, self._read_at = seen, time.monotonic()
-        return self._found
-
-
-def _stamp(file: Path) -> tuple[int, ...]:
-    try:
-        found = file.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 class EventPublisher:
@@ -179,19 +114,20 @@ class EventPublisher:
                 await asyncio.sleep(POLL_S)
 
     async def _follow(self, subscription: Subscription) -> None:
-        failures = 0
+        failures, reported = 0, ""
         with JournalReader(self.path) as reader:
             feed = _Feed(self, subscription, reader)
             while True:
                 try:
                     await feed.catch_up()
-                    failures = 0
+                    failures, reported = 0, ""
                     await asyncio.sleep(POLL_S)
                 except (FleetError, JournalError) as error:
-                    pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+                    if reported != str(error):  # once: a worker may be wanted for days
+                        _log.warning("%s; it is tried again", error)
+                    reported = str(error)
+                    await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                     failures += 1
-                    _log.warning("%s; it is tried again in %g s", error, pause)
-                    await asyncio.sleep(pause)
 
 
 class _Tasks:

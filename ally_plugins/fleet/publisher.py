@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .batches import Held
     from .credentials import Credentials
-    from .event_publisher import Subscription
+    from .subscriptions import Subscription
 
 __all__ = ["Publisher", "publish"]
 

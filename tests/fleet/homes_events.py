@@ -17,9 +17,9 @@ from ally_plugins.contract.values.events import stamp
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import events_stream
-from ally_plugins.fleet.event_publisher import Subscription
 from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.store import open_store
+from ally_plugins.fleet.subscriptions import Subscription
 from ally_plugins.journal.journal import Journal
 from ally_plugins.policy.permissions import GrantSet
 from tests.fleet.conftest import going

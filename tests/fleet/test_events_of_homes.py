@@ -11,6 +11,8 @@ import orjson
 import pytest
 from attrs import evolve
 
+from ally_plugins import ToolCallEnd
+from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import connected
@@ -21,13 +23,17 @@ from ally_plugins.fleet.credentials import (
     events_subject,
     records_subject,
 )
-from ally_plugins.fleet.event_batches import EventBatch, Wanted
+from ally_plugins.fleet.event_batches import EventBatch, Wanted, is_digest
+from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.store import open_store
+from ally_plugins.fleet.subscriptions import HomeSubscriptions, Subscription
 from ally_plugins.host.durable.bookmarks import bookmark_of
 from ally_plugins.host.durable.offsets import Place
 from ally_plugins.journal.reader import JournalReader
+from tests.kit.commands import run_command
 from tests.kit.fleets import DIGEST, shared
 from tests.kit.hosts import new_host
+from tests.kit.sites import Site
 from tests.kit.waiting import go, until
 
 from .conftest import going
@@ -439,5 +445,72 @@ def test_a_file_from_before_homes_had_certificates_says_how_to_get_one(server: S
             home.emit(1)
             with pytest.raises(ConfigError, match="has no certificate; run `ally-plugins fleet init` again"):
                 await home.send()
+
+    go(main())
+
+
+# --- what a home has settled ---
+
+
+MANIFEST = """
+[events]
+subscribe = ["TOOL_CALL_END", "TOOL_CALL_START"]
+durable = ["TOOL_CALL_END"]
+"""
+
+
+def test_what_a_home_sends_is_what_its_operator_has_settled_at_that_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    monkeypatch.setenv("ALLY_HOME", str(home))
+    site = Site(tmp_path / "site")
+    site.plugin("folded", MANIFEST)
+    monkeypatch.syspath_prepend(str(site.path))
+    given = HomeSubscriptions(Home("ally-plugins", home))
+    assert given() == ()
+    run_command("enable", "folded", "--place", "shared", "--yes")
+    [found] = given()
+    assert (found.plugin, found.types) == ("folded", ("TOOL_CALL_END",))
+    assert is_digest(found.digest)
+    assert found.wants(ToolCallEnd(tool_name="bash"))
+    run_command("revoke", "folded", "events:TOOL_CALL_END")
+    [found] = given()
+    assert not found.wants(ToolCallEnd(tool_name="bash"))
+    run_command("place", "folded", "process")
+    assert given() == ()
+    run_command("place", "folded", "shared")
+    run_command("disable", "folded")
+    assert given() == ()
+    run_command("enable", "folded", "--yes")
+    assert len(given()) == 1
+    (home / "config.toml").write_text("[plugins.folded\n", "utf-8")
+    for _ in range(2):  # nothing of what was settled before
+        with pytest.raises(ConfigError):
+            given()
+
+
+def test_a_home_whose_settings_cannot_be_read_sends_no_events_and_its_records_all_the_same(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with collecting(server, tmp_path), consuming(server, tmp_path / "w1"):
+            [home] = await begun(server, tmp_path)
+            before = bookmark(home)
+            home.emit(5)
+            problems = [ConfigError("config.toml is torn", path="config.toml")]
+
+            def read() -> list[Subscription]:
+                for problem in problems:
+                    raise problem
+                return home.given()
+
+            sent: list[int] = []
+            publishing = publish(home.who, home.path, subscriptions=read, on_sent=lambda head: sent.append(head.n))
+            async with going(publishing):
+                await until(lambda: sent and "no events are sent: config.toml is torn" in caplog.text)
+                assert bookmark(home) == before
+                problems.clear()
+                await seen(Notes(tmp_path / "w1"), 5)
 
     go(main())

@@ -126,9 +126,9 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
       ally-plugins fleet publish --once --credentials laptop.toml
     """
     from ally_plugins.fleet.credentials import read_credentials
-    from ally_plugins.fleet.event_publisher import HomeSubscriptions
     from ally_plugins.fleet.holdings import holdings_of
     from ally_plugins.fleet.publisher import publish as send
+    from ally_plugins.fleet.subscriptions import HomeSubscriptions
 
     home = state.home
     who = read_credentials(credentials or home.path / "fleet.toml")
