@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Literal
@@ -29,6 +30,7 @@ __all__ = [
     "STREAM",
     "WORKERS",
     "Credentials",
+    "acknowledge_subject",
     "alive_subject",
     "consume_subject",
     "events_stream",
@@ -69,6 +71,11 @@ def events_stream(plugin: str) -> str:
 def events_subject(plugin: str, digest: str, home: str) -> str:
     """Return the subject on which a home's events for a plugin come, of files with that digest; `*` for all."""
     return f"ally.events.{plugin}.{digest}.{home}"
+
+
+def acknowledge_subject(token: str, plugin: str) -> str:
+    """Return the subject under which a worker with that token acknowledges events for a plugin, before their places."""
+    return f"ally.done.{token}.{plugin}"
 
 
 def consume_subject(worker: str) -> str:
@@ -163,6 +170,11 @@ class Credentials:
         if self.authority is None:
             raise ConfigError(f"the file of {self.name!r} has no authority; {_RENEW}", path="authority")
         check_message(self.authority, subject.rpartition(".")[2], subject, payload, headers)
+
+    @property
+    def token(self) -> str:
+        """What this worker and the server alone know, and no subject of a question can name."""
+        return sha256(f"ally-plugins acknowledgements {self.seed}".encode()).hexdigest()[:32]
 
     @property
     def inbox(self) -> str:

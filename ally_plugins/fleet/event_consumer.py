@@ -20,7 +20,7 @@ from ally_plugins.contract.values.inert import inert
 from ally_plugins.runtime.lanes.teardown import cancel_task
 
 from .connection import FleetError
-from .credentials import consume_subject, events_stream
+from .credentials import acknowledge_subject, consume_subject, events_stream
 from .event_batches import ACK_WAIT_S, Wanted, events_of
 from .event_instance import EventInstance, InstanceHung, InstanceLost
 
@@ -122,7 +122,7 @@ class EventConsumer:
         try:
             while True:
                 messages = await self._fetch(subscription)
-                async with _Held(messages) as held:
+                async with _Held(messages, self._say) as held:
                     while held:
                         await self._handle(instance, held[0])
                         held.popleft()
@@ -169,18 +169,24 @@ class EventConsumer:
             events = events_of(message.data, home)
         except (ProtocolError, ValueError) as error:
             _log.warning("%s: a message is refused that came as one of %r: %s", self.record.name, home, error)
-            await message.term()  # it would come again and again
+            await self._say(message, b"+TERM")  # it would come again and again
             return
         await instance.deliver(events)
         self.delivered += len(events)
-        await message.ack()
+        await self._say(message, b"+ACK")
+
+    async def _say(self, message: Msg, word: bytes) -> None:
+        """Say what has become of a message, in JetStream's words, under the subject that is this worker's own."""
+        place = message.reply.removeprefix(f"$JS.ACK.{events_stream(self.record.name)}.")
+        await self.client.publish(f"{acknowledge_subject(self.who.token, self.record.name)}.{place}", word)
 
 
 class _Held(deque["Msg"]):
     """Messages that this worker has before it: nobody else gets them, until they are done or given back."""
 
-    def __init__(self, messages: list[Msg]) -> None:
+    def __init__(self, messages: list[Msg], say: Callable[[Msg, bytes], Awaitable[None]]) -> None:
         super().__init__(messages)
+        self._say: Final = say
         self._beating: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -195,17 +201,18 @@ class _Held(deque["Msg"]):
         while self:
             message = self.popleft()
             # The first may be what its process has ended over; the others have only waited.
-            delay = _later(message) if first and error is not None and issubclass(error, InstanceLost) else 0.0
+            is_fault = first and error is not None and issubclass(error, InstanceLost)
             first = False
+            word = b'-NAK {"delay": %d}' % (_later(message) * 10**9) if is_fault else b"-NAK"
             with suppress(Exception):  # without a connection it comes again by itself
-                await message.nak(delay=delay or None)
+                await self._say(message, word)
 
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(ACK_WAIT_S / 3)
             for message in [*self]:
                 with suppress(Exception):  # as above
-                    await message.in_progress()
+                    await self._say(message, b"+WPI")
 
 
 def _later(message: Msg) -> float:

@@ -25,6 +25,7 @@ from .credentials import (
     STREAM,
     WORKERS,
     Credentials,
+    acknowledge_subject,
     alive_subject,
     consume_subject,
     events_stream,
@@ -155,7 +156,11 @@ def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen)
     tls = {"cert_file": listen.cert, "key_file": listen.key} if listen.cert else None
     everybody = tuple(everybody)
     served = sorted({plugin for who in everybody for plugin in who.plugins})
-    users = [{"nkey": public_key(who.seed, who.name), "permissions": _permissions(who, served)} for who in everybody]
+    users = [
+        (who.name, {"nkey": public_key(who.seed, who.name), "permissions": _permissions(who, served)})
+        for who in everybody
+    ]
+    offered = _offered(everybody)
     settings = {
         "listen": f"{listen.host}:{listen.port}",
         "max_payload": _MAX_PAYLOAD,
@@ -165,12 +170,50 @@ def _server_text(folder: Path, everybody: Iterable[Credentials], listen: Listen)
         # Until the disk has it, nothing is acknowledged: the default of two minutes loses with the power what homes
         # were told is safe.
         "jetstream": {"store_dir": str((folder / "jetstream").absolute()), "sync_interval": "always"},
-        "authorization": {"users": users},
+        # Two accounts, since the server answers to whatever subject a question names, and asks nobody whether it may:
+        # in one account, a home could have an answer of its own making come as an order to the streams.
+        "accounts": {
+            "RECORDS": {
+                "jetstream": "enabled",
+                "users": [user for name, user in users if name == COLLECTOR],
+                "exports": [
+                    {"service": subject, **({"response_type": "Stream"} if ".MSG.NEXT." in subject else {})}
+                    for subject in dict.fromkeys(subject for _, subject in offered)
+                ],
+            },
+            "HOMES": {
+                "users": [user for name, user in users if name != COLLECTOR],
+                "imports": [
+                    {"service": {"account": "RECORDS", "subject": subject}, **({"to": local} if local else {})}
+                    for local, subject in offered
+                ],
+            },
+        },
         **({"tls": tls} if tls else {}),
     }
     head = "# Written by `ally-plugins fleet init`, which writes it anew for each home that is added.\n"
     # JSON is what the server reads too.
     return head + "\n".join(f"{key}: {json.dumps(value, indent=2)}" for key, value in settings.items()) + "\n"
+
+
+def _offered(everybody: Sequence[Credentials]) -> list[tuple[str, str]]:
+    """Return what homes and workers may ask of the streams' account, each after the subject that it has with them.
+
+    That is empty where it is the same. Acknowledging has one that only its worker knows: an answer that comes there by
+    a question of somebody else would remove what no plugin has seen.
+    """
+    api, any_home = "$JS.API", "*"
+    records = records_subject(any_home)
+    same = [records, alive_subject(any_home), consume_subject("*"), f"{api}.DIRECT.GET.{STREAM}.{records}"]
+    for plugin in sorted({plugin for who in everybody for plugin in who.plugins}):
+        stream, events = events_stream(plugin), events_subject(plugin, "*", any_home)
+        same += [events, f"{api}.DIRECT.GET.{stream}.{events}", f"{api}.CONSUMER.MSG.NEXT.{stream}.*"]
+    acknowledged = [
+        (f"{acknowledge_subject(who.token, plugin)}.>", f"$JS.ACK.{events_stream(plugin)}.>")
+        for who in everybody
+        for plugin in who.plugins
+    ]
+    return [("", subject) for subject in same] + acknowledged
 
 
 def _permissions(who: Credentials, served: Sequence[str]) -> dict[str, Any]:
@@ -182,7 +225,8 @@ def _permissions(who: Credentials, served: Sequence[str]) -> dict[str, Any]:
         asked = [f"{hello_subject(plugin, '*', '*')} {WORKERS}" for plugin in who.plugins]
         # It makes no consumer itself: one may deliver to any subject, and what the server sends nobody is asked about.
         streams = [*map(events_stream, who.plugins)]
-        taken = [f"{api}.CONSUMER.MSG.NEXT.{each}.*" for each in streams] + [f"$JS.ACK.{each}.>" for each in streams]
+        taken = [f"{api}.CONSUMER.MSG.NEXT.{each}.*" for each in streams]
+        taken += [f"{acknowledge_subject(who.token, each)}.>" for each in who.plugins]
         return {
             "publish": {"allow": [to_host(who.name, "*", "*"), consume_subject(who.name), *taken]},
             "subscribe": {"allow": [inbox, from_host(who.name, "*", "*"), *asked]},
