@@ -127,6 +127,20 @@ def test_modes_owners_and_times_are_set_without_an_error_and_stay_as_they_are(tm
     assert target.stat() == before
 
 
+def test_a_file_that_is_missing_is_made_by_touching_it(tmp_path: Path) -> None:
+    box = box_in(tmp_path)
+    missing, there = tmp_path / "home" / "missing", tmp_path / "home" / "there"
+    there.write_text("kept")
+
+    done = run_inside(
+        box,
+        f"import pathlib\nfor p in {str(missing)!r}, {str(there)!r}: pathlib.Path(p).touch()",
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (missing.read_text(), there.read_text()) == ("", "kept")
+
+
 def test_a_missing_folder_of_its_own_is_an_error_and_nothing_runs(tmp_path: Path) -> None:
     box = box_in(tmp_path)._replace(tmp=str(tmp_path / "missing"))
 

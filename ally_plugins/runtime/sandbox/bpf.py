@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
-from .refused import NEWEST, QUIET, REFUSED, RULES, SOCKETS, Number, Rule
+from .refused import NEWEST, QUIET, REFUSED, RULES, SOCKETS, TOUCHES, Condition, Number
 
 __all__ = ["ARCHITECTURES", "Instruction", "filter_program", "packed"]
 
@@ -34,6 +34,7 @@ _ARGUMENT_BYTES: Final = 8  # both architectures are little-endian: the lower ha
 _KILL: Final = 0x80000000  # SECCOMP_RET_KILL_PROCESS
 _ALLOW: Final = 0x7FFF0000
 _ERROR: Final = 0x00050000  # with the error number in its lower half; 0 is success without the call
+_REFUSED: Final = _ERROR | errno.EPERM
 _ANY: Final = 0xFFFFFFFF
 
 
@@ -64,12 +65,17 @@ def packed(program: list[Instruction]) -> bytes:
 def _blocks(machine: str, *, network: bool) -> Iterator[tuple[int, list[Instruction]]]:
     rules = {**RULES, "socket": SOCKETS} if network else RULES
     answers = {
-        **{name: (number, 0) for name, number in QUIET.items()},
+        **{name: (number, 0) for name, number in QUIET.items() if name not in TOUCHES},
         **REFUSED,
         **({} if network else {"socket": (SOCKETS.number, errno.EPERM)}),
     }
     for rule in rules.values():  # first, since some of them are frequent
-        yield from ((number, _rule(rule)) for number in _numbers(rule.number, machine))
+        met, unmet = (_REFUSED, _ALLOW) if rule.refuses else (_ALLOW, _REFUSED)
+        block = _look(rule.conditions, met, unmet)
+        yield from ((number, block) for number in _numbers(rule.number, machine))
+    for name, conditions in TOUCHES.items():
+        block = _look(conditions, _ERROR | errno.ENOSYS, _ERROR)
+        yield from ((number, block) for number in _numbers(QUIET[name], machine))
     for call, answer in answers.values():
         yield from ((number, [(_RETURN, 0, 0, _ERROR | answer)]) for number in _numbers(call, machine))
 
@@ -80,13 +86,10 @@ def _numbers(call: Number, machine: str) -> Iterator[int]:
         yield number
 
 
-def _rule(rule: Rule) -> list[Instruction]:
-    """Return what looks at a call's arguments, and in every case answers."""
+def _look(conditions: Iterable[Condition], met: int, unmet: int) -> list[Instruction]:
+    """Return what looks at a call's arguments, and answers `met` where all conditions hold."""
     block: list[Instruction] = []
-    met, unmet = _ALLOW, _ERROR | errno.EPERM
-    if rule.refuses:
-        met, unmet = unmet, met
-    for argument, values, mask in rule.conditions:
+    for argument, values, mask in conditions:
         block.append((_LOAD, 0, 0, _ARGUMENTS_AT + argument * _ARGUMENT_BYTES))
         if mask != _ANY:
             block.append((_AND, 0, 0, mask))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Final, NamedTuple
 
-__all__ = ["NEWEST", "QUIET", "REFUSED", "RULES", "SOCKETS", "Condition", "Number", "Rule"]
+__all__ = ["NEWEST", "QUIET", "REFUSED", "RULES", "SOCKETS", "TOUCHES", "Condition", "Number", "Rule"]
 
 NEWEST: Final = 462
 """mseal. Behind it come setxattrat (463) and file_setattr (469), which change files that Landlock does not guard so."""
@@ -202,6 +202,17 @@ RULES: Final = {
 }
 """What is refused, with EPERM, by its arguments. Calls that concern other processes are let through for the caller's
 own thread only, named as 0: whose another number is, no filter can tell."""
+
+_HERE: Final = 0xFFFFFF9C  # AT_FDCWD: the file is named by its path; by a descriptor it is there
+
+TOUCHES: Final = {
+    "utime": (Condition(1, (0,)),),
+    "utimes": (Condition(1, (0,)),),
+    "futimesat": (Condition(0, (_HERE,)), Condition(2, (0,))),
+    "utimensat": (Condition(0, (_HERE,)), Condition(2, (0,))),
+}
+"""How those of `QUIET` are told to set a path's times to now, which is answered with ENOSYS: after a success
+`Path.touch` would not make a file that is missing."""
 
 SOCKETS: Final = Rule(Number(41, 198), (Condition(0, (2, 10, 16)), Condition(2, (0, 1, 6, 17, 58))))
 """`socket` with the network: IPv4, IPv6, and the netlink through which the C library asks for addresses; of
