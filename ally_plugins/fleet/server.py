@@ -81,7 +81,11 @@ def init(
         raise ConfigError(f"{text}: give --tls-cert and --tls-key, or listen on 127.0.0.1", path="--listen")
     if bool(listen.cert) != bool(listen.key):
         raise ConfigError("--tls-cert and --tls-key belong together, found one of them", path="--tls-cert")
-    there = {each.name: each for each in map(read_credentials, sorted(folder.glob("*.toml")))}
+    try:
+        files_there = sorted(folder.glob("*.toml"))
+    except OSError as error:
+        raise ConfigError(f"{str(folder)!r} cannot be read: {error.strerror or error}", path=str(folder)) from error
+    there = {each.name: each for each in map(read_credentials, files_there)}
     _check_names(names, workers, there)
     authority_file = folder / "authority.seed"
     authority = _read_authority(authority_file) or new_seed()

@@ -62,13 +62,17 @@ def _grant(info: HookInfo) -> str:
 
 def events() -> str:
     """Return an entry for each built-in event: its hook, its fields with their names in JSON."""
+    from ally_plugins.contract.tables import annotations_of
     from ally_plugins.contract.values.event_types import hook_name
     from ally_plugins.contract.values.eventjson import json_name
     from ally_plugins.contract.values.events import EVENT_TYPES
 
     parts = []
     for name, cls in EVENT_TYPES.items():
-        rows = [f"| `{json_name(field)}` | `{field.name}` | `{_type(field.type)}` |" for field in _own_fields(cls)]
+        types = annotations_of(cls)
+        rows = [
+            f"| `{json_name(field)}` | `{field.name}` | `{_type(types[field.name])}` |" for field in _own_fields(cls)
+        ]
         table = ["| in JSON | in Python | type |", "|---|---|---|", *rows] if rows else ["It carries no data."]
         parts.append("\n".join([f"### `{name}`", "", doc(cls), "", f"Hook: `{hook_name(name)}`.", "", *table, ""]))
     return "\n".join(parts)

@@ -93,16 +93,16 @@ def test_a_process_that_has_started_later_is_not_the_one_that_made_a_file(ready:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there a name says when its process started")
 def test_a_clock_that_is_set_on_makes_nothing_of_a_live_process_look_left(
-    ready: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Home, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_folder(tmp_path, os.getpid())
+    left_folder(short_dir, os.getpid())
     marks = new_marks_file(ready)
     marks.write_bytes(b"")
-    other = tmp_path / f"ally-{os.getpid()}-t1-another_process"  # of the same number, soon after the boot
+    other = short_dir / f"ally-{os.getpid()}-t1-another_process"  # of the same number, soon after the boot
     other.mkdir(mode=0o700)
     true = time.time
     monkeypatch.setattr(time, "time", lambda: true() + 3600)
-    assert list(left_folders("", tmp_path)) == [other]
+    assert list(left_folders("", short_dir)) == [other]
     assert take_lost_hosts(ready) == []
     assert marks.exists()
 
@@ -125,23 +125,23 @@ def test_a_file_that_was_half_written_when_its_process_was_killed_is_removed(rea
     assert (left.exists(), own.exists()) == (False, True)
 
 
-def test_a_folder_goes_with_its_socket_and_stays_while_it_holds_anything_else(tmp_path: Path, dead: int) -> None:
-    gone, own, full = left_folder(tmp_path, dead), left_folder(tmp_path, os.getpid()), left_folder(tmp_path, dead)
+def test_a_folder_goes_with_its_socket_and_stays_while_it_holds_anything_else(short_dir: Path, dead: int) -> None:
+    gone, own, full = left_folder(short_dir, dead), left_folder(short_dir, os.getpid()), left_folder(short_dir, dead)
     (full / "notes.txt").write_text("mine")
-    remove_left_folders([tmp_path])
+    remove_left_folders([short_dir])
     assert (gone.exists(), own.exists(), full.exists()) == (False, True, True)
     assert [path.name for path in full.iterdir()] == ["notes.txt"]
 
 
-def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_touched(tmp_path: Path, dead: int) -> None:
-    open_one = left_folder(tmp_path, dead)
+def test_a_folder_that_others_may_enter_or_that_is_a_link_is_not_touched(short_dir: Path, dead: int) -> None:
+    open_one = left_folder(short_dir, dead)
     open_one.chmod(0o755)
-    real = tmp_path / "real"
+    real = short_dir / "real"
     real.mkdir(mode=0o700)
     left_socket(real / "host.sock")
-    (tmp_path / f"ally-{dead}-link").symlink_to(real)
-    assert list(left_folders("", tmp_path)) == []
-    remove_left_folders([tmp_path])
+    (short_dir / f"ally-{dead}-link").symlink_to(real)
+    assert list(left_folders("", short_dir)) == []
+    remove_left_folders([short_dir])
     assert (real / "host.sock").exists()
     assert (open_one / "host.sock").exists()
 

@@ -97,7 +97,7 @@ class _Worker:
             self._jobs.keep(self)
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise
-            _report(self.task, error)
+            _report(error)
             return None
         self._has_begun, self._waits_for = True, waits_for
         return self.take(work, context)
@@ -122,7 +122,7 @@ class _Worker:
             try:
                 await self._go_on(error)
             except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - reported, and the next is served
-                _report(self.task, raised)
+                _report(raised)
             finally:
                 if self._job is not None:
                     self._job.task = None
@@ -163,7 +163,8 @@ class _Worker:
             return
 
 
-def _report(task: asyncio.Task[None], error: BaseException) -> None:
+def _report(error: BaseException) -> None:
     if not isinstance(error, asyncio.CancelledError):
-        context = {"message": "a request could not be answered", "exception": error, "task": task}
+        # Without the task: where it is named, the handler is run in its context (Python 3.12), which is entered now.
+        context = {"message": "a request could not be answered", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)
