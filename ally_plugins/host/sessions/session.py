@@ -196,9 +196,9 @@ class Session:
         self.plugins: Final = plugins
         """The names of the plugins that take part in it, None for all."""
         self.rules: Final = rules
+        """What trusted projects narrow in it."""
         self._ruled: Final = _RULED if rules.decides_calls else _NOTHING
         """The topics of what a trusted project may deny in it, whichever plugins there are."""
-        """What trusted projects narrow in it."""
         self.lease: Final = lease
         self.conversation = Conversation()
         self.inbox = Inbox()
