@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile
 
 import pytest
 import tomlkit
@@ -18,6 +21,7 @@ from ally_plugins.catalog.locking import read_lock, requirement_lines, write_loc
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.fleet.batches import UNREADABLE
 from ally_plugins.fleet.holdings import holdings_of
+from tests.kit.wheels import write_wheel
 
 if TYPE_CHECKING:
     from .conftest import Operator
@@ -68,6 +72,25 @@ def test_the_lock_is_one_that_others_read_with_hashes_and_without_secrets(locked
     assert plugin["config"]["settings"] == {"limit": 5}
     assert "gate:tool_call:bash" in plugin["config"]["grants"]
     assert requirement_lines(lock) == [f"loop-warner @ file:///wheels/loop_warner-1.0.whl --hash=sha256:{HASH}"]
+
+
+def test_a_wheel_whose_installer_noted_no_hash_is_hashed_where_it_lies_while_it_is_the_installed_one(
+    enabled: Operator, tmp_path: Path
+) -> None:
+    (info,) = enabled.site.glob("*.dist-info")
+    wheel = write_wheel(tmp_path / "made", NAME, "1.0", {"loop_warner/__init__.py": "class LoopWarner: pass"})
+    with ZipFile(wheel) as archive:
+        record = archive.read("loop_warner-1.0.dist-info/RECORD").decode()
+    (info / "RECORD").write_text(f"{record}loop_warner-1.0.dist-info/INSTALLER,sha256=x,3\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": wheel.as_uri(), "archive_info": {}}))
+    enabled.run("lock", "-o", file_of(tmp_path))
+    (package,) = Pylock.from_dict(tomllib.loads(Path(file_of(tmp_path)).read_text())).packages
+    assert package.archive is not None
+    assert package.archive.hashes == {"sha256": sha256(wheel.read_bytes()).hexdigest()}
+
+    write_wheel(tmp_path / "made", NAME, "1.0", {"loop_warner/__init__.py": "class LoopWarner: 'another'"})
+    refused = enabled.run("lock", "-o", file_of(tmp_path), "--no-index", code=1).stderr
+    assert re.search("only pip says what hash|pip does not say the hashes", refused)
 
 
 def test_where_nothing_differs_apply_says_so_and_ends_with_0(locked: Operator, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
+from zipfile import BadZipFile, ZipFile
 
 import importlib_metadata
 import orjson
@@ -37,7 +41,7 @@ def pinned_packages(distributions: Iterable[str], options: Sequence[str] = ()) -
     unknown: dict[str, Version] = {}
     for name, found in sorted(_with_required(distributions).items()):
         origin = orjson.loads(found.read_text("direct_url.json") or b"{}")
-        package = _from_origin(name, Version(found.version), origin) if isinstance(origin, dict) else None
+        package = _from_origin(name, found, origin) if isinstance(origin, dict) else None
         if package is None:
             unknown[name] = Version(found.version)
         else:
@@ -74,16 +78,16 @@ def _required(distribution: Any) -> Iterator[NormalizedName]:
             yield canonicalize_name(requirement.name)
 
 
-def _from_origin(name: Any, version: Version, origin: Mapping[str, Any]) -> Package | None:
-    """Return a package by what pip has written down of where it came from; None where that has no hash."""
-    url = str(origin.get("url", ""))
+def _from_origin(name: Any, found: Any, origin: Mapping[str, Any]) -> Package | None:
+    """Return a package by what its installer has written down of where it came from; None where that has no hash."""
+    version, url = Version(found.version), str(origin.get("url", ""))
     if isinstance(directory := origin.get("dir_info"), dict):
         path = url2pathname(urlsplit(url).path)
         return Package(name=name, directory=PackageDirectory(path=path, editable=bool(directory.get("editable"))))
     if isinstance(how := origin.get("vcs_info"), dict):
         vcs = PackageVcs(type=str(how.get("vcs")), url=url, commit_id=str(how.get("commit_id")))
         return Package(name=name, version=version, vcs=vcs)
-    if hashes := _hashes(origin):
+    if hashes := _hashes(origin) or _hashes_of_wheel(url, found):
         return Package(name=name, version=version, archive=PackageArchive(url=url, hashes=hashes))
     return None
 
@@ -96,6 +100,27 @@ def _hashes(origin: Mapping[str, Any]) -> dict[str, str]:
         return {str(kind): str(digest) for kind, digest in hashes.items()}
     kind, _, digest = str(about.get("hash", "")).partition("=")  # as older versions of pip write it
     return {kind: digest} if digest else {}
+
+
+def _hashes_of_wheel(url: str, found: Any) -> dict[str, str]:
+    """Return the hash of a wheel of this machine that holds what is installed: pip before 23.1 and uv note none."""
+    where = urlsplit(url)
+    if where.scheme != "file" or not where.path.endswith(".whl"):
+        return {}
+    try:
+        with Path(url2pathname(where.path)).open("rb") as file, ZipFile(file) as wheel:
+            (record,) = (name for name in wheel.namelist() if name.endswith(".dist-info/RECORD"))
+            if not _recorded(wheel.read(record).decode()) <= _recorded(found.read_text("RECORD") or ""):
+                return {}  # another one has come into its place
+            file.seek(0)
+            return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    except (OSError, BadZipFile, ValueError, csv.Error):
+        return {}
+
+
+def _recorded(record: str) -> set[tuple[str, str]]:
+    """Return the files of a RECORD with their hashes; it has none of its own."""
+    return {(path, digest) for path, digest, _ in csv.reader(record.splitlines()) if digest}
 
 
 def _asked(unknown: Mapping[str, Version], options: Sequence[str]) -> Iterator[Package]:
