@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from py_ocsf_models.events.findings.detection_finding import DetectionFinding
 
 from ally_plugins import Deny, Host, Replace, ToolCall, ToolCallEnd, ToolResult, evolve, hookimpl
+from ally_plugins.cli.look.ocsf import finding
+from ally_plugins.cli.look.otlp import requests
 from ally_plugins.fleet.store import open_store
 from ally_plugins.journal.chain import Head, encode_block
 from ally_plugins.journal.journal import Journal
 from ally_plugins.journal.reader import JournalReader
-from ally_plugins.journal.values import ChainedRecord, Record
+from ally_plugins.journal.values import ChainedRecord, Record, StoredRecord
 from tests.kit.commands import run_command
 from tests.kit.waiting import go
 
@@ -215,6 +218,17 @@ def test_records_are_logs_that_opentelemetrys_own_reader_takes(fleet: Path, monk
     assert "bash has ended" not in str(found)  # what was said goes out where it is asked for alone
     monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
     assert "bash has ended" in str(logs(fleet, "--kind", "message"))
+
+
+def test_of_a_decision_whose_content_is_not_there_no_verdict_is_made_up() -> None:
+    record = StoredRecord(7, 1000, "decision", "guard", "s", "d-7", None, None, "ab")
+    found = finding("laptop", record)
+    DetectionFinding.model_validate(found)
+    assert (found["disposition_id"], found["action_id"], found["severity_id"]) == (0, 0, 0)
+    assert found["message"] == "a decision whose content is not here: unknown"
+    [request] = requests([("laptop", record)])
+    assert "verdict" not in str(request)
+    assert "decision of guard" in str(request)
 
 
 def test_what_a_home_makes_up_does_no_harm_to_what_is_known_of_the_others(fleet: Path) -> None:

@@ -17,20 +17,28 @@ KINDS: Final = ("decision", "refusal")
 _SCHEMA: Final = "1.5.0"
 _CLASS: Final = 2004  # Detection Finding, of the category Findings
 _CREATED: Final = 1
-_INFORMATIONAL, _LOW = 1, 2
+_SEVERITIES: Final = {"allow": (1, "Informational"), "unknown": (0, "Unknown")}
+_LOW: Final = (2, "Low")
 _SUCCESS: Final = 1  # the guard did what it is there for; its verdict is the disposition
-_ALLOWED, _BLOCKED, _OTHER = 1, 2, 99
-_DISPOSITIONS: Final = {"allow": (_ALLOWED, "Allowed"), "deny": (_BLOCKED, "Blocked")}
-_ACTIONS: Final = {"allow": 1, "deny": 2}  # what the control did, of the profile security_control
+_UNKNOWN, _ALLOWED, _BLOCKED, _OTHER = 0, 1, 2, 99
+_DISPOSITIONS: Final = {"allow": (_ALLOWED, "Allowed"), "deny": (_BLOCKED, "Blocked"), "unknown": (_UNKNOWN, "Unknown")}
+_ACTIONS: Final = {"allow": 1, "deny": 2, "unknown": 0}  # what the control did, of the profile security_control
 
 
 def finding(home: str, record: StoredRecord) -> dict[str, Any]:
-    """Return a record as a finding. What the schema has no place for stands under `unmapped`, as it was recorded."""
+    """Return a record as a finding. What the schema has no place for stands under `unmapped`, as it was recorded.
+
+    The verdict of a decision whose content was pruned, or is kept by its home, is "unknown".
+    """
     data = record.data or {}
     is_decision = record.kind == "decision"
-    verdict = str(data.get("verdict", "deny")) if is_decision else "deny"
+    verdict = str(data.get("verdict", "unknown")) if is_decision else "deny"
     disposition, word = _DISPOSITIONS.get(verdict, (_OTHER, verdict))
-    what = f"{data.get('kind')} of {data.get('subject')}" if is_decision else str(data.get("what", "a call"))
+    severity, grade = _SEVERITIES.get(verdict, _LOW)
+    if record.data is None:
+        what = f"a {record.kind} whose content is not here"
+    else:
+        what = f"{data.get('kind')} of {data.get('subject')}" if is_decision else str(data.get("what", "a call"))
     reason = data.get("reason") or data.get("error") or ""
     # Of a fleet's homes each has a record 1, and a journal that was begun anew has it again.
     uid = f"{home}/{record.ref or record.n}" if home else str(record.ref or record.n)
@@ -44,8 +52,8 @@ def finding(home: str, record: StoredRecord) -> dict[str, Any]:
         "class_name": "Detection Finding",
         "type_uid": _CLASS * 100 + _CREATED,
         "time": record.at,
-        "severity_id": _INFORMATIONAL if verdict == "allow" else _LOW,
-        "severity": "Informational" if verdict == "allow" else "Low",
+        "severity_id": severity,
+        "severity": grade,
         "status_id": _SUCCESS,
         "action_id": _ACTIONS.get(verdict, _OTHER),
         "disposition_id": disposition,

@@ -41,7 +41,9 @@ def _log(record: StoredRecord) -> dict[str, Any]:
     data = record.data or {}
     number, word = _SEVERITIES.get(record.kind, _INFO)
     shows_content = os.environ.get(CONTENT_VARIABLE, "").lower() == "true"
-    decided, text = _decision(record, data) if record.kind == DECISION else ({}, _text(record))
+    # Of a decision whose content was pruned, or is kept by its home, nothing is known but that there was one.
+    is_known = record.kind == DECISION and record.data is not None
+    decided, text = _decision(record, data) if is_known else ({}, _text(record))
     return {
         "timeUnixNano": str(record.at * _MS_TO_NS),
         "severityNumber": number,
