@@ -167,6 +167,13 @@ def test_a_person_answers_and_what_is_in_the_background_is_waited_for_and_ends_w
     reader.end()
 
 
+def test_the_readmes_first_two_commands_are_the_main_job_and_the_tests() -> None:
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    main, tests = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)[:2]
+    assert main == "pip install . ./ally_plugins_contrib && ally-plugins demo\n"
+    assert tests == "pip install 'nox[uv]' && nox\n"
+
+
 def test_a_plugin_by_hand_takes_the_files_and_lines_of_the_comparison_and_acts(tmp_path: Path) -> None:
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
     files = dict(re.findall(r"^```\w+\n# ([\w./-]+)\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
