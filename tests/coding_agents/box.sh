@@ -1,6 +1,7 @@
 #!/bin/sh
 # box.sh FOLDER PROGRAM [SHOWN...]: run a program with no network but loopback, and of this machine's files only its
 # programs, the folders SHOWN (read-only) and FOLDER, which is its home. As root, or where user namespaces are allowed.
+export PATH=$PATH:/usr/sbin:/sbin  # pivot_root is not on everybody's path
 set -eu
 as_user=; [ "$(id -u)" = 0 ] || as_user=-r
 exec unshare $as_user -n -p -f -m --kill-child sh -euc '

@@ -1,4 +1,4 @@
-"""What hooks add to a run of a real agent: ten tool calls with our hooks, by the C client, and without any.
+"""What hooks add to a run of a real agent of ten tool calls: our C client, a program that does nothing, no hooks.
 
 `nox -s coding_agents -- --measure` installs the agents and runs it; by hand:
 `ALLY_CODING_AGENTS=FOLDER python tests/coding_agents/measure.py`. An agent that is not there is named, and left out.
@@ -26,34 +26,41 @@ CALLS = 10
 WANTED = {"claude": 1.6, "codex": 1.3}
 
 
-def runs_of(agent: str, *, has_hooks: bool) -> list[Ran]:
-    """Run an agent again and again in one home, with a gate behind its hooks or with no hooks."""
-    steps = [command("true") for _ in range(CALLS)]
+def runs_of(agent: str, client: str) -> list[Ran]:
+    """Run an agent again and again in one home: `ours` behind its hooks, `nothing` in that one's place, or no hooks."""
+    has_hooks, first = client != "none", Run([command("true")])
+    if client == "nothing":
+        # What starting programs costs the agent, whatever they are.
+        first = Run([], script="cp /bin/true ~/.local/state/ally-plugins/hooks/hook")
     connect = [["connect", agent, "--client", "c"]] if has_hooks else []
     with tempfile.TemporaryDirectory(prefix="ally-measure-", ignore_cleanup_errors=True) as folder:
-        seen = run_in_box(agent, Path(folder), *[Run(steps)] * (RUNS + 1), connects=False, before=connect)
+        runs = [first, *[Run([command("true") for _ in range(CALLS)])] * RUNS]
+        seen = run_in_box(agent, Path(folder), *runs, connects=False, before=connect)
     for ran in seen.runs:
         assert ran.code == 0, ran.said[-1000:]
+    for ran in seen.runs[1:]:
         assert len(ran.results) >= CALLS, ran.results
     # What is timed is a guarded agent: each call was decided.
     decided = seen.audit.count('"kind": "tool_call"')
-    assert decided == (CALLS * len(seen.runs) if has_hooks else 0), f"{decided} calls were decided"
+    assert decided == (1 + CALLS * RUNS if client == "ours" else 0), f"{decided} calls were decided"
     return seen.runs[1:]
 
 
 def rows() -> Iterator[str]:
     """Yield a table, line by line as it is measured."""
-    yield f"| {CALLS} tool calls, the C client against no hooks | with | without | ratio | wanted | processor |"
-    yield "|---|---|---|---|---|---|"
+    kinds = "the C client | a hook that does nothing | no hooks"
+    yield f"| {CALLS} tool calls | {kinds} | client to none | wanted | nothing to none |"
+    yield "|---|---|---|---|---|---|---|"
     for agent, wanted in WANTED.items():
         if not (AGENTS / PROGRAMS[agent]).exists():
             yield f"{agent} is not at {AGENTS / PROGRAMS[agent]}: not measured"
             continue
-        kinds = [runs_of(agent, has_hooks=has_hooks) for has_hooks in (True, False)]
-        ours, bare = (statistics.median(ran.seconds for ran in runs) for runs in kinds)
-        used, less = (statistics.median(ran.processor for ran in runs) for runs in kinds)
-        times = f"{ours:.2f} s | {bare:.2f} s | {ours / bare:.2f} | <= {wanted} | {used:.2f} s, {less:.2f} s"
-        yield f"| {agent} | {times} |"
+        measured = [runs_of(agent, client) for client in ("ours", "nothing", "none")]
+        ours, nothing, bare = (statistics.median(ran.seconds for ran in runs) for runs in measured)
+        used = (statistics.median(ran.processor for ran in runs) for runs in measured)
+        times = f"{ours:.2f} s | {nothing:.2f} s | {bare:.2f} s"
+        yield f"| {agent} | {times} | {ours / bare:.2f} | <= {wanted} | {nothing / bare:.2f} |"
+        yield f"| its processor | {' | '.join(f'{each:.2f} s' for each in used)} | | | |"
 
 
 for row in rows():
