@@ -28,7 +28,7 @@ from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_ins
 from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
-from ally_plugins.adapters.kit.weaving import Weaver
+from ally_plugins.adapters.kit.weaving import rebuilt, shown, woven
 from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
@@ -75,8 +75,8 @@ def test_a_request_is_not_sent_where_a_plugin_that_blocks_cannot_look_at_it(is_s
             sent.append(await changed_instructions(work, "be kind"))
         assert work.wants("model_request")
         with pytest.raises(GateRefused, match="redact") if is_stopped else nullcontext():
-            messages, _ = await changed_request(work, "m", said, None)
-            sent.append([message.content for message in messages or ()])
+            left, _ = await changed_request(work, "m", enumerate(said), None)
+            sent.append([now.content for _, _, now in left or ()])
         assert sent == ([] if is_stopped else [("changed", ()), ["go on"]])
 
     run(bench, play)
@@ -202,10 +202,11 @@ def test_a_prompt_that_nobody_transforms_is_the_same() -> None:
 
 def test_items_are_rebuilt_from_the_messages_that_plugins_left() -> None:
     own, plugins = Message(role="user", content="a"), Message(role="user", content="b", metadata={"sourcePlugin": "p"})
-    weaver = Weaver([("system", None), ("own", own), ("plugin's", plugins), ("same", own)], "s")
-    one, two, three = weaver.messages
+    items = list(shown([("system", None), ("own", own), ("plugin's", plugins), ("same", own)], "s"))
+    one, two, three = (message for _, message in items if message is not None)
     after = (evolve(one, content="x"), Message(role="user", content="new"), evolve(two, content="y"), three)
-    made = weaver.rebuilt(after, lambda item, message: f"{item}={message.content}", lambda message: message.content)
+    left = woven(items, after)
+    made = rebuilt(left, lambda item, message: f"{item}={message.content}", lambda message: message.content)
     assert list(made) == ["system", "own=x", "new", "y", "same"]
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ally_plugins import GateRefused, Message, ToolCall, ToolResult, evolve
 from ally_plugins.adapters.kit.kept_messages import kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import shown, woven
+from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_calls
 from ally_plugins.contract.tools.returned import changed_value, result_of_value, settled_value
 from ally_plugins.contract.tools.schemas import thaw
 
@@ -55,16 +55,16 @@ def item(number: int, role: Any = "user") -> tuple[str, Message]:
 
 def test_messages_get_the_ids_that_they_get_again_and_plugins_keep_theirs() -> None:
     items = [("prompt", None), item(1), ("plugin's", PLUGINS), item(2)]
-    assert [message.id for message in Weaver(items, "s").messages] == ["s:m1", "p1", "s:m2"]
-    assert Weaver(items, "s").messages == Weaver(items, "s").messages
+    assert [message.id for _, message in shown(items, "s") if message is not None] == ["s:m1", "p1", "s:m2"]
+    assert list(shown(items, "s")) == list(shown(items, "s"))
 
 
 def test_what_was_added_comes_behind_what_it_followed_and_first_of_all_behind_the_prompt() -> None:
-    weaver = Weaver([("prompt", None), item(1), ("marker", None), item(2)], "s")
-    one, two = weaver.messages
+    items = list(shown([("prompt", None), item(1), ("marker", None), item(2)], "s"))
+    one, two = (message for _, message in items if message is not None)
     first, middle, last = (Message(role="user", content=text, id=text) for text in ("first", "middle", "last"))
-    woven = list(weaver.woven([first, one, middle, evolve(two, content="changed"), last]))
-    assert [place or now.id for place, _, now in woven] == [
+    left = list(woven(items, [first, one, middle, evolve(two, content="changed"), last]))
+    assert [place or now.id for place, _, now in left] == [
         "prompt",
         "first",
         "item 1",
@@ -73,30 +73,33 @@ def test_what_was_added_comes_behind_what_it_followed_and_first_of_all_behind_th
         "item 2",
         "last",
     ]
-    (changed,) = [now.content for _, before, now in woven if before is not None and before.content != now.content]
+    (changed,) = [now.content for _, before, now in left if before is not None and before.content != now.content]
     assert changed == "changed"
 
 
 def test_what_plugins_left_out_is_gone_and_what_is_no_message_stays() -> None:
-    weaver = Weaver([("prompt", None), item(1), item(2)], "s")
-    assert [place for place, _, _ in weaver.woven([weaver.messages[1]])] == ["prompt", "item 2"]
+    items = list(shown([("prompt", None), item(1), item(2)], "s"))
+    assert [place for place, _, _ in woven(items, [message for _, message in items[2:] if message])] == [
+        "prompt",
+        "item 2",
+    ]
     added = Message(role="user", content="new", id="new")
-    assert [place for place, _, _ in weaver.woven([added])] == ["prompt", None]
+    assert [place for place, _, _ in woven(items, [added])] == ["prompt", None]
 
 
 @given(st.lists(st.sampled_from(["m", "-"]), max_size=8), st.data())
 def test_nothing_is_lost_or_doubled_whatever_is_dropped_and_added(kinds: list[str], data: st.DataObject) -> None:
-    weaver = Weaver([item(n) if kind == "m" else (f"item {n}", None) for n, kind in enumerate(kinds)], "s")
-    left = [message for message in weaver.messages if data.draw(st.booleans())]
+    items = list(shown([item(n) if kind == "m" else (f"item {n}", None) for n, kind in enumerate(kinds)], "s"))
+    left = [message for _, message in items if message is not None and data.draw(st.booleans())]
     after: list[Message] = []
     for number, message in enumerate([*left, None]):
         count = data.draw(st.integers(0, 2))
         after += [Message(role="user", content="x", id=f"a{number}.{n}") for n in range(count)]
         after += [message] if message is not None else []
-    woven = list(weaver.woven(after))
-    assert [now.id for _, _, now in woven if now is not None] == [message.id for message in after]
+    made = list(woven(items, after))
+    assert [now.id for _, _, now in made if now is not None] == [message.id for message in after]
     unshown = [f"item {n}" for n, kind in enumerate(kinds) if kind == "-"]
-    assert [place for place, _, now in woven if now is None] == unshown
+    assert [place for place, _, now in made if now is None] == unshown
 
 
 @pytest.mark.parametrize("arguments", ['{"a": "%s"}', {"a": "%s"}])
@@ -104,9 +107,12 @@ def test_a_request_with_a_call_that_plugins_would_see_the_size_of_alone_is_refus
     text = "x" * 7_000_000
     large = arguments % text if isinstance(arguments, str) else {"a": text}
     with pytest.raises(GateRefused, match="a call of 'bash' in it is too large"):
-        refuse_cut_call("bash", large)
-    refuse_cut_call("bash", arguments)
-    refuse_cut_call("bash", None)
+        refuse_cut_calls([said(large)])
+    refuse_cut_calls([said(arguments), said({}), said({"unshown": "7,000,000 characters"})])
+
+
+def said(arguments: Any) -> Message:
+    return Message(role="assistant", content="", tool_calls=(recorded_call("bash", arguments, "c1"),))
 
 
 class Unprintable:
@@ -124,7 +130,7 @@ class Unprintable:
 def test_a_call_that_nothing_can_print_is_in_the_history_all_the_same(arguments: Any, why: str) -> None:
     call = recorded_call("bash", arguments, "c1")
     assert call == ToolCall("bash", {"unshown": why}, "c1")
-    refuse_cut_call("bash", arguments)
+    refuse_cut_calls([said(arguments)])
 
 
 def test_a_text_is_shown_as_it_is_sent_whatever_its_class_says_of_it() -> None:

@@ -38,7 +38,7 @@ async def before_call(run: PluginRun, tool: Any, args: dict[str, Any], context: 
         return None
     _guard(tool)
     if run.has_own_callbacks(context.agent_name):
-        _UNDECIDED[context] = run
+        _KNOWN[context] = run
         return None
     return await _decide(run, tool, args, context)
 
@@ -76,7 +76,7 @@ async def _decide(run: PluginRun, tool: Any, args: dict[str, Any], context: Any)
     run.decided[call_id] = begun
     args.clear()
     args.update(thaw(begun.arguments))
-    _DECIDED[context] = encode(begun.arguments)
+    _KNOWN[context] = encode(begun.arguments)
     return None
 
 
@@ -129,10 +129,9 @@ def _shown_digest(run: PluginRun, call_id: str) -> str | None:
     return None
 
 
-_DECIDED: Final[MutableMapping[Any, bytes]] = WeakKeyDictionary()
-"""The arguments that plugins were shown, by the context of the call, which its tool is given too."""
-_UNDECIDED: Final[MutableMapping[Any, PluginRun]] = WeakKeyDictionary()
-"""The runs of calls that are decided about when their tool is run, by the context of the call."""
+_KNOWN: Final[MutableMapping[Any, bytes | PluginRun]] = WeakKeyDictionary()
+"""What plugins know of a call, by its context, which its tool is given too: the arguments that they were shown, or the
+run whose plugins are to be asked when the tool is run."""
 
 
 def _guard(tool: Any) -> None:
@@ -145,16 +144,15 @@ def _guard(tool: Any) -> None:
         return
 
     async def guarded(*, args: dict[str, Any], tool_context: Any) -> Any:
-        run = _UNDECIDED.pop(tool_context, None)
-        refusal = await _decide(run, tool, args, tool_context) if run is not None else None
-        if refusal is not None:
-            return refusal
-        decided = _DECIDED.get(tool_context)
-        if decided is None or decided == _encoded(args):
-            return await run_tool(args=args, tool_context=tool_context)
-        return {
-            "error": "not run: another plugin changed the arguments after AllyPlugins; give that one to the app first"
-        }
+        known = _KNOWN.get(tool_context)
+        if known is not None and not isinstance(known, bytes):
+            refusal = await _decide(known, tool, args, tool_context)
+        elif known is not None and known != _encoded(args):
+            text = "another plugin changed the arguments after AllyPlugins; give that one to the app first"
+            refusal = {"error": f"not run: {text}"}
+        else:
+            refusal = None
+        return refusal or await run_tool(args=args, tool_context=tool_context)
 
     guarded.is_guarded = True  # type: ignore[attr-defined]  # so that a tool is guarded once
     object.__setattr__(tool, "run_async", guarded)  # some tools are models of pydantic's, which refuse it

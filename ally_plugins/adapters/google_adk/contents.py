@@ -6,7 +6,7 @@ A plugin's message is an event of a session with the author `user`; its identity
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from google.adk.events import Event
@@ -14,44 +14,54 @@ from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import ShownItem, WovenItem, rebuilt
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.tools.returned import changed_value, result_of_value
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
 from ally_plugins.contract.values.shown import media, shown_text
 
 __all__ = [
+    "content_of",
     "convert",
     "event_of",
     "is_answer",
+    "items_of",
     "mended",
     "result_of",
+    "shown_of",
     "text_of",
+    "unwoven",
     "value_of",
-    "weave",
     "with_text",
-    "woven",
 ]
 
 _ASKING: Final = "adk_request_"
 """How the names of calls begin that the framework makes itself, to ask the person."""
 
 
-def event_of(message: Message, **about: Any) -> Event:
+def content_of(message: Message) -> Content:
+    """Return a plugin's message as a content of a request."""
+    return Content(role="user", parts=[Part(text=message.text_for_model)])
+
+
+def event_of(message: Message, invocation_id: str) -> Event:
     """Return a plugin's message as an event of a session."""
-    content = Content(role="user", parts=[Part(text=message.text_for_model)])
-    return Event(author="user", content=content, custom_metadata={MARK: kept_data(message)}, **about)
+    marks = {MARK: kept_data(message)}
+    return Event(author="user", content=content_of(message), custom_metadata=marks, invocation_id=invocation_id)
 
 
 def convert(event: Event) -> Iterable[Message]:
     """Return the messages that an event of a session holds, without ids but those of plugins' messages."""
     if event.partial or event.content is None:
         return []
-    kept = kept_message((event.custom_metadata or {}).get(MARK))
-    if kept is not None:
+    if (kept := _kept(event)) is not None:
         return [kept]
     return [message for _, message in _items(event.content) if message is not None]
+
+
+def _kept(event: Event) -> Message | None:
+    return kept_message((event.custom_metadata or {}).get(MARK))
 
 
 def _items(content: Content) -> list[tuple[list[Part], Message | None]]:
@@ -104,9 +114,9 @@ def _line(part: Part) -> str:
 def with_text(parts: Iterable[Part], text: str) -> list[Part]:
     """Return parts with another text in place of all of theirs, before what is no text; thoughts stay first."""
     kept = [part for part in parts if part.text is None or part.thought]
-    said = text_beside(text, map(_line, kept))
-    thoughts = [part for part in kept if part.thought]
-    return [*thoughts, *([Part(text=said)] if said else []), *(part for part in kept if not part.thought)]
+    thoughts, others = ([part for part in kept if bool(part.thought) is is_thought] for is_thought in (True, False))
+    said = text_beside(text, map(_line, others))
+    return [*thoughts, *([Part(text=said)] if said else []), *others]
 
 
 def mended(parts: list[Part]) -> list[Part]:
@@ -153,29 +163,25 @@ def is_answer(content: Content | None) -> bool:
 # --- requests to the model ---
 
 
-def weave(contents: Iterable[Content], kept: Iterable[Message], session_id: str) -> Weaver:
-    """Return a request's contents as plugins see them; `kept` are plugins' messages in them, known by their text.
+def items_of(contents: Iterable[Content], events: Iterable[Event]) -> Iterator[ShownItem]:
+    """Yield a request's contents as plugins see them; their messages are known by the text that they have in `events`.
 
-    Raises GateRefused for a request with a call that is too large to be shown.
+    Each is the role of a content with some of its parts.
     """
     marked: defaultdict[str, list[Message]] = defaultdict(list)
-    for each in kept:
-        marked[each.text_for_model].insert(0, each)
-    items: list[tuple[Any, Message | None]] = []
+    for event in events:
+        if (kept := _kept(event)) is not None:
+            marked[kept.text_for_model].insert(0, kept)
     for content in contents:
-        for part in content.parts or ():
-            if part.function_call is not None:
-                refuse_cut_call(part.function_call.name or "", part.function_call.args)
         for parts, message in _items(content):
             known = marked[message.content] if message is not None and message.role == "user" else None
-            items.append(((content.role, parts), known.pop() if known else message))
-    return Weaver(items, session_id)
+            yield (content.role, parts), known.pop() if known else message
 
 
-def woven(weaver: Weaver, after: Iterable[Message]) -> list[Content]:
-    """Return the contents as the messages have them now: what follows each other with one role is one content."""
+def unwoven(items: Iterable[WovenItem]) -> list[Content]:
+    """Return a request's contents as plugins left them: what follows each other with one role is one content."""
     found: list[Content] = []
-    for role, parts in weaver.rebuilt(after, _changed, lambda new: ("user", [Part(text=new.text_for_model)])):
+    for role, parts in rebuilt(items, _changed, lambda new: ("user", [Part(text=new.text_for_model)])):
         if found and found[-1].role == role:
             found[-1] = Content(role=role, parts=[*(found[-1].parts or ()), *parts])
         else:

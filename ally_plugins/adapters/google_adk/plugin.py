@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from google.genai.types import Content
 
     from ally_plugins.adapters.kit.options import AgentOptions
+    from ally_plugins.contract.values.conversation import SafePoint
     from ally_plugins.host.host import Host
 
 __all__ = ["AllyPlugins"]
@@ -93,16 +94,16 @@ class AllyPlugins(BetweenRuns, BasePlugin):
         given: Any = {"new_message": new_message}
         try:
             if new_message is None:
-                woken = await self._continued(runner, found, await self._open(found, runner.agent.name))
-                given = {"invocation_id": woken} if woken else None
+                woken = await self._open(found, runner.agent.name)
+                await woken.begin(None)
+                given = await self._continued(runner, woken, "step")
             while given is not None:
                 async with aclosing(runner.run_async(**who, **given, **options)) as events:
                     async for event in events:
                         yield event
                 run, given = self._driven[key], None
                 if run is not None and not run.is_stopped:
-                    more = await self._continued(runner, run.session, run, "turn_end")
-                    given = {"invocation_id": more} if more else None
+                    given = await self._continued(runner, run, "turn_end")
         except BaseException as error:
             if (run := self._driven[key]) is not None:
                 await run.end(error)
@@ -111,16 +112,12 @@ class AllyPlugins(BetweenRuns, BasePlugin):
             if (run := self._driven.pop(key)) is not None:
                 await run.end(None)
 
-    async def _continued(self, runner: Runner, session: Any, run: PluginRun, at: Any = "step") -> str | None:
-        """Put plugins' messages into the session; return the invocation that answers them, None without any."""
-        if at == "step":
-            run.work.follow(session.events, run.convert)
-            await run.work.begin(None)
-        messages = await run.work.safe_point(at)
-        invocation = new_id("i")
+    async def _continued(self, runner: Runner, run: PluginRun, at: SafePoint) -> dict[str, str] | None:
+        """Put plugins' messages into the session; return what an invocation is given to answer them, None without."""
+        messages, invocation = await run.work.safe_point(at), new_id("i")
         for message in messages:
-            await runner.session_service.append_event(session, event_of(message, invocation_id=invocation))
-        return invocation if messages else None
+            await runner.session_service.append_event(run.session, event_of(message, invocation))
+        return {"invocation_id": invocation} if messages else None
 
     # --- the framework's callbacks ---
 

@@ -9,11 +9,10 @@ from google.adk.events import Event
 from google.genai.types import Content, FunctionResponse, Part
 
 from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
-from ally_plugins.adapters.kit.kept_messages import MARK, kept_message
 from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.contract.values.errors import GateRefused
 
-from .contents import convert, event_of, mended, shown_of, text_of, weave, with_text, woven
+from .contents import content_of, convert, event_of, items_of, mended, shown_of, text_of, unwoven, with_text
 from .tools import PluginTool
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ __all__ = ["PluginRun", "ungated_tools"]
 
 class PluginRun:
     """What follows one run; it lives until the run has ended, over the invocations that plugins' messages add to it."""
-
-    convert = staticmethod(convert)
 
     def __init__(self, work: AgentWork, session: Any) -> None:
         self.work = work
@@ -48,12 +45,12 @@ class PluginRun:
     @property
     def is_stopped(self) -> bool:
         """Whether it ended, or is to end, before the agent had said all."""
-        return (
-            self.work.refusal is not None
-            or self.work.is_ended
-            or self.work.interruption_cause is not None
-            or bool(self.context and self.context.is_aborted)
-        )
+        work = self.work
+        return self._is_aborted or work.is_ended or work.refusal is not None or work.interruption_cause is not None
+
+    @property
+    def _is_aborted(self) -> bool:
+        return self.context is not None and self.context.is_aborted
 
     def _stop(self) -> None:
         if self.context is not None:
@@ -73,28 +70,29 @@ class PluginRun:
         self.work.follow(self.session.events, convert)
         if error is not None and error.__cause__ is not None and isinstance(error, RuntimeError):
             error = error.__cause__  # the framework says in which plugin, which is this one
-        is_aborted = error is None and self.context is not None and self.context.is_aborted
-        await self.work.close(self._said, error=error, cause="cancelled" if is_aborted else None)
+        cause = "cancelled" if error is None and self._is_aborted else None
+        await self.work.close(self._said, error=error, cause=cause)
 
     async def answer(self, context: Any, tool_name: str, text: str) -> None:
         """Answer a call whose tool was stopped, without which no later request would be valid."""
         response = FunctionResponse(id=context.function_call_id, name=tool_name, response={"error": text})
         content = Content(role="user", parts=[Part(function_response=response)])
-        about = {"invocation_id": context.invocation_id, "branch": self.context.branch}
-        event = Event(author=context.agent_name, content=content, **about)
+        await self._append(Event(author=context.agent_name, content=content, invocation_id=context.invocation_id))
+
+    async def _append(self, event: Event) -> None:
+        event.branch = self.context.branch
         await self.context.session_service.append_event(self.session, event)
 
     # --- the model ---
 
     async def before_request(self, context: Any, request: Any) -> None:
         """Let plugins' messages enter the session and this request; then transforms. Raises GateRefused."""
-        work, session = self.work, self.session
-        work.follow(session.events, convert)
+        work = self.work
+        work.follow(self.session.events, convert)
         for message in await work.safe_point("step"):
-            about = {"invocation_id": context.invocation_id, "branch": self.context.branch}
-            await self.context.session_service.append_event(session, event_of(message, **about))
-            request.contents.append(Content(role="user", parts=[Part(text=message.text_for_model)]))
-        work.follow(session.events, convert)
+            await self._append(event_of(message, context.invocation_id))
+            request.contents.append(content_of(message))
+        work.follow(self.session.events, convert)
         request.append_tools([PluginTool(work, tool) for tool in work.offered(taken=request.tools_dict)])
         await work.admit_ungated((*ungated_tools(request), *self._executors(context.agent_name)))
         await self._transform(request)
@@ -119,18 +117,15 @@ class PluginRun:
             raise GateRefused("the system instruction cannot be shown to plugins: it is no text", plugin=None)
         config.system_instruction, tail = await changed_instructions(work, prompt)
         if work.wants("model_request"):
-            kept = [kept_message((event.custom_metadata or {}).get(MARK)) for event in self.session.events]
-            weaver = weave(request.contents, [each for each in kept if each is not None], work.live.id)
             plain = {name: value for name, value in config if isinstance(value, (bool, int, float, str))}
             plain.pop("system_instruction", None)
-            messages, settings = await changed_request(work, request.model, weaver.messages, plain)
-            if messages is not None:
-                request.contents = woven(weaver, messages)
+            items = items_of(request.contents, self.session.events)
+            left, settings = await changed_request(work, request.model, items, plain)
+            if left is not None:
+                request.contents = unwoven(left)
             if settings is not None:
                 request.config = config.model_copy(update={**dict.fromkeys(plain), **settings})
-        if tail:
-            parts = [Part(text=message.text_for_model) for message in tail]
-            request.contents = [*request.contents, Content(role="user", parts=parts)]
+        request.contents = [*request.contents, *map(content_of, tail)]
 
     async def responded(self, context: Any, response: Any) -> Any:
         """Emit what the model answered, once it is whole; return the response as plugins left it, None if it stays."""

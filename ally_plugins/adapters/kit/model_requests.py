@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from ally_plugins.contract.tools.recorded_calls import refuse_cut_calls
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import Message, ModelInput, PromptSection
 from ally_plugins.contract.values.errors import EventError, GateRefused
@@ -12,8 +13,11 @@ from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.inert import for_model
 from ally_plugins.contract.values.shown import shown_data
 
+from .weaving import shown, woven
+
 if TYPE_CHECKING:
     from .run import AgentRun
+    from .weaving import ShownItem, WovenItem
 
 __all__ = ["changed_blocks", "changed_instructions", "changed_prompt", "changed_request"]
 
@@ -76,22 +80,25 @@ async def changed_prompt(
 
 
 async def changed_request(
-    run: AgentRun, model: str | None, messages: tuple[Message, ...], settings: Mapping[str, Any] | None
-) -> tuple[tuple[Message, ...] | None, dict[str, Any] | None]:
-    """Return what plugins made of the messages and of the settings of one request, each None where it stays.
+    run: AgentRun, model: str | None, items: Iterable[ShownItem], settings: Mapping[str, Any] | None
+) -> tuple[list[WovenItem] | None, dict[str, Any] | None]:
+    """Return what plugins made of the items and of the settings of one request, each None where it stays.
 
-    Call it where `session.wants("model_request")`. Settings that are objects of the host author's (a time-out, a
-    client) are not shown, and stay. Raises GateRefused where a transform blocks, and for data that cannot be shown.
-    Cancelling cancels the hook that runs; the model must not be asked then.
+    Call it where `session.wants("model_request")`. `items` are the framework's, each with the message that it is; for
+    the way back see `weaving`. Settings that are objects of the host author's (a time-out, a client) are not shown, and
+    stay. Raises GateRefused where a transform blocks, for a call that is too large to be shown, and for other data that
+    cannot be. Cancelling cancels the hook that runs; the model must not be asked then.
     """
-    given, session = settings or {}, run.live.session
-    shown = {name: value for name, value in given.items() if _is_shown(name, value)}
-    before = ModelInput(model, messages, freeze(shown))
+    given, session, items = settings or {}, run.live.session, list(shown(items, run.live.id))
+    messages = tuple(message for _, message in items if message is not None)
+    refuse_cut_calls(messages)
+    plain = {name: value for name, value in given.items() if _is_shown(name, value)}
+    before = ModelInput(model, messages, freeze(plain))
     made = await session.own_loop.run(session.transform_model_request(before))
-    hidden = {name: value for name, value in given.items() if name not in shown}
+    hidden = {name: value for name, value in given.items() if name not in plain}
     return (
         # None and not the same again: the framework's own objects stay, with what plugins are not shown.
-        made.messages if made.messages != before.messages else None,
+        list(woven(items, made.messages)) if made.messages != messages else None,
         {**hidden, **thaw(made.settings)} if made.settings != before.settings else None,  # a plugin may add some
     )
 

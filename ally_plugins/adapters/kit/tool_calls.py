@@ -177,8 +177,9 @@ class ToolCallRun(AgentRun):
         return after
 
     def interrupt_call(self, call: ToolCall, error: BaseException) -> None:
-        """End a call that `begin_call` has let run and whose tool was cut off."""
-        self.open_calls.take(call).interrupt(error)
+        """End a call that `begin_call` has let run and whose tool was cut off, unless it has ended or was postponed."""
+        if self.open_calls.find(call) is not None:
+            self.open_calls.take(call).interrupt(error)
 
     async def admitted(
         self,

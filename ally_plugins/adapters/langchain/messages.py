@@ -15,12 +15,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", "text_of", "with_text", "woven"]
+__all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", "text_of", "with_text"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -138,13 +137,3 @@ def answered(messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[s
         if message is not None:
             made.append(message)
     return made, given_up
-
-
-def woven(messages: Iterable[BaseMessage], session_id: str) -> Weaver:
-    """Return the messages of one request as plugins see them. Raises GateRefused where a call in one is too large."""
-    items: list[tuple[BaseMessage, Message | None]] = []
-    for message in messages:
-        for call in [*message.tool_calls, *message.invalid_tool_calls] if isinstance(message, AIMessage) else ():
-            refuse_cut_call(call["name"] or "", call["args"])
-        items += [(message, shown) for shown in convert(message)]
-    return Weaver(items, session_id)

@@ -10,9 +10,10 @@ from langchain_core.tools import StructuredTool
 
 from ally_plugins.adapters.kit.answers import AnswerRefused
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
+from ally_plugins.adapters.kit.weaving import rebuilt
 from ally_plugins.contract.tools.schemas import thaw
 
-from .messages import mended, message_for, text_of, with_text, woven
+from .messages import convert, mended, message_for, text_of, with_text
 from .streams import held
 
 if TYPE_CHECKING:
@@ -43,11 +44,10 @@ async def transformed(run: PluginRun, request: ModelRequest[Any]) -> ModelReques
     if prompt is not blocks:
         changes["system_message"] = _prompt(request.system_message, prompt)
     if run.work.wants("model_request"):
-        weaver = woven(request.messages, run.work.live.id)
-        name, settings = model_name(request), request.model_settings
-        left, changed = await changed_request(run.work, name, weaver.messages, settings)
+        items = ((message, shown) for message in request.messages for shown in convert(message))
+        left, changed = await changed_request(run.work, model_name(request), items, request.model_settings)
         if left is not None:
-            changes["messages"] = list(weaver.rebuilt(left, _with_content, message_for))
+            changes["messages"] = list(rebuilt(left, _with_content, message_for))
         if changed is not None:
             changes["model_settings"] = changed
     if tail:

@@ -7,15 +7,15 @@ stays in sessions and input lists, and is taken off before a model is asked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
 from agents import ItemHelpers
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import ShownItem, WovenItem, rebuilt
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.conversation import Message
 
 __all__ = [
@@ -135,34 +135,25 @@ def with_text(item: Item, text: str) -> Item:
     }
 
 
-def request_view(items: Iterable[Item], session_id: str) -> Weaver:
-    """Return a request's items by the messages that they are. Raises GateRefused for a call that cannot be shown."""
-    groups = grouped(items)
-    for item in (item for group in groups for item in group if "arguments" in item):
-        refuse_cut_call(item.get("name", ""), item["arguments"])
-    return Weaver(((group, next(iter(convert(group)), None)) for group in groups), session_id)
+def request_view(items: Iterable[Item]) -> Iterator[ShownItem]:
+    """Yield a request's items in groups, each with the message that it is."""
+    return ((group, next(iter(convert(group)), None)) for group in grouped(items))
 
 
-def items_with(view: Weaver, after: Iterable[Message]) -> list[Item]:
-    """Return a request's items as the messages have them now: changed, without those that are gone, with new ones."""
-    made: list[Item] = []
-    for group, before, now in view.woven(after):
-        if now is None or (before is not None and before.content == now.content):
-            made += group
-        else:
-            made += [item_for(now)] if group is None or now.source_plugin is not None else _changed(group, now)
-    return made
+def items_with(view: Iterable[WovenItem]) -> list[Item]:
+    """Return a request's items as plugins left them: changed, without those that are gone, with new ones."""
+    return [item for group in rebuilt(view, _changed, lambda new: (item_for(new),)) for item in group]
 
 
-def _changed(group: Group, message: Message) -> list[Item]:
+def _changed(group: Group, message: Message) -> Group:
     if message.role != "assistant":
-        return [with_text(group[0], message.content)]
+        return (with_text(group[0], message.content),)
     spoken = [item for item in group if item.get("role") == "assistant"]
     made = [item for item in group if item not in spoken[1:]]
     if not spoken:
-        return made
+        return tuple(made)
     at = made.index(spoken[0])
-    return [*made[:at], *([with_text(spoken[0], message.content)] if message.content else []), *made[at + 1 :]]
+    return (*made[:at], *([with_text(spoken[0], message.content)] if message.content else []), *made[at + 1 :])
 
 
 def items_of(given: Any) -> list[Item]:

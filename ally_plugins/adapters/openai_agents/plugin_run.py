@@ -310,11 +310,11 @@ class PluginRun(RunHooks[Any]):
         instructions, tail = await changed_instructions(work, asked.instructions)
         self._config.model_settings = self._settings
         if work.wants("model_request"):
-            view, given = request_view(items_of(items), work.live.id), agent.model_settings.resolve(self._settings)
+            view, given = request_view(items_of(items)), agent.model_settings.resolve(self._settings)
             plain = {name: value for name, value in vars(given).items() if value is not None}
-            messages, settings = await changed_request(work, self._model_name(agent), view.messages, plain)
-            if messages is not None:
-                items = items_with(view, messages)
+            left, settings = await changed_request(work, self._model_name(agent), view, plain)
+            if left is not None:
+                items = items_with(left)
             if settings is not None:
                 self._config.model_settings = (self._settings or ModelSettings()).resolve(_settings(settings))
         items += [{"role": "user", "content": message.text_for_model} for message in tail]

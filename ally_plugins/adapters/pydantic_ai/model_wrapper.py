@@ -19,7 +19,7 @@ from ally_plugins.contract.values.inert import for_model
 
 from .answers import HeldResponse
 from .history import request_for
-from .requests import unwoven, weave
+from .requests import items_of, unwoven
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -84,10 +84,9 @@ class TransformedModel(WrapperModel):
             messages, parameters, tail = await _with_prompt(self._work, messages, parameters)
         # After the prompt: this transform is shown the request as it will be sent.
         if session.wants("model_request"):
-            weaver = weave(messages, self._work.live.id)
             own = dict(settings) if settings is not None else None
-            left, changed = await changed_request(self._work, self.wrapped.model_name, weaver.messages, own)
-            messages = messages if left is None else unwoven(weaver, messages, left)
+            left, changed = await changed_request(self._work, self.wrapped.model_name, items_of(messages), own)
+            messages = messages if left is None else unwoven(left, messages)
             settings = settings if changed is None else cast("ModelSettings", changed)
         return _with_tail(messages, tail), settings, parameters
 

@@ -15,37 +15,42 @@ from pydantic_ai.messages import (
     repair_messages,
 )
 
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import refuse_cut_call
-
 from .history import convert, messages_of_part, request_for, with_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from pydantic_ai.messages import ModelMessage, ModelRequestPart
 
+    from ally_plugins.adapters.kit.weaving import ShownItem, WovenItem
     from ally_plugins.contract.values.conversation import Message
 
-__all__ = ["unwoven", "weave"]
+__all__ = ["items_of", "unwoven"]
 
 
-def weave(history: list[ModelMessage], session_id: str) -> Weaver:
-    """Return a request's messages without the system prompt and parts that are no message (changes of tools).
+def items_of(history: list[ModelMessage]) -> Iterator[ShownItem]:
+    """Yield the responses and the parts of requests with their places, and the message that each of them is.
 
-    Raises GateRefused for a request with a call that is too large to be shown.
+    The system prompt is none, nor are parts that change what tools there are.
     """
-    return Weaver(_items(history), session_id)
+    for number, message in enumerate(history):
+        if isinstance(message, ModelResponse):
+            yield (number, message), next(iter(convert(message)), None)
+            continue
+        for part in message.parts:
+            # The agent's own prompt is changed as a section, and not as a message.
+            is_prompt = isinstance(part, SystemPromptPart) and not part.metadata
+            yield (number, part), None if is_prompt else next(iter(messages_of_part(part)), None)
 
 
-def unwoven(weaver: Weaver, history: list[ModelMessage], after: Sequence[Message]) -> list[ModelMessage]:
-    """Return the history as the messages have it now; it is valid again where whole messages are gone.
+def unwoven(woven: Iterable[WovenItem], history: list[ModelMessage]) -> list[ModelMessage]:
+    """Return the history as plugins left it; it is valid again where whole messages are gone.
 
     What was added behind an answer comes with what answers it, before that.
     """
     made: list[tuple[int | None, list[Any]]] = []
     carried: list[ModelRequestPart] = []
-    for place, before, now in weaver.woven(after):
+    for place, before, now in woven:
         if place is None:
             # A response is followed by its results, and a request between them would part the two.
             is_behind = made and isinstance(made[-1][1][-1], ModelResponse)
@@ -70,20 +75,6 @@ def _message(history: list[ModelMessage], number: int | None, items: list[Any]) 
     if before is None or isinstance(before, ModelResponse):
         return ModelRequest(parts=items) if before is None else items[0]
     return before if items == list(before.parts) else dataclasses.replace(before, parts=items)
-
-
-def _items(history: list[ModelMessage]) -> Iterator[tuple[Any, Message | None]]:
-    """Yield the responses and the parts of requests with their places, and the message that each of them is."""
-    for number, message in enumerate(history):
-        if isinstance(message, ModelResponse):
-            for call in message.tool_calls:
-                refuse_cut_call(call.tool_name, call.args)
-            yield (number, message), next(iter(convert(message)), None)
-            continue
-        for part in message.parts:
-            # The agent's own prompt is changed as a section, and not as a message.
-            is_prompt = isinstance(part, SystemPromptPart) and not part.metadata
-            yield (number, part), None if is_prompt else next(iter(messages_of_part(part)), None)
 
 
 def _changed(item: Any, after: Message) -> Any:

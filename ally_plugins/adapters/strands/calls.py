@@ -39,7 +39,6 @@ async def run_call(
         yield _event(context.tool_use, call)
         return
     made: ToolResultEvent | None = None
-    is_postponed = False
     running = context.replace(tool_use={**context.tool_use, "input": thaw(call.arguments)})
     try:
         async for event in passing(work, next_fn(running)):
@@ -48,7 +47,6 @@ async def run_call(
                 continue
             if "tool_interrupt_event" in event:  # an agent in the tool waits for the person: it goes on in another run
                 work.postpone(call)
-                is_postponed = True
             yield event
     except Interrupted:
         made = _event(context.tool_use, ToolResult(success=False, error="interrupted"))
@@ -56,8 +54,7 @@ async def run_call(
         work.postpone(call)
         raise
     except BaseException as error:
-        if not is_postponed:
-            work.interrupt_call(call, error)
+        work.interrupt_call(call, error)
         raise
     if made is not None:  # else it was put off, or ends with its run
         yield await _ended(work, context, made)

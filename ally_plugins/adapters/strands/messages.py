@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
-from ally_plugins.adapters.kit.weaving import Weaver
-from ally_plugins.contract.tools.recorded_calls import recorded_call, refuse_cut_call
+from ally_plugins.adapters.kit.weaving import rebuilt
+from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.tools.returned import changed_value
 from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolResult
@@ -23,42 +23,41 @@ from ally_plugins.contract.values.shown import media, shown_data, shown_text
 if TYPE_CHECKING:
     from strands.types.content import Message as Entry
 
-__all__ = ["add_messages", "convert", "prompt_of", "result_of", "text_of", "with_result", "with_text"]
+    from ally_plugins.adapters.kit.weaving import ShownItem, WovenItem
+
+__all__ = ["behind", "convert", "pieces", "result_of", "shown_of", "text_of", "unwoven", "with_result", "with_text"]
 
 _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
 
-def with_tail(history: Sequence[Any], messages: Iterable[Message]) -> list[Any]:
-    """Return the messages of one request with plugins' behind all that stands there; the history stays as it is."""
-    blocks = [{"text": message.text_for_model} for message in messages]
-    *before, last = history
-    if last["role"] != "user":
-        return [*history, {"role": "user", "content": blocks}]
-    return [*before, {**last, "content": [*last["content"], *blocks]}]
+def behind(history: Sequence[Any], messages: Sequence[Message]) -> list[Any]:
+    """Return a history with plugins' messages behind all that stands there: in its last message, if a model's is not.
 
-
-def add_messages(entry: Any, messages: Iterable[Message]) -> None:
-    """Put plugins' messages behind all that stands in one of the person's messages, or in the results of a step."""
-    for message in messages:
-        kept = entry.setdefault("metadata", {}).setdefault("custom", {}).setdefault(MARK, [])
-        entry["content"].append({"text": message.text_for_model})
-        kept.append(kept_data(message))
+    What is given stays as it is.
+    """
+    if not messages:
+        return list(history)
+    is_open = bool(history) and history[-1]["role"] == "user"
+    last: Any = history[-1] if is_open else {"role": "user", "content": []}
+    metadata, texts = last.get("metadata") or {}, [{"text": message.text_for_model} for message in messages]
+    custom = {**(metadata.get("custom") or {}), MARK: [*_kept(last), *map(kept_data, messages)]}
+    made = {**last, "content": [*last["content"], *texts], "metadata": {**metadata, "custom": custom}}
+    return [*(history[:-1] if is_open else history), made]
 
 
 def convert(entry: Entry) -> Iterable[Message]:
     """Return the messages that one of the framework's holds, without ids but those of plugins' messages."""
-    return [message for message, _ in _parts(entry)]
+    return [message for message, _ in _parts(entry) if message is not None]
 
 
-def _parts(entry: Any) -> list[tuple[Message, list[Any]]]:
-    """Return the messages in one of the framework's, each with its blocks."""
+def _parts(entry: Any) -> list[tuple[Message | None, list[Any]]]:
+    """Return the messages in one of the framework's, each with its blocks; None of blocks that are no message."""
     if entry["role"] == "assistant":
         calls = [each["toolUse"] for each in entry["content"] if "toolUse" in each]
         made = [recorded_call(each["name"], each["input"], each["toolUseId"]) for each in calls]
         text = text_of(entry["content"])
-        if not text and not made:
-            return []
-        return [(Message(role="assistant", content=text, tool_calls=made), entry["content"])]
+        message = Message(role="assistant", content=text, tool_calls=made) if text or made else None
+        return [(message, entry["content"])]
     kept = [message for each in _kept(entry) if (message := kept_message(each)) is not None]
     found: list[tuple[Message | None, list[Any]]] = []
     for block in entry["content"]:
@@ -68,13 +67,13 @@ def _parts(entry: Any) -> list[tuple[Message, list[Any]]]:
             found.append((plugins, [block]))
         elif "toolResult" in block:
             result = block["toolResult"]
-            text, call_id = _shown(result["content"]), result["toolUseId"]
+            text, call_id = shown_of(result["content"]), result["toolUseId"]
             found.append((Message(role="tool", content=text, tool_call_id=call_id), [block]))
         elif found and (found[-1][0] is None or "cachePoint" in block):
             found[-1][1].append(block)
         else:
             found.append((None, [block]))
-    return [(message or Message(role="user", content=_shown(blocks)), blocks) for message, blocks in found]
+    return [(message or Message(role="user", content=shown_of(blocks)), blocks) for message, blocks in found]
 
 
 def _kept(entry: Any) -> list[Any]:
@@ -92,7 +91,7 @@ def text_of(blocks: Iterable[Any]) -> str:
     return "".join(texts)
 
 
-def _shown(blocks: Iterable[Any]) -> str:
+def shown_of(blocks: Iterable[Any]) -> str:
     """Return blocks as one text; what is no text (an image) is described by a line."""
     return shown_text("\n".join(_line(block) for block in blocks if "cachePoint" not in block))
 
@@ -109,11 +108,6 @@ def _line(block: Any) -> str:
     content, media_type = held.get("source", {}).get("bytes"), held.get("format")
     shown = media(kind, media_type, content) if isinstance(content, bytes) else {"type": kind, "mediaType": media_type}
     return encode(shown).decode()
-
-
-def prompt_of(entry: Entry) -> str:
-    """Return the text of the person's message; what is no text is described by a line."""
-    return _shown(entry["content"])
 
 
 def with_text(blocks: Iterable[Any], text: str) -> list[Any]:
@@ -138,7 +132,7 @@ def result_of(given: Any) -> ToolResult:
     try:
         blocks = given["content"]
         data = [shown_data(block["json"]) for block in blocks if "json" in block]
-        text = _shown(blocks)
+        text = shown_of(blocks)
     except (EventError, TypeError, ValueError, KeyError, RecursionError) as error:
         return ToolResult(success=not is_failure, unshown=f"{type(error).__name__}: {error}")
     if is_failure:
@@ -159,38 +153,25 @@ def with_result(given: Any, before: ToolResult, after: ToolResult) -> Any:
 # --- requests to the model ---
 
 
-def weave(history: Iterable[Entry], session_id: str) -> Weaver:
-    """Return one request's messages as plugins see them; each has its blocks, and the framework's that has those.
+def pieces(history: Iterable[Any]) -> Iterator[ShownItem]:
+    """Yield one request's messages as plugins see them, each with its blocks and the framework's that has those."""
+    for entry in history:
+        for message, blocks in _parts(entry):
+            yield (entry, blocks), message
 
-    Raises GateRefused for a request with a call that is too large to be shown.
-    """
-    return Weaver(_pieces(history), session_id)
 
-
-def unwoven(weaver: Weaver, after: Iterable[Message]) -> list[Any]:
-    """Return the history as the messages have it now; what was added stands in the person's messages.
+def unwoven(items: Iterable[WovenItem]) -> list[Any]:
+    """Return the history as plugins left it; what they added stands in the person's messages.
 
     What follows each other with one role is one message.
     """
     found: list[Any] = []
-    for entry, blocks in weaver.rebuilt(
-        after, _changed, lambda new: ({"role": "user"}, [{"text": new.text_for_model}])
-    ):
+    for entry, blocks in rebuilt(items, _changed, lambda new: ({"role": "user"}, [{"text": new.text_for_model}])):
         if found and found[-1]["role"] == entry["role"]:
             found[-1]["content"] += blocks
         elif blocks:
             found.append({**entry, "content": list(blocks)})
     return found
-
-
-def _pieces(history: Iterable[Any]) -> Iterator[tuple[tuple[Any, list[Any]], Message | None]]:
-    for entry in history:
-        for block in entry["content"]:
-            if "toolUse" in block:
-                refuse_cut_call(block["toolUse"]["name"], block["toolUse"]["input"])
-        parts: list[tuple[Message | None, list[Any]]] = [*_parts(entry)] or [(None, entry["content"])]
-        for message, blocks in parts:
-            yield (entry, blocks), message
 
 
 def _changed(piece: tuple[Any, list[Any]], after: Message) -> tuple[Any, list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.errors import HostError
 
-from .messages import add_messages, convert, prompt_of, text_of, unwoven, weave, with_tail, with_text
+from .messages import behind, convert, pieces, shown_of, text_of, unwoven, with_text
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ally_plugins.adapters.kit.run import AgentRun
     from ally_plugins.adapters.kit.work import AgentWork
     from ally_plugins.contract.tools.agent_tool import AgentTool
-    from ally_plugins.contract.values.conversation import Message
 
 __all__ = ["PluginRun", "model_name", "passing", "spec_of", "ungated_tools"]
 
@@ -125,17 +124,13 @@ class PluginRun:
         work.follow(self.agent.messages, convert)
         given: list[Any] = [*(messages or ())]
         own: Any = next((each for each in reversed(given) if each["role"] == "user"), None)
-        text = prompt_of(own) if own is not None else None
+        text = shown_of(own["content"]) if own is not None else None
         sent = await work.begin(text)
-        entering = await work.safe_point("step") if messages is not None else ()
-        if messages is None or (sent == text and not entering):
+        if messages is None:
             return
-        if own is None or sent is None:
-            event.messages = [*given, _entry(entering)]
-            return
-        changed: Any = {**own, "content": list(own["content"]) if sent == text else with_text(own["content"], sent)}
-        add_messages(changed, entering)
-        event.messages = [changed if each is own else each for each in given]
+        if sent is not None and sent != text:
+            given = [{**own, "content": with_text(own["content"], sent)} if each is own else each for each in given]
+        event.messages = behind(given, await work.safe_point("step"))
 
     async def goes_further(self, event: AfterInvocationEvent) -> bool:
         """At the end of a turn, let plugins' messages take the run further; say whether there were any."""
@@ -146,7 +141,7 @@ class PluginRun:
             messages = await self.work.sent_on(text_of(event.result.message["content"]), event.result.stop_reason)
         if messages:
             self.goes_on = True
-            event.resume = [_entry(messages)]
+            event.resume = behind((), messages)
         return self.goes_on
 
     async def end(self, result: AgentResult | None, error: BaseException | None) -> None:
@@ -165,8 +160,7 @@ class PluginRun:
         if event.end_turn or calls != len(message["content"]):
             return
         self.work.follow(self.agent.messages, convert)
-        if messages := await self.work.safe_point("step"):
-            add_messages(message, messages)
+        message.update(behind([message], await self.work.safe_point("step"))[0])
 
     async def before_request(self) -> None:
         """Shorten the history, if that is due; what plugins add in answer enters behind it."""
@@ -177,12 +171,7 @@ class PluginRun:
             return
         history[:] = shorter
         self.work.follow(history, convert)
-        if messages := await self.work.safe_point("step"):
-            if history and history[-1]["role"] == "user":
-                history[-1] = {**history[-1], "content": list(history[-1]["content"])}
-                add_messages(history[-1], messages)
-            else:
-                history.append(_entry(messages))
+        history[:] = behind(history, await self.work.safe_point("step"))
 
     # --- the model ---
 
@@ -230,10 +219,7 @@ class PluginRun:
         text = text_of(blocks)
         after = await self.work.answered(text, shown=shown)
         left = blocks if after == text else with_text(blocks, after)
-        made = [await self._structured(block) if "toolUse" in block else block for block in left]
-        if made == blocks:
-            return answer
-        return ModelStopReason(answer.stop_reason, {**answer.message, "content": made}, answer.usage, answer.metrics)
+        return _with_blocks(answer, [await self._structured(block) if "toolUse" in block else block for block in left])
 
     async def _structured(self, block: Any) -> Any:
         """Return a call as it is, or the answer that one of the framework's own tools makes of a structured output."""
@@ -269,20 +255,22 @@ class PluginRun:
         if prompt is not blocks:
             context = context.replace(system_prompt=prompt)
         if self.work.wants("model_request"):
-            weaver = weave(context.messages, self.work.live.id)
-            messages, _ = await changed_request(self.work, model_name(context.model), weaver.messages, None)
-            if messages is not None:
-                context = context.replace(messages=unwoven(weaver, messages))
-        return context.replace(messages=with_tail(context.messages, tail)) if tail else context
+            made, _ = await changed_request(self.work, model_name(context.model), pieces(context.messages), None)
+            if made is not None:
+                context = context.replace(messages=unwoven(made))
+        return context.replace(messages=behind(context.messages, tail)) if tail else context
 
 
 def _mended(answer: ModelStopReason) -> ModelStopReason:
     """Return an answer that can be sent back: its text is UTF-8, and each of its calls has an id of its own."""
-    before, taken = answer.message["content"], set[str]()
-    after = [_with_call_id(block, taken) for block in mended_value(before)]
-    if after == before:
+    taken = set[str]()
+    return _with_blocks(answer, [_with_call_id(block, taken) for block in mended_value(answer.message["content"])])
+
+
+def _with_blocks(answer: ModelStopReason, blocks: list[Any]) -> ModelStopReason:
+    if blocks == answer.message["content"]:
         return answer
-    return ModelStopReason(answer.stop_reason, {**answer.message, "content": after}, answer.usage, answer.metrics)
+    return ModelStopReason(answer.stop_reason, {**answer.message, "content": blocks}, answer.usage, answer.metrics)
 
 
 def _with_call_id(block: Any, taken: set[str]) -> Any:
@@ -295,9 +283,3 @@ def _stopped(why: Any, text: str, answer: ModelStopReason | None = None) -> Mode
     usage: Any = {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0} if answer is None else answer.usage
     metrics: Any = {"latencyMs": 0} if answer is None else answer.metrics
     return ModelStopReason(why, {"role": "assistant", "content": [{"text": text}]}, usage, metrics)
-
-
-def _entry(messages: Sequence[Message]) -> Any:
-    entry: dict[str, Any] = {"role": "user", "content": []}
-    add_messages(entry, messages)
-    return entry

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ally_plugins.contract.values.conversation import ToolCall
+from attrs import frozen
+
+from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.errors import EventError, GateRefused
 from ally_plugins.contract.values.shown import MAX_SHOWN_BYTES, UNSHOWN, find_unshown, shown_text
 
-__all__ = ["arguments_of", "recorded_call", "refuse_cut_call"]
+__all__ = ["CutCall", "arguments_of", "recorded_call", "refuse_cut_calls"]
 
 _LONGEST_ESCAPE: Final = 6
 """Bytes that one character may take in JSON."""
+
+
+@frozen
+class CutCall(ToolCall):
+    """A call of a history whose arguments are too large to be shown: plugins read their size alone."""
 
 
 def recorded_call(tool_name: str, arguments: Mapping[str, Any] | str, call_id: str | None) -> ToolCall:
@@ -26,15 +33,17 @@ def recorded_call(tool_name: str, arguments: Mapping[str, Any] | str, call_id: s
         return ToolCall(tool_name, arguments_of(arguments), call_id)
     except (ValueError, RecursionError, EventError):
         text = shown_text(_arguments_text(arguments))
-        shown = f"{len(text):,} characters" if _is_cut(text) else text
-        return ToolCall(tool_name, {UNSHOWN: shown}, call_id)
+        if _is_cut(text):
+            return CutCall(tool_name, {UNSHOWN: f"{len(text):,} characters"}, call_id)
+        return ToolCall(tool_name, {UNSHOWN: text}, call_id)
 
 
-def refuse_cut_call(tool_name: str, arguments: Mapping[str, Any] | str | None) -> None:
+def refuse_cut_calls(messages: Iterable[Message]) -> None:
     """Raise GateRefused for a request with a call that is too large to be shown: plugins would see its size alone."""
-    if arguments is not None and _is_cut(_arguments_text(arguments)):
-        text = f"the request cannot be shown to plugins: a call of {tool_name!r} in it is too large"
-        raise GateRefused(text, plugin=None)
+    for call in (call for message in messages for call in message.tool_calls):
+        if isinstance(call, CutCall):
+            text = f"the request cannot be shown to plugins: a call of {call.tool_name!r} in it is too large"
+            raise GateRefused(text, plugin=None)
 
 
 def arguments_of(arguments: Mapping[str, Any] | str) -> Mapping[str, Any]:
@@ -56,11 +65,7 @@ def _arguments_text(arguments: object) -> str:
         return f"a {type(arguments).__name__} that raises {type(error).__name__} when it is printed"
 
 
-def _is_cut(arguments: object) -> bool:
+def _is_cut(arguments: str) -> bool:
     """Return whether arguments, as text, are too large for plugins: then `recorded_call` has only their size."""
-    return (
-        isinstance(arguments, str)
-        # The cheap look first: nearly all arguments are far too short to be cut.
-        and len(arguments) * _LONGEST_ESCAPE > MAX_SHOWN_BYTES
-        and (find_unshown(shown_text(arguments)) is not None)
-    )
+    # The cheap look first: nearly all arguments are far too short to be cut.
+    return len(arguments) * _LONGEST_ESCAPE > MAX_SHOWN_BYTES and find_unshown(arguments) is not None

@@ -196,6 +196,25 @@ def test_a_plugin_behind_ours_that_changes_arguments_keeps_the_call_from_running
     go(main())
 
 
+def test_a_refused_call_that_another_plugin_tries_again_is_refused_again() -> None:
+    class Again(BasePlugin):
+        async def after_tool_callback(
+            self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, result: Any
+        ) -> Any:
+            return await tool.run_async(args=tool_args, tool_context=tool_context)
+
+    async def main() -> None:
+        async with live(gate(lambda call: Deny("no"))) as bench:
+            tools = Tools()
+            steps = (call("c1", "work", text="a"), "done")
+            agent = bench.agent(*steps, tools=[tools.work], before_tool_callback=lambda **_: None)
+            events = await bench.run(bench.runner(agent, None, Again(name="again")))
+            assert tools.ran == []
+            assert results(events)["c1"] == {"error": "not run: guard: no"}
+
+    go(main())
+
+
 def test_a_plugin_before_ours_may_change_them_and_gates_see_it() -> None:
     class Change(BasePlugin):
         async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
@@ -573,6 +592,18 @@ def test_a_structured_answer_of_an_agent_with_tools_is_what_transforms_left_of_i
             assert "wxyz" not in str(events)
             assert "****" in answer_of(events)
             assert not bench.of(ToolCallStart)
+
+    go(main())
+
+
+def test_an_answer_that_plugins_begin_with_the_words_of_a_thought_keeps_them() -> None:
+    def change(self: Any, message: Message) -> Replace[Message]:
+        return Replace(evolve(message, content=f"Yes.\n{message.content}"))
+
+    async def main() -> None:
+        async with live({"polite": make_plugin(ally_transform_answer=change)}) as bench:
+            agent = bench.agent(Answer(text="It is four.", thinking="Yes."))
+            assert answer_of(await bench.run(bench.runner(agent))) == "Yes.\nIt is four."
 
     go(main())
 
