@@ -12,7 +12,7 @@ import orjson
 from ally_plugins.contract.wording import describe
 from ally_plugins.host.durable.offsets import Place
 
-__all__ = ["ACK_WAIT_S", "EventBatch", "Wanted", "end_of", "events_of", "is_digest"]
+__all__ = ["ACK_WAIT_S", "EventBatch", "OtherVersion", "Wanted", "end_of", "events_of", "is_digest"]
 
 ACK_WAIT_S: Final = 5.0
 """Seconds after which a message comes to another worker, where nobody has said that it is at work on it."""
@@ -24,6 +24,10 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 def is_digest(value: Any) -> bool:
     """Say whether a value is the digest of a plugin's files."""
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+class OtherVersion(ValueError):
+    """A batch of a version that is not known here, though it may be elsewhere."""
 
 
 @attrs.frozen
@@ -83,7 +87,7 @@ def events_of(payload: bytes, home: str) -> list[bytes]:
     """Return the events of a batch, each as the params of `on_event` without an offset.
 
     Their sessions are named after their home, since two homes may have sessions of one name: an event's id is one of
-    all homes'. Raises ValueError for anything else: who sent it may mean harm.
+    all homes'. Raises OtherVersion, and ValueError for anything else: who sent it may mean harm.
     """
     events = _object(payload).get("events")
     if not (isinstance(events, list) and all(isinstance(event, dict) for event in events)):
@@ -106,6 +110,10 @@ def _object(payload: bytes) -> dict[str, Any]:
         value = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is no JSON: {error}") from error
-    if not isinstance(value, dict) or value.get("version") != _VERSION:
-        raise ValueError(f"expected an object of version {_VERSION}, found {describe(value)}")
-    return value
+    version = value.get("version") if isinstance(value, dict) else None
+    if type(version) is not int:
+        raise ValueError(f"expected an object with a version, found {describe(value)}")
+    if version != _VERSION:
+        raise OtherVersion(f"events of version {version} of the wire, expected {_VERSION}")
+    found: dict[str, Any] = value
+    return found

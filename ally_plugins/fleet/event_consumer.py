@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import orjson
 
@@ -21,7 +21,7 @@ from ally_plugins.runtime.lanes.teardown import cancel_task
 
 from .connection import FleetError
 from .credentials import acknowledge_subject, consume_subject, events_stream
-from .event_batches import ACK_WAIT_S, Wanted, events_of
+from .event_batches import ACK_WAIT_S, OtherVersion, Wanted, events_of
 from .event_instance import EventInstance, InstanceHung, InstanceLost
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ REST_S: Final = 60.0
 _WAIT_S: Final = 5.0  # that a look for messages waits for the first one
 _ASK_S: Final = 5.0  # that the collector has for its answer
 _PAUSES: Final = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds between tries
-_LATER_S: Final = (0.1, 1.0, 5.0, 30.0)  # before a message comes again over which a process has ended
+_LATER_S: Final = (0.1, 1.0, 5.0, 30.0)  # before a message comes again that could not be handled
 
 
 class EventConsumer:
@@ -75,30 +75,29 @@ class EventConsumer:
         self.end_process: Final = end_process
         self.delivered = 0
         """Events whose hooks have ended."""
+        self._newer: Final[set[str]] = set()
+        """Homes of which it was said that they send what this worker cannot read."""
 
     async def run(self) -> None:
         """Consume until cancelled; what fails is logged and tried again."""
         failures, reported = 0, ""
         while True:
             before = self.delivered
-            pause: float | None = None
             try:
-                pause = await self._run_once()
-                reason = "its hooks have failed too often"
+                await self._run_once()
             except (InstanceLost, FleetError, ConfigError, OSError) as error:
                 reason = str(error)
             if self.delivered > before:
                 failures, reported = 0, ""
-            if pause is None:
-                pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
+            pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
             failures += 1
             if reported != reason:  # once: a fleet need not have a collector
                 _log.warning("%s gets no events: %s; it is tried again", self.record.name, inert(reason))
             reported = reason
             await asyncio.sleep(pause)
 
-    async def _run_once(self) -> float | None:
-        """Consume with one instance of the plugin; return how long to rest, where that is because of its hooks."""
+    async def _run_once(self) -> NoReturn:
+        """Consume with one instance of the plugin. Raises what ends that."""
         ours, data_dir = await self.open_link()
         instance = EventInstance(self.record, data_dir)
         try:
@@ -107,15 +106,10 @@ class EventConsumer:
         except InstanceHung:
             await self.end_process()
             raise
-        except InstanceLost:
-            if instance.is_crashing:
-                return REST_S
-            raise
         finally:
             instance.close("is not needed any more")
-        return None
 
-    async def _consume(self, instance: EventInstance) -> None:
+    async def _consume(self, instance: EventInstance) -> NoReturn:
         subscription = await self.client.jetstream().pull_subscribe_bind(
             durable=self.digest, stream=events_stream(self.record.name)
         )
@@ -124,8 +118,9 @@ class EventConsumer:
                 messages = await self._fetch(subscription)
                 async with _Held(messages, self._say) as held:
                     while held:
-                        await self._handle(instance, held[0])
+                        await self._handle(instance, held)
                         held.popleft()
+                        await self._rest(instance, held, 0)
         finally:
             with suppress(Exception):  # the connection may be closed
                 await subscription.unsubscribe()
@@ -161,19 +156,37 @@ class EventConsumer:
         if problem is not None:
             raise FleetError(f"the collector does not make the stream that they come in: {problem!s:.300}")
 
-    async def _handle(self, instance: EventInstance, message: Msg) -> None:
-        """Give the instance what is in a message, and acknowledge it then. Raises InstanceLost."""
+    async def _handle(self, instance: EventInstance, held: _Held) -> None:
+        """Give the instance what is in the first message, and acknowledge it then. Raises InstanceLost."""
+        message = held[0]
         home = message.subject.rpartition(".")[2]
         try:
             self.who.check(message.subject, message.data, message.headers)
             events = events_of(message.data, home)
+        except OtherVersion as error:
+            # A worker of that version takes it; until there is one, it stays.
+            if home not in self._newer:
+                text = "%s: %r sends %s, which wait until a worker runs its version of ally-plugins"
+                _log.warning(text, self.record.name, home, error)
+            self._newer.add(home)
+            return await self._say(message, _later(message))
         except (ProtocolError, ValueError) as error:
             _log.warning("%s: a message is refused that came as one of %r: %s", self.record.name, home, error)
-            await self._say(message, b"+TERM")  # it would come again and again
-            return
-        await instance.deliver(events)
-        self.delivered += len(events)
-        await self._say(message, b"+ACK")
+            return await self._say(message, b"+TERM")  # it would come again and again
+        while done := await instance.deliver(events):
+            self.delivered += done
+            events = events[done:]
+            if events:
+                await self._rest(instance, held, 1)
+        return await self._say(message, b"+ACK")
+
+    async def _rest(self, instance: EventInstance, held: _Held, kept: int) -> None:
+        """Leave a plugin alone whose hooks have failed too often; others may take all but the first messages."""
+        if instance.is_crashing:
+            _log.warning("%s: its hooks have failed too often; it gets no events for %g s", self.record.name, REST_S)
+            await held.give_back(kept)
+            await asyncio.sleep(REST_S)
+            instance.forgive()
 
     async def _say(self, message: Msg, word: bytes) -> None:
         """Say what has become of a message, in JetStream's words, under the subject that is this worker's own."""
@@ -197,15 +210,20 @@ class _Held(deque["Msg"]):
     async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._beating is not None:
             await cancel_task(self._beating)
-        first = True
-        while self:
+        # The first may be what its process has ended over; the others have only waited.
+        if self and error is not None and issubclass(error, InstanceLost):
             message = self.popleft()
-            # The first may be what its process has ended over; the others have only waited.
-            is_fault = first and error is not None and issubclass(error, InstanceLost)
-            first = False
-            word = b'-NAK {"delay": %d}' % (_later(message) * 10**9) if is_fault else b"-NAK"
             with suppress(Exception):  # without a connection it comes again by itself
-                await self._say(message, word)
+                await self._say(message, _later(message))
+        await self.give_back(0)
+
+    async def give_back(self, kept: int) -> None:
+        """Have all but the first ones come to whoever asks for the next."""
+        while len(self) > kept:
+            message = self[kept]
+            del self[kept]
+            with suppress(Exception):  # as above
+                await self._say(message, b"-NAK")
 
     async def _beat(self) -> None:
         while True:
@@ -215,5 +233,7 @@ class _Held(deque["Msg"]):
                     await self._say(message, b"+WPI")
 
 
-def _later(message: Msg) -> float:
-    return _LATER_S[min(message.metadata.num_delivered or 1, len(_LATER_S)) - 1]
+def _later(message: Msg) -> bytes:
+    """Return what has a message come again, the later the more often it has come."""
+    seconds = _LATER_S[min(message.metadata.num_delivered or 1, len(_LATER_S)) - 1]
+    return b'-NAK {"delay": %d}' % (seconds * 10**9)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +41,9 @@ __all__ = ["EventInstance", "InstanceHung", "InstanceLost"]
 
 _log: Final = logging.getLogger(__name__)
 
+WINDOW: Final = 64
+"""Events that an instance has before it at most: as many as its lane delivers at a time."""
+
 LEEWAY_S: Final = 10.0
 """Seconds beyond the deadline of a hook after which an instance that has not ended it is given up."""
 
@@ -60,11 +64,12 @@ class EventInstance:
     def __init__(self, record: PluginRecord, data_dir: str | None) -> None:
         self.record: Final = record
         self.is_crashing = False
-        """Whether its hooks have failed so often that it is given no more events for a while."""
+        """Whether its hooks have failed so often that it is given no more events until `forgive`."""
         self._data_dir: Final = data_dir
         self._secrets: Final = Secrets.of_settings(record.settings)
         self._deadlines: Final = {**DEADLINES, **record.config.deadlines}
         self._crashes: Final = CrashCounter()
+        self._window = WINDOW
         self._sent = 0
         self._done = 0
         self._lost = ""
@@ -98,20 +103,22 @@ class EventInstance:
         except AllyError as error:
             raise InstanceLost(f"it could not start: {self._secrets.masked(str(error))}") from error
 
-    async def deliver(self, events: Sequence[bytes]) -> None:
-        """Give it events, and wait until its hooks have ended for all of them.
+    async def deliver(self, events: Sequence[bytes]) -> int:
+        """Give it events until its hooks have ended for all, or it `is_crashing`; return for how many they have ended.
 
         Raises InstanceLost where that does not come. Cancelling leaves it at work on them: close it.
         """
-        if not events:
-            return
-        lines = []
-        for event in events:
-            self._sent += 1
-            lines.append(with_offset(event, str(self._sent)))
-        self._link.write(event_lines(lines))
+        before = self._done
+        waiting = deque(events)
         limit = max(self._deadlines.values()) + LEEWAY_S
-        while self._done < self._sent and not self._lost:
+        while True:
+            if not (self.is_crashing or self._lost):
+                self._send(waiting)
+            if self._done == self._sent and (self.is_crashing or not waiting):
+                self._window = self._window if self.is_crashing else WINDOW
+                return self._done - before
+            if self._lost:
+                raise InstanceLost(f"its process {self._lost}")
             self._changed.clear()
             try:
                 # Anew after each acknowledgement: every event has a deadline of its own.
@@ -119,12 +126,27 @@ class EventInstance:
                     await self._changed.wait()
             except TimeoutError:
                 raise InstanceHung(f"it has not ended a hook within {limit:g} s") from None
-        if self._done < self._sent:
-            raise InstanceLost(f"its process {self._lost}")
+
+    def forgive(self) -> None:
+        """Have it be given events again, one at a time to the end of what `deliver` is given next."""
+        self.is_crashing = False
+        self._crashes.reset()
 
     def close(self, reason: str) -> None:
         """End it. May be called again."""
         self._link.close(reason)
+
+    def _send(self, waiting: deque[bytes]) -> None:
+        """Send as many as there is room for, once half of what it has before it has ended."""
+        room = self._window - (self._sent - self._done)
+        if not waiting or 2 * room < self._window:
+            return
+        lines = []
+        while waiting and room:
+            self._sent += 1
+            room -= 1
+            lines.append(with_offset(waiting.popleft(), str(self._sent)))
+        self._link.write(event_lines(lines))
 
     def _params(self) -> dict[str, Any]:
         settings = self.record.settings
@@ -177,10 +199,8 @@ class EventInstance:
     def _note_crash(self, crash: ReportCrash) -> None:
         name, what = self.record.name, describe(crash.error)
         _log.warning("%s: %s in %s; see `ally-plugins logs %s`", name, what, inert(crash.hook[:80]), name)
-        if self._crashes.crashed(time.monotonic()):
-            self.is_crashing = True
-            # What it has before it comes again. A hook that fails always would else be asked for all that there is.
-            self._link.close("failed too often")
+        self._window = 1  # a hook that fails always would else fail for all that it has before it
+        self.is_crashing = self._crashes.crashed(time.monotonic()) or self.is_crashing
 
     def _lose(self, reason: str) -> None:
         self._lost = self._lost or reason

@@ -34,7 +34,7 @@ DUPLICATES_S: Final = 120.0
 MOST_DIGESTS: Final = 32
 """Kinds of files of one plugin that are served at a time: a worker may say that it has any."""
 
-MOST_PENDING: Final = 256
+MOST_PENDING: Final = 16_384
 """Messages that all workers of one plugin have before them together; each has some."""
 
 FORGOTTEN_S: Final = 7 * 24 * 3600.0

@@ -236,7 +236,7 @@ def test_a_plugin_whose_hooks_fail_again_and_again_is_left_alone_for_a_while_and
     notes = Notes(tmp_path / "w1")
 
     async def main() -> None:
-        async with collecting(server, tmp_path), consuming(server, tmp_path / "w1"):
+        async with collecting(server, tmp_path), consuming(server, tmp_path / "w1") as worker:
             [home] = await begun(server, tmp_path)
             home.emit(5, output="fail")
             home.emit(5)
@@ -244,6 +244,15 @@ def test_a_plugin_whose_hooks_fail_again_and_again_is_left_alone_for_a_while_and
             await until(lambda: "its hooks have failed too often" in caplog.text)
             await until(lambda: len(set(notes.counts())) == 5, lambda: str(notes.counts()))
             assert set(notes.counts()) == home.ids(7)
+            # Acknowledged in the end, however many of a message fail whenever they come; and none of the others twice.
+            home.emit(2)
+            home.emit(12, output="fail")
+            home.emit(1)
+            await home.send()
+            await until(lambda: delivered(worker) == 25, lambda: f"{delivered(worker)} of 25")
+            info = await information(server)
+            assert (info.num_pending, info.num_ack_pending) == (0, 0)
+            assert notes.counts() == dict.fromkeys(home.ids(7) - {f"laptop/s:{number}" for number in range(14, 26)}, 1)
 
     go(main())
 

@@ -14,6 +14,7 @@ from attrs import evolve
 from ally_plugins import ToolCallEnd
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet import event_batches
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.connection import connected
 from ally_plugins.fleet.credentials import (
@@ -440,6 +441,30 @@ def test_what_is_no_batch_of_events_is_refused_and_holds_up_nothing(
     go(main())
     assert caplog.text.count("a message is refused that came as one of 'laptop'") == len(payloads)
     assert notes.counts() == dict.fromkeys(("laptop/s:2", "laptop/s:3", "laptop/s:4"), 1)
+
+
+def test_events_of_a_version_that_a_worker_does_not_read_stay_and_are_said_once(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes(tmp_path / "w1")
+    who = server.who("laptop")
+    newer = [batch().replace(b'"version":1', b'"version":2') + b" " * n for n in range(2)]
+
+    async def main() -> None:
+        async with collecting(server, tmp_path), consuming(server, tmp_path / "w1"):
+            [home] = await begun(server, tmp_path)
+            async with connected(who) as client:
+                for payload in newer:
+                    await client.jetstream().publish(SUBJECT, payload, headers=who.signed(SUBJECT, payload))
+            home.emit(3)
+            await home.send()
+            await seen(notes, 3)
+            assert notes.counts() == dict.fromkeys(home.ids(2), 1)
+            assert caplog.text.count("'laptop' sends events of version 2 of the wire, expected 1, which wait") == 1
+            monkeypatch.setattr(event_batches, "_VERSION", 2)  # the worker is brought to that version
+            await seen(notes, 5)
+
+    go(main())
 
 
 def test_a_file_from_before_homes_had_certificates_says_how_to_get_one(server: Server, tmp_path: Path) -> None:
