@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
+from .connection import raise_if_cancelled
+
 __all__ = ["ANSWER_S", "Answers"]
 
 _T = TypeVar("_T")
@@ -31,7 +33,7 @@ class Answers:
         task = asyncio.ensure_future(asking)
         self._asking.add(task)
         try:
-            return await task
+            answer = await task
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if current is None or current.cancelling():
@@ -39,3 +41,5 @@ class Answers:
             raise ConnectionResetError("the connection broke") from None
         finally:
             self._asking.discard(task)
+        raise_if_cancelled()
+        return answer

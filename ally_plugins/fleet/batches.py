@@ -5,13 +5,14 @@ The home's journal is the truth; a collector checks each record against the hash
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
 import attrs
 import orjson
 
+from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.contract.wording import describe
 from ally_plugins.journal.audit import Problem
 from ally_plugins.journal.chain import Head, digest_of, genesis, link
@@ -23,6 +24,7 @@ _VERSION: Final = 1
 _HASH_BYTES: Final = 32
 _MOST: Final = 2**63 - 1
 _LONGEST: Final = 1000  # of what somebody else's publisher says
+_MOST_PLUGINS: Final = 100  # of which it says something
 
 
 @attrs.frozen
@@ -71,16 +73,21 @@ UNREADABLE: Final = "unreadable"
 
 @attrs.frozen
 class Alive:
-    """A home's word that it is there: how far its journal has come, and what its publisher has found wrong with it."""
+    """A home's word that it is there: how far its journal has come, and what its publisher has found wrong with it.
+
+    `events` says, by plugin, why events for it wait, or what of them was lost.
+    """
 
     head: Head
     problem: str | None = None
     held: Held | None = None
+    events: Mapping[str, str] = FrozenDict()
 
     def to_bytes(self) -> bytes:
         """Return it as JSON."""
         held = None if self.held is None else self.held.to_data()
-        return orjson.dumps({"version": _VERSION, "head": self.head.to_text(), "problem": self.problem, "held": held})
+        said = {"head": self.head.to_text(), "problem": self.problem, "held": held, "events": {**self.events}}
+        return orjson.dumps({"version": _VERSION, **said})
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Alive:
@@ -89,8 +96,15 @@ class Alive:
         head, problem = value.get("head"), value.get("problem")
         if not (isinstance(head, str) and isinstance(problem, str | None)):
             raise ValueError("expected the head of a chain, and a problem or null")  # noqa: TRY004 - as all here
-        held = value.get("held")
-        return cls(Head.from_text(head), problem and problem[:_LONGEST], None if held is None else Held.from_data(held))
+        held, events = value.get("held"), value.get("events", {})
+        if not (isinstance(events, dict) and all(isinstance(text, str) for text in events.values())):
+            raise ValueError(f"expected what events wait for, by plugin, found {describe(events)}")
+        return cls(
+            Head.from_text(head),
+            problem and problem[:_LONGEST],
+            None if held is None else Held.from_data(held),
+            {plugin[:_LONGEST]: text[:_LONGEST] for plugin, text in [*events.items()][:_MOST_PLUGINS]},
+        )
 
 
 def encode(batch: RecordBatch, max_bytes: int) -> bytes:

@@ -17,9 +17,9 @@ from ally_plugins.contract.values.errors import ProtocolError
 from ally_plugins.journal.audit import Problem
 
 from .batches import Alive, check, decode
-from .connection import FleetError, connected
+from .connection import FleetError, connected, raise_if_cancelled
 from .credentials import COLLECTOR, STREAM, alive_subject, consume_subject, records_subject
-from .event_streams import DUPLICATES_S, EventStreams
+from .event_streams import DUPLICATES_S, EVENTS_BYTES, EventStreams
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -44,25 +44,38 @@ KEEP_S: Final = 30 * 24 * 3600.0
 
 
 async def collect(
-    who: Credentials, store: FleetStore, *, once: bool = False, keep_s: float | None = None, replicas: int | None = None
+    who: Credentials,
+    store: FleetStore,
+    *,
+    once: bool = False,
+    keep_s: float | None = None,
+    replicas: int | None = None,
+    events_bytes: int = EVENTS_BYTES,
 ) -> None:
     """Take what homes send until cancelled; with `once`, until there is nothing more for now.
 
-    For how many seconds records are kept at the server, and on how many machines of its cluster, counts where the
-    stream is made. Raises FleetError when the server cannot be reached at the start, refuses this collector, or has a
-    stream that is made otherwise.
+    For how many seconds records are kept at the server, on how many machines of its cluster, and how many bytes of one
+    plugin's events, counts where the stream is made. Raises FleetError when the server cannot be reached at the start,
+    refuses this collector, or has a stream that is made otherwise.
     """
     async with connected(who) as client:
-        collector = _Collector(client, store, who)
+        try:
+            await asyncio.to_thread(store.expect, who.homes)
+        except store.errors as error:
+            raise FleetError(f"the records cannot be kept: {' '.join(str(error).split())}") from error
+        collector = _Collector(client, store, who, events_bytes)
         await collector.open(keep_s, replicas)
         await collector.take(once=once)
 
 
 class _Collector:
-    def __init__(self, client: Client, store: FleetStore, who: Credentials) -> None:
+    def __init__(self, client: Client, store: FleetStore, who: Credentials, events_bytes: int) -> None:
         self.client: Final = client
         self.who: Final = who
         self.store: Final = store
+        self.events: Final = EventStreams(client, who, events_bytes)
+        self.unread: Final[set[tuple[str, str]]] = set()
+        """What was said of homes whose words cannot be read."""
         # The latest word of each home, and the latest with a problem; kept with the next messages, since a write of its
         # own for each would be a sync of the disk every ten seconds for every home.
         self.words: dict[tuple[str, bool], tuple[Alive, float]] = {}
@@ -95,7 +108,7 @@ class _Collector:
                 text = f"keeps records for {found.max_age:g} s on {found.num_replicas} machines"
                 raise FleetError(f"the stream {STREAM} is there already and {text}; its server's operator may edit it")
             await self.client.subscribe(alive_subject("*"), cb=self.note_alive)
-            await self.client.subscribe(consume_subject("*"), cb=EventStreams(self.client, self.who).answer)
+            await self.client.subscribe(consume_subject("*"), cb=self.events.answer)
         except (Error, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             raise FleetError(f"the server does not let {COLLECTOR!r} have the stream {STREAM}: {reason}") from error
@@ -105,6 +118,7 @@ class _Collector:
 
         subscription: JetStreamContext.PullSubscription | None = None
         while True:
+            raise_if_cancelled()
             try:
                 subscription = subscription or await self.subscribe()
                 messages = await subscription.fetch(_FETCH, timeout=_WAIT_S)
@@ -203,7 +217,9 @@ class _Collector:
             self.who.check(message.subject, message.data, message.headers)
             said = Alive.from_bytes(message.data)
         except (ProtocolError, ValueError) as error:
-            _log.warning("the home %r says what cannot be read: %s", home, error)
+            if (home, str(error)) not in self.unread:  # it says so every ten seconds
+                _log.warning("the home %r says what cannot be read: %s", home, error)
+            self.unread.add((home, str(error)))
         else:
             self.words[home, said.problem is not None] = said, time.monotonic()
 
@@ -219,4 +235,4 @@ class _Collector:
             text = f"record {said.head.n} is not the one that came from this journal"
             findings.append(Problem("replaced", said.head.n, text))
         self.store.add_findings(home, said.head.chain, findings, at)
-        self.store.note_alive(home, said.head.n, at, said.held)
+        self.store.note_alive(home, said.head.n, at, said.held, said.events)

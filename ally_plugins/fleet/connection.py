@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .credentials import Credentials
 
-__all__ = ["FleetError", "connected"]
+__all__ = ["FleetError", "connected", "raise_if_cancelled"]
 
 _log: Final = logging.getLogger(__name__)
 
@@ -31,6 +31,17 @@ class FleetError(AllyError):
 
 PING_S: Final = 5
 """Seconds between questions whether the server is there, of which two may stay unanswered."""
+
+
+def raise_if_cancelled() -> None:
+    """Raise CancelledError where this task was cancelled; to be called after what the client does, in each loop.
+
+    Python's `wait_for`, with which nats-py waits, swallows a cancellation that comes together with the answer until
+    3.12, and whoever waits for the task would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager
@@ -77,15 +88,19 @@ async def connected(who: Credentials, on_broken: Callable[[], None] = lambda: No
         )
     except ConfigError:
         raise
-    except Exception as error:
+    except BaseException as error:
         with suppress(Exception):  # it fails with what broke, and after a failed handshake it would wait for ever
             async with asyncio.timeout(CONNECT_S / 10):
                 await client.close()
+        _abort(client)
+        if not isinstance(error, Exception):
+            raise
         # nats-py raises what its parts raise: OSError, ssl.SSLError, binascii.Error of a seed, its own errors.
         reason = str(error) or type(error).__name__
         raise FleetError(f"the server {who.server!r} does not take {who.name!r}: {reason}") from error
     is_open = True
     try:
+        raise_if_cancelled()
         yield client
     finally:
         try:
@@ -93,9 +108,13 @@ async def connected(who: Credentials, on_broken: Callable[[], None] = lambda: No
                 await client.close()
         except TimeoutError:
             # It writes first what waits to be written, for as long as the server does not read; and has no other way.
-            writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
-            if isinstance(writer, asyncio.StreamWriter):
-                writer.transport.abort()
+            _abort(client)
+
+
+def _abort(client: Client) -> None:
+    writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
 
 
 def _tls(who: Credentials) -> ssl.SSLContext:

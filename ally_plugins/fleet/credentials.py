@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ally_plugins.contract.documents import FILLED, Document, toml_of
-from ally_plugins.contract.shapes import WRONG, Mistakes, Shape, one_of
+from ally_plugins.contract.shapes import WRONG, Mistakes, Shape, one_of, several
 from ally_plugins.contract.tables import holds, object_of
 from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.journal.owned_files import read_file
@@ -49,7 +49,7 @@ COLLECTOR: Final = "collector"
 """The name of who hears all homes; none of theirs."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_MAX_BYTES: Final = 64 * 1024
+_MAX_BYTES: Final = 1024 * 1024  # a collector's has the names of all homes, of which ten thousand take 0.7 MB
 _RENEW: Final = "run `ally-plugins fleet init` again on the server's machine, and copy what it writes"
 
 
@@ -150,6 +150,7 @@ class Credentials:
     certificate: str | None = attrs.field(
         default=None, metadata=holds(FILLED, "its name and what it may serve, signed")
     )
+    homes: tuple[str, ...] = attrs.field(default=(), metadata=holds(several(NAME), "the homes that there are"))
 
     @property
     def plugins(self) -> tuple[str, ...]:

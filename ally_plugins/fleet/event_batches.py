@@ -12,7 +12,7 @@ import orjson
 from ally_plugins.contract.wording import describe
 from ally_plugins.host.durable.offsets import Place
 
-__all__ = ["ACK_WAIT_S", "EventBatch", "OtherVersion", "Wanted", "end_of", "events_of", "is_digest"]
+__all__ = ["ACK_WAIT_S", "EventBatch", "OtherVersion", "Wanted", "end_of", "events_of", "is_digest", "lost_before"]
 
 ACK_WAIT_S: Final = 5.0
 """Seconds after which a message comes to another worker, where nobody has said that it is at work on it."""
@@ -57,12 +57,16 @@ class Wanted:
 
 @attrs.frozen
 class EventBatch:
-    """Events of one home after `begin` and up to `end`; `chain` says in which journal these places are."""
+    """Events of one home after `begin` and up to `end`; `chain` says in which journal these places are.
+
+    `lost` are events before its end that the home could not send: it has pruned them, or no message holds them.
+    """
 
     chain: str
     begin: Place
     end: Place
     events: Sequence[bytes]
+    lost: int = 0
 
     @property
     def id(self) -> str:
@@ -71,7 +75,10 @@ class EventBatch:
 
     def to_bytes(self) -> bytes:
         """Return it as JSON; events are spliced in as the journal has them."""
-        head = {"version": _VERSION, "chain": self.chain, "begin": str(self.begin), "end": str(self.end)}
+        head: dict[str, Any] = {"version": _VERSION, "chain": self.chain}
+        head |= {"begin": str(self.begin), "end": str(self.end)}
+        if self.lost:
+            head["lost"] = self.lost
         return b'%b,"events":[%b]}' % (orjson.dumps(head)[:-1], b",".join(self.events))
 
 
@@ -81,6 +88,12 @@ def end_of(payload: bytes) -> tuple[str, Place]:
     if not isinstance(chain := value.get("chain"), str):
         raise ValueError("expected the id of a chain")  # noqa: TRY004 - as all here
     return chain, Place.parse(value.get("end"))
+
+
+def lost_before(payload: bytes) -> int:
+    """Return how many events a batch says that its home could not send. Raises ValueError for what is no batch."""
+    lost = _object(payload).get("lost", 0)
+    return lost if type(lost) is int else 0
 
 
 def events_of(payload: bytes, home: str) -> list[bytes]:

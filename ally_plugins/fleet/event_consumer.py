@@ -19,9 +19,9 @@ from ally_plugins.contract.values.errors import ConfigError, ProtocolError
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.runtime.lanes.teardown import cancel_task
 
-from .connection import FleetError
+from .connection import FleetError, raise_if_cancelled
 from .credentials import acknowledge_subject, consume_subject, events_stream
-from .event_batches import ACK_WAIT_S, OtherVersion, Wanted, events_of
+from .event_batches import ACK_WAIT_S, OtherVersion, Wanted, events_of, lost_before
 from .event_instance import EventInstance, InstanceHung, InstanceLost
 
 if TYPE_CHECKING:
@@ -117,9 +117,11 @@ class EventConsumer:
             while True:
                 messages = await self._fetch(subscription)
                 async with _Held(messages, self._say) as held:
+                    raise_if_cancelled()
                     while held:
                         await self._handle(instance, held)
                         held.popleft()
+                        raise_if_cancelled()
                         await self._rest(instance, held, 0)
         finally:
             with suppress(Exception):  # the connection may be closed
@@ -162,7 +164,7 @@ class EventConsumer:
         home = message.subject.rpartition(".")[2]
         try:
             self.who.check(message.subject, message.data, message.headers)
-            events = events_of(message.data, home)
+            events, lost = events_of(message.data, home), lost_before(message.data)
         except OtherVersion as error:
             # A worker of that version takes it; until there is one, it stays.
             if home not in self._newer:
@@ -173,6 +175,9 @@ class EventConsumer:
         except (ProtocolError, ValueError) as error:
             _log.warning("%s: a message is refused that came as one of %r: %s", self.record.name, home, error)
             return await self._say(message, b"+TERM")  # it would come again and again
+        if lost:
+            text = "%s: %d events of %r were pruned there or too large, and were never sent: they are lost to it"
+            _log.warning(text, self.record.name, lost, home)
         while done := await instance.deliver(events):
             self.delivered += done
             events = events[done:]

@@ -77,6 +77,8 @@ class EventPublisher:
         self.subscriptions: Final = subscriptions
         self.omission: Final = Omission(secrets.token_hex())
         """What leaves contents out. Its key is nobody's: the journal's own goes to the collector with the records."""
+        self.words: Final[dict[str, str]] = {}
+        """Why the events for a plugin wait, and how many were lost to it; nothing of one that has all."""
         self._journal: Journal | None = None
 
     def journal(self) -> Journal:
@@ -91,10 +93,19 @@ class EventPublisher:
             await self._journal.close()
 
     async def catch_up(self) -> None:
-        """Send all that there is. Raises FleetError when the server does not take it, ConfigError, JournalError."""
+        """Send all that there is, but what no worker has asked for yet.
+
+        Raises FleetError when the server does not take it, ConfigError, JournalError.
+        """
         for each in await asyncio.to_thread(self.subscriptions):
             with JournalReader(self.path) as reader:
-                await _Feed(self, each, reader).catch_up()
+                feed = _Feed(self, each, reader)
+                try:
+                    await feed.catch_up()
+                    self._note(feed, "")
+                except _NoWorker as error:
+                    _log.warning("%s", error)
+                    self._note(feed, str(error))
 
     async def follow(self) -> None:
         """Send what there is and what comes, until cancelled; what fails is logged and tried again."""
@@ -113,6 +124,13 @@ class EventPublisher:
                 await tasks.keep(dict.fromkeys(wanted, self._follow))
                 await asyncio.sleep(POLL_S)
 
+    def _note(self, feed: _Feed, problem: str) -> None:
+        lost = f"{feed.lost} events were pruned or too large, and not sent" if feed.lost else ""
+        plugin = feed.subscription.plugin
+        self.words.pop(plugin, None)
+        if problem or lost:
+            self.words[plugin] = "; ".join(filter(None, (problem, lost)))
+
     async def _follow(self, subscription: Subscription) -> None:
         failures, reported = 0, ""
         with JournalReader(self.path) as reader:
@@ -121,13 +139,19 @@ class EventPublisher:
                 try:
                     await feed.catch_up()
                     failures, reported = 0, ""
+                    self._note(feed, "")
                     await asyncio.sleep(POLL_S)
                 except (FleetError, JournalError) as error:
                     if reported != str(error):  # once: a worker may be wanted for days
                         _log.warning("%s; it is tried again", error)
                     reported = str(error)
+                    self._note(feed, reported)
                     await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                     failures += 1
+
+
+class _NoWorker(FleetError):
+    """There is no stream of the events yet: that is made when a worker asks for it."""
 
 
 class _Tasks:
@@ -172,6 +196,14 @@ class _Feed:
         self._walk: Walk | None = None
         # Until it is acknowledged: sent again as it is, the server knows it; with later events in it, it would not.
         self._batch: EventBatch | None = None
+        self._lost = 0
+        """Events that could not be sent, which the next message says."""
+        self._said_lost = 0
+
+    @property
+    def lost(self) -> int:
+        """How many events could not be sent: they were pruned, or no message holds them."""
+        return self._lost + self._said_lost
 
     async def catch_up(self) -> None:
         """Send all that there is. Raises FleetError when the server does not take it, JournalError."""
@@ -196,6 +228,8 @@ class _Feed:
             if chain == self._chain and place < end <= Place(await asyncio.to_thread(self.reader.last_n) + 1):
                 place = end
         self._place, self._walk = place, None
+        # What is not in the message that waits is passed again.
+        self._lost = self._batch.lost if self._batch is not None and self._batch.begin == place else 0
         return place
 
     async def _last(self) -> tuple[str, Place] | None:
@@ -235,11 +269,12 @@ class _Feed:
                     return None
                 self._walk = Walk(blocks, place, end)
             found, walk = self._collect(self._walk), self._walk
-            if walk.is_over and walk.pruned:
+            if walk.pruned:
                 text = "%d events were pruned before they were sent to %r; if some were for it, they are lost to it"
                 _log.warning(text, walk.pruned, self.subscription.plugin)
+                self._lost, walk.pruned = self._lost + walk.pruned, 0
             if found:
-                return EventBatch(self._chain, place, walk.place, found)
+                return EventBatch(self._chain, place, walk.place, found, self._lost)
             place = walk.place
 
     def _collect(self, walk: Walk) -> list[bytes]:
@@ -250,7 +285,9 @@ class _Feed:
             # One by one: the next may be larger than the rest of a message.
             for one in walk.portion(self.subscription.wants, self._names, 1, _is_original):
                 shown = self._shown(one.encoded, one.event.id)
-                if shown is not None:
+                if shown is None:
+                    self._lost += 1
+                else:
                     found.append(shown)
                     size += len(shown)
         return found
@@ -264,9 +301,13 @@ class _Feed:
         room -= 2 * len(publisher.who.name)
         if len(encoded) <= room:
             return encoded
-        _log.warning("the event %s takes %d bytes, more than a plugin reads: its contents stay", event_id, len(encoded))
-        encoded = publisher.omission.event(encoded)
-        return encoded if len(encoded) <= room else None
+        size, encoded = len(encoded), publisher.omission.event(encoded)
+        is_sent = len(encoded) <= room
+        what = "its contents stay" if is_sent else "it is not sent, and lost to it"
+        _log.warning(
+            "the event %s takes %d bytes, more than %r reads: %s", event_id, size, self.subscription.plugin, what
+        )
+        return encoded if is_sent else None
 
     async def _send(self, batch: EventBatch) -> Place:
         """Send one batch; return the place to go on from."""
@@ -292,6 +333,8 @@ class _Feed:
         except (Error, TimeoutError, OSError) as error:
             raise self._failed(error) from error
         self._place, self._sequence, self._batch = batch.end, done.seq, None
+        self._lost -= batch.lost
+        self._said_lost += batch.lost
         await self._mark(batch.end)
         return batch.end
 
@@ -305,7 +348,7 @@ class _Feed:
 
         if isinstance(error, (NoRespondersError, NoStreamResponseError)):
             text = f"no worker has asked for the events of {self.subscription.plugin!r} yet, which wait in the journal"
-            return FleetError(text)
+            return _NoWorker(text)
         return FleetError(f"the server does not answer: {str(error) or type(error).__name__}")
 
 

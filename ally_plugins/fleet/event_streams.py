@@ -6,6 +6,7 @@ to.
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -28,14 +29,24 @@ if TYPE_CHECKING:
 
 __all__ = ["EventStreams"]
 
+_log: Final = logging.getLogger(__name__)
+
 DUPLICATES_S: Final = 120.0
 """Seconds in which the server knows a message that comes again by its id."""
 
 MOST_DIGESTS: Final = 32
 """Kinds of files of one plugin that are served at a time: a worker may say that it has any."""
 
-MOST_PENDING: Final = 16_384
-"""Messages that all workers of one plugin have before them together; each has some."""
+EVENTS_BYTES: Final = 1024**3
+"""Bytes of one plugin's events at the server, unless the stream was made otherwise: beyond that homes wait, and what no
+worker takes leaves the disk to the records of all."""
+
+MOST_OF_A_HOME: Final = 1024
+"""Messages of one home for one kind of files at the server: one home does not take the place of the others."""
+
+MOST_PENDING: Final = 64 * MOST_OF_A_HOME
+"""Messages that workers of one plugin have before them, or have put off; else some homes' that nobody can handle yet
+would hold up all others."""
 
 FORGOTTEN_S: Final = 7 * 24 * 3600.0
 """Seconds without a worker after which its place is gone; what lies there for its files stays."""
@@ -44,9 +55,11 @@ FORGOTTEN_S: Final = 7 * 24 * 3600.0
 class EventStreams:
     """Answers workers; it lives as long as the collector's connection."""
 
-    def __init__(self, client: Client, who: Credentials) -> None:
+    def __init__(self, client: Client, who: Credentials, most_bytes: int = EVENTS_BYTES) -> None:
         self._client: Final = client
         self._who: Final = who
+        self._most_bytes: Final = most_bytes
+        self._unlimited: Final[set[str]] = set()
 
     async def answer(self, message: Msg) -> None:
         """Make what a worker asks for, where it is not there, and say so or why not."""
@@ -72,7 +85,14 @@ class EventStreams:
             try:
                 info = await jetstream.stream_info(name)
             except NotFoundError:
-                info = await jetstream.add_stream(_stream(wanted.plugin))
+                info = await jetstream.add_stream(_stream(wanted.plugin, self._most_bytes))
+            if (info.config.max_bytes or -1) < 0 and name not in self._unlimited:
+                # Not by the collector: who lowers the limit of a stream removes what lies beyond it.
+                text = (
+                    "the stream %s was made without a limit, and may fill the server's disk; its operator may edit it"
+                )
+                _log.warning(text, name)
+                self._unlimited.add(name)
             if info.state.consumer_count >= MOST_DIGESTS:
                 await jetstream.consumer_info(name, wanted.digest)  # else it is one that is there
             await jetstream.add_consumer(name, _consumer(wanted))
@@ -84,7 +104,7 @@ class EventStreams:
             raise FleetError(f"the server does not make the stream {name}: {reason}") from error
 
 
-def _stream(plugin: str) -> StreamConfig:
+def _stream(plugin: str, most_bytes: int) -> StreamConfig:
     from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig
 
     return StreamConfig(
@@ -92,7 +112,10 @@ def _stream(plugin: str) -> StreamConfig:
         subjects=[events_subject(plugin, "*", "*")],
         # What was acknowledged is gone, and all else stays, however long no worker comes: then homes wait.
         retention=RetentionPolicy.WORK_QUEUE,
+        max_bytes=most_bytes,
+        max_msgs_per_subject=MOST_OF_A_HOME,
         discard=DiscardPolicy.NEW,
+        discard_new_per_subject=True,
         duplicate_window=DUPLICATES_S,
         allow_direct=True,  # how a publisher learns what was the last
     )

@@ -9,20 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
 from ally_plugins.contract.values.errors import AuditError, ProtocolError
+from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.journal.chain import Head
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.runtime.lanes.teardown import cancel_task
 
 from .answers import ANSWER_S, Answers
 from .batches import Alive, RecordBatch, decode, encode
-from .connection import FleetError, connected
+from .connection import FleetError, connected, raise_if_cancelled
 from .credentials import STREAM, alive_subject, records_subject
 from .event_publisher import EventPublisher
 
@@ -85,13 +86,13 @@ async def publish(
     answers = Answers()
     async with connected(who, answers.give_up) as client:
         with JournalReader(journal) as reader:
-            publisher = Publisher(client, answers, who, reader, on_sent, held)
             events = EventPublisher(client, answers, who, journal, subscriptions)
+            publisher = Publisher(client, answers, who, reader, on_sent, held, events.words)
             try:
                 if once:
                     await publisher.catch_up()
-                    await publisher.say_alive()
                     await events.catch_up()
+                    await publisher.say_alive()
                     await client.flush()
                 else:
                     await _both(publisher.follow(), events.follow())
@@ -136,6 +137,7 @@ class Publisher:
         reader: Readable,
         on_sent: Callable[[Head], None] = lambda _: None,
         held: Callable[[], Held | None] = lambda: None,
+        events: Mapping[str, str] = FrozenDict(),
     ) -> None:
         self.client: Final = client
         self.answers: Final = answers
@@ -143,6 +145,8 @@ class Publisher:
         self.reader: Final = reader
         self.on_sent: Final = on_sent
         self.held: Final = held
+        self.events: Final = events
+        """What `Alive` says of events; it changes meanwhile."""
         # None: the server is to be asked. Not for each look at the journal: idle homes would be most of its load.
         self.known: _Place | None = None
         self._held: tuple[float, Held | None] | None = None
@@ -269,6 +273,7 @@ class Publisher:
             # Whoever cannot be told now is told the next time; the records themselves are acknowledged.
             with suppress(Exception):
                 await self.say_alive()
+            raise_if_cancelled()
             await asyncio.sleep(ALIVE_S)
 
     async def say_alive(self) -> None:
@@ -277,7 +282,7 @@ class Publisher:
         now = asyncio.get_running_loop().time()
         if self._held is None or now - self._held[0] >= HELD_S:
             self._held = now, await asyncio.to_thread(self.held)
-        subject, payload = alive_subject(self.who.name), Alive(head, held=self._held[1]).to_bytes()
+        subject, payload = alive_subject(self.who.name), Alive(head, None, self._held[1], self.events).to_bytes()
         await self.client.publish(subject, payload, headers=self.who.signed(subject, payload))
 
     async def say_fault(self, problem: str) -> None:

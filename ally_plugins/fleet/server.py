@@ -96,6 +96,8 @@ def init(
         plugins = tuple(sorted(set(workers[name]))) if name in workers else who.plugins
         certificate = Certificate(name, public_key(who.seed, name), plugins).signed(authority)
         everybody[name] = attrs.evolve(who, authority=public_key(authority, "authority"), certificate=certificate)
+    homes = tuple(name for name, who in everybody.items() if name != COLLECTOR and not who.plugins)
+    everybody[COLLECTOR] = attrs.evolve(everybody[COLLECTOR], homes=homes)
     files = [folder / f"{name}.toml" for name in everybody if name not in there]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -151,7 +153,7 @@ def _checked(name: str) -> str:
 def _credentials_text(who: Credentials) -> str:
     lines = [
         "# Who this is to the fleet's server. The seed is a secret: whoever has it is this home to the server.",
-        *(f"{key} = {json.dumps(value)}" for key, value in attrs.asdict(who).items() if value is not None),
+        *(f"{key} = {json.dumps(value)}" for key, value in attrs.asdict(who).items() if value not in {None, ()}),
     ]
     return "\n".join(lines) + "\n"
 

@@ -23,7 +23,7 @@ from ally_plugins.host.daemons.supervisor import OtherProtocol, StartFailed
 from ally_plugins.runtime.lanes.plugin import RunState
 from ally_plugins.runtime.processes.process import NO_PID, Exit, Process
 
-from .connection import FleetError, connected
+from .connection import FleetError, connected, raise_if_cancelled
 from .credentials import from_host, hello_subject, read_credentials, to_host
 from .link_transport import LinkTransport
 from .proofs import Proof
@@ -152,6 +152,7 @@ class SharedPlugins:
                     raise Nobody(str(error)) from error
                 await client.subscribe(to_host("*", self.who.name, "*"), cb=self._receive)
                 await client.subscribe(f"{self.who.inbox}.gone.{self._id}.*", cb=self._nobody)
+                raise_if_cancelled()
                 self._client = client
         if not self._client.is_connected:
             raise Nobody(f"the server {self.who.server!r} is away")
@@ -169,6 +170,8 @@ class SharedPlugins:
         except (Error, TimeoutError, OSError) as error:
             reason = str(error) or type(error).__name__
             raise Nobody(f"no worker has answered within {_HELLO_S:g} s: {reason}") from error
+        finally:
+            raise_if_cancelled()
         if self.peer != peer:
             raise Nobody("the connection to the server broke")
         try:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -23,12 +23,15 @@ import orjson
 
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.contract.values.frozen import FrozenDict
 from ally_plugins.journal.chain import Head
 from ally_plugins.journal.owned_files import check_file, open_file
 from ally_plugins.journal.reader import naming
+from ally_plugins.journal.schema import switch_to_wal
 from ally_plugins.journal.values import DECISION, EVENTS, HISTORY, StoredRecord
 
 from .batches import Held
+from .store_tables import APPLICATION_ID, COMMENTS, VERSION, in_postgres, statements_after
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -38,37 +41,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FleetStore", "HomeState", "Noted", "open_store", "stored_record"]
 
-_APPLICATION_ID: Final = 0x416C6C66  # "Allf", beside the journal's "Ally"
-_VERSION: Final = 2
-_COMMENTS: Final = tuple(f"records of a fleet of ally-plugins, version {number}" for number in (1, _VERSION))
-_TABLES: Final = (
-    """CREATE TABLE homes(
-        name TEXT PRIMARY KEY, chain TEXT, n BIGINT NOT NULL DEFAULT 0, hash BLOB, seen_at BIGINT NOT NULL,
-        said_n BIGINT) WITHOUT ROWID""",
-    # Not WITHOUT ROWID, as it was in version 1: there SQLite gives a row of a KiB a page of its own.
-    """CREATE TABLE records(
-        home TEXT NOT NULL, chain TEXT NOT NULL, n BIGINT NOT NULL, at BIGINT NOT NULL, kind TEXT NOT NULL,
-        plugin TEXT, session_id TEXT, ref TEXT, key TEXT, digest BLOB NOT NULL, hash BLOB NOT NULL, content BLOB,
-        PRIMARY KEY (home, chain, n))""",
-    "CREATE INDEX records_by_time ON records(at)",
-    "CREATE INDEX records_by_ref ON records(ref) WHERE ref IS NOT NULL",
-    """CREATE TABLE findings(
-        id INTEGER PRIMARY KEY, home TEXT NOT NULL, chain TEXT NOT NULL, kind TEXT NOT NULL, record BIGINT NOT NULL,
-        text TEXT NOT NULL, at BIGINT NOT NULL, UNIQUE (home, chain, kind, record))""",
-)
-"""In SQLite's words; see `PostgresStore` for the other's. They are those of version 1."""
-
-_TO_VERSION_2: Final = (
-    "ALTER TABLE homes ADD COLUMN held TEXT",
-    "CREATE INDEX events_by_session ON records(session_id) WHERE kind = 'events'",
-)
-
 
 @attrs.frozen
 class HomeState:
     """How one home is. Times are in Unix ms; `lag` is how many records it has said to have beyond those here.
 
-    `held` is what it has said to hold of plugins and policy; None where it never did.
+    `seen_at` is 0 for one that was never heard, and is expected. `held` is what it has said to hold of plugins and
+    policy, None where it never did; `events` what it has said to wait of its events, by plugin. `retired` says why the
+    operator has taken it out of the fleet, at `retired_at`.
     """
 
     name: str
@@ -77,6 +57,14 @@ class HomeState:
     lag: int
     findings: int
     held: Held | None = None
+    events: Mapping[str, str] = FrozenDict()
+    retired_at: int | None = None
+    retired: str = ""
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether it is in the fleet no more: it was retired, and not heard since."""
+        return self.retired_at is not None and self.seen_at <= self.retired_at
 
 
 @attrs.frozen
@@ -173,13 +161,49 @@ class FleetStore(ABC):
         query = "INSERT INTO findings(home, chain, kind, record, text, at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING"
         self._execute_many(query, rows)
 
-    def note_alive(self, home: str, said_n: int, at: int, held: Held | None = None) -> None:
-        """Note that a home is there, how many records it says to have, and what it holds where it says that."""
+    def note_alive(
+        self,
+        home: str,
+        said_n: int,
+        at: int,
+        held: Held | None = None,
+        events: Mapping[str, str] = FrozenDict(),
+    ) -> None:
+        """Note that a home is there, how many records it says to have, what it holds, and which events wait there."""
         self._execute(
-            "INSERT INTO homes(name, seen_at, said_n, held) VALUES (?,?,?,?) ON CONFLICT(name) DO UPDATE SET "
-            "seen_at = excluded.seen_at, said_n = excluded.said_n, held = coalesce(excluded.held, homes.held)",
-            (home, at, said_n, None if held is None else orjson.dumps(held.to_data()).decode()),
+            "INSERT INTO homes(name, seen_at, said_n, held, events) VALUES (?,?,?,?,?) ON CONFLICT(name) DO UPDATE SET "
+            "seen_at = excluded.seen_at, said_n = excluded.said_n, held = coalesce(excluded.held, homes.held), "
+            "events = excluded.events",
+            (
+                home,
+                at,
+                said_n,
+                None if held is None else orjson.dumps(held.to_data()).decode(),
+                orjson.dumps({**events}).decode(),
+            ),
         )
+
+    def expect(self, homes: Iterable[str]) -> None:
+        """Note homes that there should be."""
+        self._execute_many("INSERT INTO homes(name, seen_at) VALUES (?, 0) ON CONFLICT DO NOTHING", [*zip(homes)])
+
+    def retire(self, home: str, why: str | None) -> bool:
+        """Note that a home is in the fleet no more, and why, or with None that it is again; False where there is none.
+
+        It is one again where it is heard later.
+        """
+        at = None if why is None else self.now_ms()
+        query = "UPDATE homes SET retired_at = ?, retired = ? WHERE name = ?"
+        return bool(self._execute(query, (at, why, home)).rowcount)
+
+    def remove(self, home: str, chain: str, last_n: int) -> int:
+        """Remove the records of a chain up to one that is here, note that, and return how many they were."""
+        hash_ = self.hash_of(home, chain, last_n)
+        query = "DELETE FROM records WHERE home = ? AND chain = ? AND n <= ?"
+        count: int = self._execute(query, (home, chain, last_n)).rowcount
+        noted = (home, chain, last_n, hash_, count, self.now_ms())
+        self._execute("INSERT INTO prunings(home, chain, n, hash, records, at) VALUES (?,?,?,?,?,?)", noted)
+        return count
 
     # --- reading ---
 
@@ -187,7 +211,8 @@ class FleetStore(ABC):
         """Return how each home is, by name."""
         query = (
             "SELECT name, n, hash, chain, seen_at, CASE WHEN coalesce(said_n, 0) > n THEN said_n - n ELSE 0 END, "
-            "(SELECT count(*) FROM findings WHERE home = name), held FROM homes ORDER BY name"
+            "(SELECT count(*) FROM findings WHERE home = name), held, events, retired_at, retired "
+            "FROM homes ORDER BY name"
         )
         return [
             HomeState(
@@ -197,8 +222,11 @@ class FleetStore(ABC):
                 lag,
                 findings,
                 None if held is None else Held.from_data(orjson.loads(held)),
+                {} if events is None else orjson.loads(events),
+                retired_at,
+                retired or "",
             )
-            for name, n, hash_, chain, seen_at, lag, findings, held in self._execute(query)
+            for name, n, hash_, chain, seen_at, lag, findings, held, events, retired_at, retired in self._execute(query)
         ]
 
     def query(self, text: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -211,6 +239,16 @@ class FleetStore(ABC):
         where, params = ("", ()) if home is None else ("WHERE home = ?", (home,))
         query = f"SELECT home, kind, record, text, at FROM findings {where} ORDER BY id"  # noqa: S608 - constants
         return [Noted(*row) for row in self._execute(query, params)]
+
+    def has_kind(self, kind: str) -> bool:
+        """Say whether there is a record of a kind; for one that there is none of, all are looked at."""
+        return bool(self.query("SELECT 1 FROM records WHERE kind = ? LIMIT 1", (kind,)))
+
+    def without_content(self, **filters: Any) -> list[str]:
+        """Return which homes have records without their content, as `records` filters them."""
+        where, params = self._where(**filters)
+        query = f"SELECT DISTINCT home FROM records WHERE {where} AND content IS NULL ORDER BY home"  # noqa: S608 - constants
+        return [home for (home,) in self.query(query, params)]
 
     def records(
         self,
@@ -226,13 +264,33 @@ class FleetStore(ABC):
         `filters` are of plugin, names (see `JournalReader.records`), session_id and ref. Events and saved conversations
         come only where `kinds` names them.
         """
+        where, params = self._where(home=home, kinds=kinds, since=since, **filters)
+        columns = "home, n, at, kind, plugin, session_id, ref, key, content, hash"
+        last = f"SELECT {columns} FROM records WHERE {where} ORDER BY at DESC, home DESC, n DESC"  # noqa: S608 - constants
+        # A number, and no parameter: SQLite has another word for no limit than PostgreSQL.
+        last = last if limit is None else f"{last} LIMIT {int(limit)}"
+        query = f"SELECT * FROM ({last}) AS found ORDER BY at, home, n"  # noqa: S608 - constants
+        with closing(self._execute(query, params)) as rows:
+            for name, *row in rows:
+                yield name, stored_record(row)
+
+    def _where(
+        self,
+        *,
+        home: str | None = None,
+        kinds: Sequence[str] = (),
+        since: int | None = None,
+        names: str | None = None,
+        **filters: str | None,
+    ) -> tuple[str, list[Any]]:
+        """Return the condition of a question for records, and its parameters."""
         where: list[str] = []
         params: list[Any] = []
-        wanted: dict[str, Any] = {"home = ?": home, "at >= ?": since}
-        if (names := filters.pop("names", None)) is not None:
+        if names is not None:
             holds = " OR ".join([self._holds] * len(naming(names)))
             where.append(f"(plugin = ? OR (kind IN ('{DECISION}', 'transform') AND ({holds})))")
             params += [names, *(each.encode() for each in naming(names))]
+        wanted: dict[str, Any] = {"home = ?": home, "at >= ?": since}
         wanted |= {f"{column} = ?": value for column, value in filters.items()}
         for text, value in wanted.items():
             if value is not None:
@@ -240,14 +298,7 @@ class FleetStore(ABC):
                 params.append(value)
         chosen = kinds or (EVENTS, HISTORY)
         where.append(f"kind {'IN' if kinds else 'NOT IN'} ({','.join('?' * len(chosen))})")
-        columns = "home, n, at, kind, plugin, session_id, ref, key, content, hash"
-        last = f"SELECT {columns} FROM records WHERE {' AND '.join(where)} ORDER BY at DESC, home DESC, n DESC"  # noqa: S608 - constants
-        # A number, and no parameter: SQLite has another word for no limit than PostgreSQL.
-        last = last if limit is None else f"{last} LIMIT {int(limit)}"
-        query = f"SELECT * FROM ({last}) AS found ORDER BY at, home, n"  # noqa: S608 - constants
-        with closing(self._execute(query, (*params, *chosen))) as rows:
-            for name, *row in rows:
-                yield name, stored_record(row)
+        return " AND ".join(where), [*params, *chosen]
 
 
 def stored_record(row: Sequence[Any]) -> StoredRecord:
@@ -275,7 +326,7 @@ class SqliteStore(FleetStore):
     _begin = "BEGIN IMMEDIATE"
     errors = (sqlite3.Error,)
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, writes: bool = False) -> None:
         self.path: Final = path
         try:
             if create:
@@ -283,7 +334,7 @@ class SqliteStore(FleetStore):
                 os.close(open_file(path, os.O_RDWR | os.O_CREAT))
             else:
                 check_file(path, follow=True)
-            uri = f"{path.absolute().as_uri()}?mode={'rw' if create else 'ro'}"
+            uri = f"{path.absolute().as_uri()}?mode={'rw' if create or writes else 'ro'}"
             self._db: Final = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             reason = getattr(error, "strerror", None) or str(error)
@@ -327,24 +378,29 @@ class SqliteStore(FleetStore):
         return self._db.in_transaction
 
     def _prepare(self, *, create: bool) -> None:
+        # A message is acknowledged, and may be removed at the server, when it is on disk here.
+        self._db.execute("PRAGMA synchronous = FULL")
         if create:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A message is acknowledged, and may be removed at the server, when it is on disk here.
-            self._db.execute("PRAGMA synchronous = FULL")
-            if not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                self._make((*_TABLES, f"PRAGMA application_id = {_APPLICATION_ID}", "PRAGMA user_version = 1"))
-            if self._marks() == (_APPLICATION_ID, 1):
-                self._make((*_TO_VERSION_2, f"PRAGMA user_version = {_VERSION}"))
+            switch_to_wal(self._db)
+            self._bring_up_to_date()
         application, version = self._marks()
-        if (application, version) != (_APPLICATION_ID, _VERSION):
-            what = f"is of version {version}, expected {_VERSION}"
-            what = what if application == _APPLICATION_ID else "holds something else"
+        if (application, version) != (APPLICATION_ID, VERSION):
+            what = f"is of version {version}, expected {VERSION}"
+            what = what if application == APPLICATION_ID else "holds something else"
             text = f"{str(self.path)!r} {what}; expected a file of `fleet collect`, which brings older ones up to date"
             raise ConfigError(text, file=str(self.path))
 
-    def _make(self, statements: Iterable[str]) -> None:
-        for statement in ("BEGIN IMMEDIATE", *statements, "COMMIT"):
-            self._db.execute(statement)
+    def _bring_up_to_date(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        # Within it: another process may have done this while the lock was waited for.
+        application, version = self._marks()
+        is_new = not self._db.execute("SELECT 1 FROM sqlite_master").fetchone()
+        if is_new or (application == APPLICATION_ID and version < VERSION):
+            for statement in statements_after(0 if is_new else version):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
+        self._db.execute("COMMIT")
 
     def _marks(self) -> tuple[int, int]:
         application, version = (
@@ -397,24 +453,29 @@ class PostgresStore(FleetStore):
         self._db = self._connect()
 
     def _prepare(self, *, create: bool) -> None:
-        query = "SELECT obj_description(to_regclass('records'), 'pg_class')"
-        found = self._execute(query).fetchone()[0]
-        if found is None and create and self._execute("SELECT to_regclass('records') IS NULL").fetchone()[0]:
-            found = self._make(_TABLES, _COMMENTS[0])
-        if found == _COMMENTS[0] and create:
-            found = self._make(_TO_VERSION_2, _COMMENTS[-1])
-        if found != _COMMENTS[-1]:
-            what = "holds no records of a fleet" if found is None else f"is of another version: {found!r}"
-            text = f"the database {_shown(self.url)!r} {what}; expected {_COMMENTS[-1]!r}, which `fleet collect` makes"
+        if create and self._said() != COMMENTS[-1]:
+            self._bring_up_to_date()
+        if (said := self._said()) != COMMENTS[-1]:
+            what = "holds no records of a fleet" if said is None else f"is of another version: {said!r}"
+            text = f"the database {_shown(self.url)!r} {what}; expected {COMMENTS[-1]!r}, which `fleet collect` makes"
             raise ConfigError(text, path="--into")
 
-    def _make(self, statements: Iterable[str], comment: str) -> str:
+    def _said(self) -> str | None:
+        """Return what stands at the table of records; None where there is none, or nothing."""
+        found: str | None = self._execute("SELECT obj_description(to_regclass('records'), 'pg_class')").fetchone()[0]
+        return found
+
+    def _bring_up_to_date(self) -> None:
         self._execute("BEGIN")
-        for statement in statements:
-            self._execute(_in_postgres(statement))
-        self._execute(f"COMMENT ON TABLE records IS '{comment}'")
+        self._execute("SELECT pg_advisory_xact_lock(?)", (APPLICATION_ID,))
+        # After it: another process may have done this while the lock was waited for.
+        said = self._said()
+        is_new = said is None and self._execute("SELECT to_regclass('records') IS NULL").fetchone()[0]
+        if is_new or said in COMMENTS[:-1]:
+            for statement in statements_after(0 if said is None else COMMENTS.index(said) + 1):
+                self._execute(in_postgres(statement))
+            self._execute(f"COMMENT ON TABLE records IS '{COMMENTS[-1]}'")
         self._execute("COMMIT")
-        return comment
 
     @override
     def close(self) -> None:
@@ -446,13 +507,6 @@ def _placed(query: str) -> bytes:
     return query.replace("?", "%s").encode()
 
 
-def _in_postgres(statement: str) -> str:
-    words = {"BLOB": "BYTEA", " WITHOUT ROWID": "", "id INTEGER PRIMARY KEY": "id BIGSERIAL PRIMARY KEY"}
-    for ours, theirs in words.items():
-        statement = statement.replace(ours, theirs)
-    return statement
-
-
 def _shown(url: str) -> str:
     """Return a URL without what it says of passwords and options."""
     parts = urlsplit(url)
@@ -464,13 +518,14 @@ def is_url(where: str) -> bool:
     return where.startswith(("postgresql://", "postgres://"))
 
 
-def open_store(where: str, *, create: bool = False) -> FleetStore:
-    """Open the records of a fleet: a file, or a database by its URL; `create` makes them where there are none.
+def open_store(where: str, *, create: bool = False, writes: bool = False) -> FleetStore:
+    """Open the records of a fleet: a file, or a database by its URL.
 
+    `create` makes them where there are none, `writes` changes those that there are, and else they are read.
     Raises ConfigError. A URL with a password in it is refused: command lines are seen by others.
     """
     if not is_url(where):
-        return SqliteStore(Path(where), create=create)
+        return SqliteStore(Path(where), create=create, writes=writes)
     parts = urlsplit(where)
     if parts.password or "password" in parts.query:
         text = "a command line is seen by others, and this URL has a password; put that in ~/.pgpass or PGPASSWORD"

@@ -34,7 +34,7 @@ from ally_plugins.runtime.lanes.teardown import cancel_task
 from ally_plugins.runtime.processes.environment import child_environment
 from ally_plugins.runtime.processes.process import ProcessSpec
 
-from .connection import connected
+from .connection import connected, raise_if_cancelled
 from .credentials import WORKERS, from_host, hello_subject, to_host
 from .event_consumer import EventConsumer
 from .event_instance import InstanceLost
@@ -284,6 +284,7 @@ class _Plugin:
             # Only now: a worker that cannot answer must not be asked, since the others could.
             self._subscription = await self.worker.client.subscribe(subject, queue=WORKERS, cb=self._greet)
             self.tried.set()
+            raise_if_cancelled()
             exit_ = await asyncio.shield(process.exited)
             return f"its process {exit_.description}"
         finally:

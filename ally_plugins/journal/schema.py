@@ -25,6 +25,7 @@ __all__ = [
     "is_in_memory",
     "new_memory_path",
     "read_chain_id",
+    "switch_to_wal",
 ]
 
 # How long a writer waits for another host's batch; SQLite's own default in Python, and what most programs use.
@@ -125,7 +126,7 @@ def check_files(path: Path, *, is_own: bool = True) -> None:
 def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> bool:
     """Set up a connection and the tables of a new journal; return False when the journal is of an older version."""
     # Before BEGIN: within a transaction the mode stays as it is.
-    _switch_to_wal(connection)
+    switch_to_wal(connection)
     # In WAL mode the default of many builds loses the last commits with the power; we answer for what we accepted.
     connection.execute(f"PRAGMA synchronous = {'OFF' if is_in_memory(path) else 'FULL'}")
     # Otherwise a WAL that one large batch has made keeps its size for ever.
@@ -142,8 +143,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, *, create: bool) -> boo
     return version == VERSION
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    # Two processes that create one journal at once: SQLite does not wait for this lock, so we do.
+def switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Have a file written through a log. Blocks while another process does so: SQLite does not wait for this lock."""
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:

@@ -92,6 +92,7 @@ def test_the_blocks_that_are_left_out_are_these() -> None:
         ("how-to/coding-agents", "the id is of your own run"),
         ("how-to/daemons", "it needs a plugin in quarantine"),
         ("how-to/daemons", "it needs another Python"),
+        ("how-to/fleet", "it is of a fleet of yours"),
         ("how-to/fleet", "it needs PostgreSQL"),
         ("how-to/fleet", "it needs a collector of OpenTelemetry"),
         ("how-to/fleet", "the digests are of your own machines"),

@@ -126,11 +126,11 @@ class Notes:
 
 
 @asynccontextmanager
-async def collecting(server: Server, tmp_path: Path) -> AsyncIterator[None]:
+async def collecting(server: Server, tmp_path: Path, **options: Any) -> AsyncIterator[None]:
     """Have a collector run."""
     with open_store(str(tmp_path / "collected.db"), create=True) as store:
         await collect(server.who("collector"), store, once=True)  # which makes the stream of the records
-        async with going(collect(server.who("collector"), store)):
+        async with going(collect(server.who("collector"), store, **options)):
             yield
 
 

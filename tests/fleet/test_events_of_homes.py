@@ -14,9 +14,9 @@ from attrs import evolve
 from ally_plugins import ToolCallEnd
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.contract.values.errors import ConfigError
-from ally_plugins.fleet import event_batches
+from ally_plugins.fleet import event_batches, event_streams, publisher
 from ally_plugins.fleet.collector import collect
-from ally_plugins.fleet.connection import connected
+from ally_plugins.fleet.connection import FleetError, connected
 from ally_plugins.fleet.credentials import (
     STREAM,
     acknowledge_subject,
@@ -214,6 +214,104 @@ def test_events_for_other_files_than_a_worker_runs_wait_for_one_that_runs_them(s
                 await seen(second, 3)
             assert first.counts() == dict.fromkeys(home.ids(5), 1)
             assert second.counts() == dict.fromkeys(home.ids(2) - home.ids(5), 1)
+
+    go(main())
+
+
+# --- what does not come ---
+
+
+def said_of_events(tmp_path: Path) -> str | None:
+    """Return what the home has said to wait of its events."""
+    with open_store(str(tmp_path / "collected.db")) as store:
+        return next((home.events.get("p") for home in store.homes() if home.name == "laptop"), None)
+
+
+def test_what_no_worker_takes_waits_at_the_homes_once_the_server_has_enough_and_records_go_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "ALIVE_S", 0.1)
+    notes = Notes(tmp_path / "w1")
+
+    async def main() -> None:
+        async with collecting(server, tmp_path, events_bytes=300_000):
+            async with consuming(server, tmp_path / "w1"):
+                [home] = await begun(server, tmp_path)
+            async with going(home.sending()):
+                home.emit(40, output="x" * 20_000)
+                await until(lambda: "maximum bytes exceeded" in (said_of_events(tmp_path) or ""))
+                home.emit(1)
+                async with connected(server.who("collector")) as client:
+                    info = await client.jetstream().stream_info(EVENTS)
+                assert info.state.bytes <= 300_000
+                with open_store(str(tmp_path / "collected.db")) as store:
+                    await until(lambda: max(each.head.n for each in store.homes() if each.head) >= 3)
+                async with consuming(server, tmp_path / "w1"):
+                    await seen(notes, 41)
+                await until(lambda: said_of_events(tmp_path) is None)
+        assert notes.counts() == dict.fromkeys(home.ids(2), 1)
+
+    go(main())
+
+
+def test_one_home_does_not_take_the_place_of_the_others(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_streams, "MOST_OF_A_HOME", 2)
+    notes = Notes(tmp_path / "w1")
+
+    async def main() -> None:
+        async with collecting(server, tmp_path):
+            async with consuming(server, tmp_path / "w1"):
+                busy, other = await begun(server, tmp_path, "laptop", "build-1")
+            for home, count in ((busy, 2), (other, 1)):
+                for _ in range(count):
+                    home.emit(1)
+                    await home.send()
+            busy.emit(1)
+            with pytest.raises(FleetError, match="maximum messages per subject exceeded"):
+                await busy.send()
+            other.emit(1)
+            await other.send()
+            async with consuming(server, tmp_path / "w1"):
+                await seen(notes, 4)
+                await busy.send()
+                await seen(notes, 5)
+
+    go(main())
+
+
+def test_what_was_pruned_before_it_was_sent_is_said_to_the_worker_that_comes_and_for_status(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "ALIVE_S", 0.1)
+    notes = Notes(tmp_path / "w1")
+
+    async def main() -> None:
+        async with collecting(server, tmp_path), consuming(server, tmp_path / "w1"):
+            [home] = await begun(server, tmp_path)
+            home.emit(7)
+            with contextlib.closing(home.journal()) as journal:
+                journal.prune_blocking(2**60)
+            home.emit(2)
+            async with going(home.sending()):
+                await seen(notes, 2)
+                await until(lambda: said_of_events(tmp_path) == "7 events were pruned or too large, and not sent")
+        assert "p: 7 events of 'laptop' were pruned there or too large, and were never sent" in caplog.text
+
+    go(main())
+
+
+def test_publishing_once_sends_records_also_where_no_worker_has_asked_for_events(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        home = EventHome(server, tmp_path)
+        home.emit(1)
+        async with collecting(server, tmp_path):
+            await home.send()
+            assert "no worker has asked for the events of 'p' yet" in caplog.text
+            await until(lambda: "no worker has asked" in (said_of_events(tmp_path) or ""))
 
     go(main())
 

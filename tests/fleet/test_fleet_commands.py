@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import stat
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +19,12 @@ from ally_plugins.fleet.credentials import read_credentials
 from ally_plugins.fleet.proofs import Certificate
 from ally_plugins.fleet.server import Listen, init
 from ally_plugins.fleet.store import open_store
-from tests.kit.commands import run_command
+from ally_plugins.journal.audit import Problem
+from ally_plugins.journal.chain import Head
+from ally_plugins.journal.values import ChainedRecord
+from tests.kit.commands import PROGRAM, run_command
 from tests.kit.fleets import tls_at
-from tests.kit.waiting import go
+from tests.kit.waiting import go, wait_until
 
 from .conftest import write
 
@@ -174,12 +179,13 @@ def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
 ) -> None:
     collected = str(tmp_path / "fleet.db")
     credentials = str(server.folder / "collector.toml")
-    assert run_json("collect", credentials, "--into", collected, "--once") == {"homes": [], "findings": []}
+    first = run_json("collect", credentials, "--into", collected, "--once")
+    assert [(each["home"], each["seen_at"]) for each in first["homes"]] == [("build-1", None), ("laptop", None)]
     write(journal, 0, 30)
     shutil.copy(server.folder / "laptop.toml", home / "fleet.toml")
     assert run_json("publish", "--once") == {"name": "laptop", "record": 30}
     assert run_json("publish", "--once") == {"name": "laptop", "record": None}
-    [shown] = run_json("collect", credentials, "--into", collected, "--once")["homes"]
+    [_, shown] = run_json("collect", credentials, "--into", collected, "--once")["homes"]
     assert (shown["home"], shown["record"], shown["findings"], shown["silent"]) == ("laptop", 30, 0, False)
     rows = run_command("audit", "--fleet", collected, "--plugin", "writer", "--limit", "2", "--json").stdout
     assert [(row["home"], row["n"]) for row in map(json.loads, rows.splitlines())] == [("laptop", 29), ("laptop", 30)]
@@ -201,12 +207,75 @@ def test_how_long_the_server_keeps_records_is_settled_once(server: Server, tmp_p
 def test_a_home_that_is_silent_is_named_and_the_exit_code_says_so(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "fleet.db"), create=True) as store:
         store.note_alive("laptop", 3, time.time_ns() // 1_000_000)
-        store.note_alive("build-1", 3, 0)
-    shown = run_json("status", str(tmp_path / "fleet.db"), code=1)
-    assert {each["home"]: each["silent"] for each in shown["homes"]} == {"laptop": False, "build-1": True}
-    text = run_command("fleet", "status", str(tmp_path / "fleet.db"), code=1).stdout
-    assert "silent" in text
-    assert "3 behind" in text
+        store.note_alive("build-1", 3, 1, events={"p": "no worker has asked"})
+        store.expect(["attic"])
+    place = str(tmp_path / "fleet.db")
+    shown = run_json("status", place, code=1)
+    assert {each["home"]: each["silent"] for each in shown["homes"]} == {
+        "attic": True,
+        "build-1": True,
+        "laptop": False,
+    }
+    lines = run_command("fleet", "status", place, code=1).stdout.splitlines()
+    assert "never heard" in lines[0]
+    assert "silent 1970-01-01" in lines[1]
+    assert "3 behind" in lines[1]
+    assert lines[3:] == ["events: build-1: p: no worker has asked"]
+
+
+def test_a_home_that_was_retired_is_no_fault_any_more_and_the_record_says_why(tmp_path: Path) -> None:
+    place = str(tmp_path / "fleet.db")
+    with open_store(place, create=True) as store:
+        store.note_alive("laptop", 3, store.now_ms())
+        store.note_alive("build-1", 3, 1)
+        store.add_findings("build-1", "c", [Problem("altered", 1, "record 1 was altered")], 1)
+    run_command("fleet", "status", place, code=1)
+    assert (
+        "no home 'build' in the fleet, did you mean 'build-1'"
+        in run_command("fleet", "retire", place, "build", code=2).stderr
+    )
+    assert "build-1 is retired" in run_command("fleet", "retire", place, "build-1", "--why", "it was sold").stdout
+    text = run_command("fleet", "status", place).stdout
+    assert "it was sold" in text
+    assert "wrong: build-1: record 1 was altered" in text
+    run_command("fleet", "retire", place, "build-1", "--back")
+    run_command("fleet", "status", place, code=1)
+
+
+def test_old_records_are_removed_where_the_operator_says_so(tmp_path: Path) -> None:
+    place = str(tmp_path / "fleet.db")
+    with open_store(place, create=True) as store:
+        digest = bytes(32)
+        records = [ChainedRecord(1, 1, "note", "p", None, None, None, digest, digest, b"{}")]
+        store.add("laptop", Head(1, digest, "c"), records, 1)
+    asked = ("fleet", "prune", place, "--older-than")
+    assert "nothing is removed" in run_command(*asked, "90d", code=1).stderr
+    assert "is in the future" in run_command(*asked, "2099-01-01", "--yes", code=2).stderr
+    assert run_command(*asked, "90d", "--yes").stdout == "laptop: 1 records are removed\n"
+    assert run_json("prune", place, "--older-than", "90d", "--yes")["removed"] == {}
+    assert (
+        "cannot be opened" in run_command("fleet", "prune", str(tmp_path / "none.db"), *asked[3:], "90d", code=2).stderr
+    )
+
+
+def test_a_collector_that_is_ended_as_services_are_says_nothing_and_has_not_failed(
+    server: Server, tmp_path: Path
+) -> None:
+    credentials, place = str(server.folder / "collector.toml"), tmp_path / "fleet.db"
+    command = [*PROGRAM, "fleet", "collect", credentials, "--into", str(place)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def has_begun() -> bool:
+        if not place.exists():
+            return False
+        with contextlib.suppress(ConfigError), open_store(str(place)) as store:
+            return bool(store.homes())
+        return False
+
+    wait_until(has_begun)
+    process.terminate()
+    assert process.communicate() == (b"", b"")
+    assert process.returncode == 0
 
 
 def test_what_each_home_holds_is_shown_and_one_that_holds_something_else_is_named(tmp_path: Path) -> None:

@@ -163,8 +163,11 @@ def test_what_plugins_cost_is_the_sum_over_all_homes(fleet: Path, tmp_path: Path
     assert busy["tokens"] == sum(plugins[0]["tokens"] for plugins in each.values()) > 0
     gate = next(hook for hook in busy["hooks"] if hook["hook"] == "ally_gate_tool_call")
     assert (gate["calls"], gate["denied"]) == (3, 1)
-    assert answer("stats", "other", "--fleet", str(fleet))["plugins"] == []
-    assert "nothing is recorded of other" in run_command("stats", "other", "--fleet", str(fleet)).stdout
+    refused = answer("stats", "other", "--fleet", str(fleet), code=1)
+    assert "no home of the fleet has sent anything of a plugin 'other'" in refused
+    later = ("stats", "busy", "--fleet", str(fleet), "--since", "2099-01-01T00:00")
+    assert answer(*later)["plugins"] == []
+    assert "nothing is recorded of busy" in run_command(*later).stdout
     shown = run_command("stats", "busy", "--fleet", str(fleet)).stdout
     assert "ally_gate_tool_call" in shown
     assert answer("stats", "--fleet", str(fleet), "--since", "2099-01-01T00:00")["plugins"] == []
@@ -180,6 +183,41 @@ def test_a_home_that_keeps_its_contents_is_named_and_nothing_is_made_up_of_it(fl
     for id_ in ids_of(tmp_path / "laptop"):
         refused = answer("explain", id_, "--fleet", str(fleet), "--fleet-home", "secretive", code=1)
         assert f"'secretive' has sent {id_!r} without its content" in refused
+
+
+def test_a_kind_that_there_is_none_of_is_refused_and_one_of_another_version_is_not(fleet: Path) -> None:
+    asked = ("audit", "--fleet", str(fleet), "--kind")
+    assert "no kind of record 'refusl', did you mean 'refusal'" in run_command(*asked, "refusl", code=2).stderr
+    with open_store(str(fleet), create=True) as store:
+        store.add(
+            "newer", Head(1, b"h", "c"), [ChainedRecord(1, 1, "novelty", "q", None, None, None, b"d", b"h", b"{}")], 1
+        )
+    assert [row["kind"] for row in rows(fleet, "--kind", "novelty")] == ["novelty"]
+    none = run_command(*asked, "novelty", "--session", "s-none")
+    assert (none.stdout, none.stderr) == ("", "no record is of this kind, plugin, session and time\n")
+
+
+def test_what_replays_have_recorded_is_told_apart_in_a_fleet_too(fleet: Path, tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "replayed" / "journal.db")
+    for number, data in enumerate(({"replayed": 0}, {"replayed": 1, "recorded_at": 5})):
+        journal.append_blocking(Record("refusal", number, "again", data=data))
+    journal.close_blocking()
+    keep(fleet, "replaying", tmp_path / "replayed" / "journal.db")
+    keep(fleet, "secretive", tmp_path / "replayed" / "journal.db", contents=False)
+    asked = ("--kind", "refusal", "--fleet-home", "replaying")
+    assert [row["n"] for row in rows(fleet, *asked, "--replays")] == [2]
+    assert [row["n"] for row in rows(fleet, *asked, "--no-replays")] == [1]
+    assert [row["n"] for row in rows(fleet, *asked, "--limit", "1")] == [2]
+    told = run_command("audit", "--fleet", str(fleet), "--replays", "--plugin", "again")
+    assert told.stderr.endswith("some records of secretive\n")
+    assert "replaying" in told.stdout
+    shown = run_command("audit", "--fleet", str(fleet), "--fleet-home", "secretive").stdout
+    assert shown.count("(its content stays at its home, or was pruned)") == 2
+
+
+def test_options_before_verify_are_refused_since_it_is_of_this_home(fleet: Path) -> None:
+    refused = run_command("audit", "--fleet", str(fleet), "verify", code=2)
+    assert "what is said before 'verify' would not count for it" in refused.stderr
 
 
 def logs(fleet: Path, *args: str) -> list[tuple[str, LogRecord]]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ally_plugins.contract.values.errors import ConfigError
+from ally_plugins.fleet import pruning
 from ally_plugins.fleet.batches import Held
 from ally_plugins.fleet.collector import collect
 from ally_plugins.fleet.credentials import read_credentials
+from ally_plugins.fleet.pruning import Pruned, prune
 from ally_plugins.fleet.publisher import publish
 from ally_plugins.fleet.readings import chains_with, fleet_statistics
 from ally_plugins.fleet.store import FleetStore, HomeState, Noted, SqliteStore, open_store
@@ -160,11 +164,14 @@ def test_a_chain_is_asked_and_all_are_added_up(place: str) -> None:
         assert {name: each.messages for name, each in only.items()} == {"p": 1}
 
 
-def test_what_an_older_collector_kept_is_brought_up_to_date_by_the_next_and_read_by_nobody_before(place: str) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_an_older_collector_kept_is_brought_up_to_date_by_the_next_and_read_by_nobody_before(
+    place: str, version: int
+) -> None:
     with open_store(place, create=True) as store:
         fill(store)
-        downgrade(store)
-    with pytest.raises(ConfigError, match=r"version 1.*collect"):
+        downgrade(store, version)
+    with pytest.raises(ConfigError, match=rf"version {version}.*collect"):
         open_store(place)
     with open_store(place, create=True) as store:
         assert len(list(store.records())) == 3
@@ -173,13 +180,81 @@ def test_what_an_older_collector_kept_is_brought_up_to_date_by_the_next_and_read
         assert [each.held for each in store.homes()] == [None, Held("a", "b", "1")]
 
 
-def downgrade(store: FleetStore) -> None:
-    """Make it what version 1 had."""
-    changes = ["DROP INDEX events_by_session", "ALTER TABLE homes DROP COLUMN held"]
+@pytest.mark.parametrize("version", [0, 1])
+def test_two_that_bring_the_same_records_up_to_date_at_once_both_have_them(place: str, version: int) -> None:
+    if version:
+        with open_store(place, create=True) as store:
+            fill(store)
+            downgrade(store, version)
+    count = 8
+    together = Barrier(count)
+
+    def open_one(_: int) -> int:
+        together.wait()
+        with open_store(place, create=True) as store:
+            return len(list(store.records()))
+
+    with ThreadPoolExecutor(count) as threads:
+        assert set(threads.map(open_one, range(count))) == {3 if version else 0}
+
+
+def test_a_home_that_was_retired_is_in_the_fleet_no_more_until_it_is_heard(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+    with open_store(place, writes=True) as store:
+        assert not store.retire("nobody", "sold")
+        assert store.retire("laptop", "sold")
+        before = store.now_ms()
+        found = {each.name: (each.is_retired, each.retired) for each in store.homes()}
+        assert found == {"build-1": (False, ""), "laptop": (True, "sold")}
+        store.note_alive("laptop", 6, before + 60_000)
+        assert [each.is_retired for each in store.homes()] == [False, False]
+        assert store.retire("laptop", None)
+        assert [each.retired_at for each in store.homes()] == [None, None]
+
+
+def test_a_home_that_is_expected_and_was_never_heard_is_there(place: str) -> None:
+    with open_store(place, create=True) as store:
+        fill(store)
+        store.expect(["laptop", "attic"])
+        assert [(each.name, each.seen_at) for each in store.homes()] == [("attic", 0), ("build-1", 60), ("laptop", 80)]
+
+
+def test_old_records_go_from_the_beginning_of_a_chain_and_what_stays_can_be_verified(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "_AT_ONCE", 2)
+    with open_store(place, create=True) as store:
+        fill(store)  # something is wrong with the laptop
+        # One of an earlier time after a later one: it stays, or the chain would have a hole.
+        times = [1, 2, 3, 900, 4, 950]
+        store.add("desk", Head(6, b"h6", "c3"), [record(n, at=at) for n, at in enumerate(times, 1)], 50)
+    with open_store(place, writes=True) as store:
+        assert prune(store, 500) == Pruned({"desk": 3}, ())
+        assert sorted(each.n for _, each in store.records(home="desk")) == [4, 5, 6]
+        assert prune(store, 2000) == Pruned({"build-1": 1, "desk": 3}, ("laptop",))
+        assert {home for home, _ in store.records()} == {"laptop"}
+        noted = store.query("SELECT home, n, hash, records FROM prunings ORDER BY id")
+        assert [(home, n, bytes(hash_), count) for home, n, hash_, count in noted if home == "desk"] == [
+            ("desk", 2, b"h2", 2),
+            ("desk", 3, b"h3", 1),
+            ("desk", 5, b"h5", 2),
+            ("desk", 6, b"h6", 1),
+        ]
+        assert store.head("desk") == Head(6, b"h6", "c3")  # from which the next is verified
+        assert prune(store, 2000) == Pruned({}, ("laptop",))
+
+
+def downgrade(store: FleetStore, version: int) -> None:
+    """Make it what an older version had."""
+    changes = [f"ALTER TABLE homes DROP COLUMN {each}" for each in ("events", "retired_at", "retired")]
+    changes.append("DROP TABLE prunings")
+    if version == 1:
+        changes += ["DROP INDEX events_by_session", "ALTER TABLE homes DROP COLUMN held"]
     if isinstance(store, SqliteStore):
-        changes.append("PRAGMA user_version = 1")
+        changes.append(f"PRAGMA user_version = {version}")
     else:
-        changes.append("COMMENT ON TABLE records IS 'records of a fleet of ally-plugins, version 1'")
+        changes.append(f"COMMENT ON TABLE records IS 'records of a fleet of ally-plugins, version {version}'")
     for change in changes:
         store._execute(change)
 
@@ -220,6 +295,7 @@ def test_the_collectors_of_two_servers_keep_what_their_homes_send_in_one_place(
             assert {(each.name, each.head and each.head.n) for each in first.homes()} == {
                 ("laptop", 500),
                 ("desktop", 500),
+                ("build-1", None),
             }
             assert first.findings() == []
             assert len(list(first.records())) == 1000

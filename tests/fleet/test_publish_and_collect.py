@@ -167,7 +167,7 @@ def test_what_a_home_has_committed_is_kept_in_order_with_its_chain(
 
     go(main())
     assert numbers(store) == list(range(1, 751))
-    [home] = store.homes()
+    [_, home] = store.homes()
     with JournalReader(journal.path) as reading:
         last = reading.record(750)
     assert last is not None
@@ -420,7 +420,7 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
         async with going(collect(server.who("collector"), store)), connected(server.who("laptop")) as client:
             said = Alive(head).to_bytes()
             bad = [b'{"version":1,"head":1}', said.replace(b'"held":null', b'"held":{"plugins":[]}')]
-            while not store.homes():
+            while not any(each.seen_at for each in store.homes()):
                 for word in (said, b"garbage", *bad):
                     subject = alive_subject("laptop")
                     await client.publish(subject, word, headers=server.who("laptop").signed(subject, word))
@@ -428,7 +428,7 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
                 await asyncio.sleep(0.01)
 
     go(main())
-    [home] = store.homes()
+    [_, home] = store.homes()
     assert (home.name, home.head, home.lag, home.findings) == ("laptop", None, 3, 0)
     assert home.held is None
 
@@ -444,7 +444,7 @@ def test_a_publisher_says_what_its_home_holds(server: Server, journal: Journal, 
                 await publish(server.who("laptop"), journal.path, once=True, held=lambda: held)
 
     go(main())
-    assert [each.held for each in store.homes()] == [held]
+    assert [each.held for each in store.homes()] == [None, held]
 
 
 def test_a_publisher_that_has_nothing_to_send_asks_the_server_nothing(
@@ -472,3 +472,34 @@ def test_a_publisher_that_has_nothing_to_send_asks_the_server_nothing(
     go(main())
     assert numbers(store) == list(range(1, 8))
     assert kinds(store) == []
+
+
+# --- the end ---
+
+
+def test_who_is_cancelled_in_the_moment_of_an_answer_is_cancelled() -> None:
+    """Until Python 3.12, `wait_for` returns the answer, and the cancellation is gone."""
+
+    async def main() -> None:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(Answers().wait(asyncio.wait_for(answer, 60)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        answer.set_result(1)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    go(main())
+
+
+def test_a_collector_that_is_cancelled_at_any_moment_of_its_start_ends(server: Server, store: FleetStore) -> None:
+    async def main() -> None:
+        for number in range(15):
+            task = asyncio.create_task(collect(server.who("collector"), store))
+            await asyncio.sleep(number / 1000)
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+
+    go(main())

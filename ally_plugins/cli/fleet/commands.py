@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ally_plugins.cli.shell.command_group import LazyGroup
-from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.state import command, options
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json, when
-from ally_plugins.contract.values.frozen import FrozenDict
+from ally_plugins.cli.shell.text import echo, inert, print_json
+
+from .status import report, status
+from .upkeep import prune, retire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine
 
     from ally_plugins.cli.shell.state import State
-    from ally_plugins.fleet.store import HomeState, Noted
     from ally_plugins.journal.chain import Head
 
-__all__ = ["collect", "fleet", "init", "publish", "serve", "status"]
+__all__ = ["collect", "fleet", "init", "publish", "serve"]
 
 _PORT: Final = 4222
 _DAY_S: Final = 24 * 3600.0
-_SHOWN: Final = 12  # digits of a revision: none of a few thousand has the same by chance
-_REVISION: Final = re.compile(rf"[0-9a-f]{{{_SHOWN},64}}")
-_SILENT_S: Final = 60.0  # some of the messages by which a home says that it is there
+_MIB: Final = 1024 * 1024
+_EVENTS_MIB: Final = 1024
 _LINKS_PER_HOST: Final = 100  # of 500 in all: more than a machine has hosts, and one that has gone wild leaves 400
 
 
@@ -146,13 +146,13 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
         held=lambda: holdings_of(home),
         subscriptions=HomeSubscriptions(home),
     )
+    if not once:
+        return _run_service(sending)
     asyncio.run(sending)
-    # Only with `once`.
     sent = last[0].n if last else None
     if state.as_json:
-        print_json({"name": who.name, "record": sent})
-    else:
-        echo(f"{who.name}: sent up to record {sent}" if last else f"{who.name}: there was nothing to send")
+        return print_json({"name": who.name, "record": sent})
+    return echo(f"{who.name}: sent up to record {sent}" if last else f"{who.name}: there was nothing to send")
 
 
 @command("collect")
@@ -164,6 +164,8 @@ def publish(state: State, credentials: Path | None, once: bool) -> None:  # noqa
               help="How long the server keeps records, where their stream is made now. Else 30 days.")  # fmt: skip
 @click.option("--replicas", type=click.Choice(["1", "3", "5"]), metavar="N",
               help="On how many machines of the server's cluster, likewise: 1, 3 or 5. Else 1.")  # fmt: skip
+@click.option("--events", type=click.IntRange(min=1), default=_EVENTS_MIB, show_default=True, metavar="MIB",
+              help="How much the server keeps of one plugin's events; what is more waits at homes.")  # fmt: skip
 def collect(
     state: State,
     credentials: Path,
@@ -171,6 +173,7 @@ def collect(
     once: bool,  # noqa: FBT001 - click's way
     keep: float | None,
     replicas: str | None,
+    events: int,
 ) -> None:
     """Take what homes send, verify each home's chain on arrival, and keep it all in one place, until Ctrl-C.
 
@@ -190,8 +193,18 @@ def collect(
     _show_warnings()
     with open_store(place, create=True) as store:
         keep_s = None if keep is None else keep * _DAY_S
-        asyncio.run(take(who, store, once=once, keep_s=keep_s, replicas=None if replicas is None else int(replicas)))
-        _report(state, store.homes(), store.findings(), silent_before=None)
+        taking = take(
+            who,
+            store,
+            once=once,
+            keep_s=keep_s,
+            replicas=None if replicas is None else int(replicas),
+            events_bytes=events * _MIB,
+        )
+        if not once:
+            return _run_service(taking)
+        asyncio.run(taking)
+        return report(state, store.homes(), store.findings(), silent_before=None)
 
 
 @command("serve")
@@ -231,100 +244,18 @@ def serve(state: State, names: tuple[str, ...], credentials: Path | None, links_
     asyncio.run(run(who, served, home, registry.protected_places, note, links_per_host))
 
 
-@command("status")
-@click.argument("place", metavar="FILE|URL")
-@click.option("--silent", type=click.FloatRange(min=0), default=_SILENT_S, show_default=True, metavar="SECONDS",
-              help="After how long without a word a home counts as silent.")  # fmt: skip
-@click.option(
-    "--plugins", metavar="REVISION", help="What all should hold, as `lock` prints it; its beginning is enough."
-)
-@click.option("--policy", metavar="REVISION", help="The SHA-256 of the policy that all should hold, or its beginning.")
-def status(state: State, place: str, silent: float, plugins: str | None, policy: str | None) -> None:
-    """Show how each home is: how far its records came, when it was last heard, what it holds, what was found wrong.
+def _run_service(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM or Ctrl-C, which is how a service ends, and no failure."""
 
-    What it holds are two revisions. That of its plugins is a digest of all that is enabled, which `lock` prints too;
-    that of the machine's policy is the SHA-256 of the file. The exit code is 1 when a home is silent, holds something
-    else than it should, or something was found wrong.
+    async def main() -> None:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(NotImplementedError):  # Windows
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        with suppress(asyncio.CancelledError):
+            await task
 
-    \b
-    Example:
-      ally-plugins fleet status fleet.db --silent 300
-      ally-plugins fleet status fleet.db --plugins 5b1f0c9a3d42
-    """
-    from ally_plugins.fleet.store import open_store
-
-    wanted = {name: text.lower() for name, text in (("plugins", plugins), ("policy", policy)) if text is not None}
-    for name, text in wanted.items():
-        if not _REVISION.fullmatch(text):
-            raise click.BadParameter(f"expected {_SHOWN} to 64 hex digits, found {text!r}", param_hint=f"--{name}")
-    with open_store(place) as store:
-        silent_before = store.now_ms() - silent * 1000
-        _report(state, store.homes(), store.findings(), silent_before=silent_before, wanted=wanted)
-
-
-def _report(
-    state: State,
-    homes: list[HomeState],
-    findings: list[Noted],
-    *,
-    silent_before: float | None,
-    wanted: Mapping[str, str] = FrozenDict(),
-) -> None:
-    """Print how homes are; end with REFUSED where one is not well."""
-    silent = {each.name for each in homes if silent_before is not None and each.seen_at < silent_before}
-    others = {each.name: found for each in homes if (found := _differing(each, wanted))}
-    if state.as_json:
-        print_json({"homes": [_data(each, each.name in silent, others.get(each.name, [])) for each in homes],
-                    "findings": [_finding_data(each) for each in findings]})  # fmt: skip
-    else:
-        for line in columns([_row(each, each.name in silent, others.get(each.name, [])) for each in homes]):
-            echo(line)
-        for each in findings:
-            echo(f"{paint('wrong', fg='red')}: {inert(each.home)}: {inert(each.text)} ({when(each.at)})")
-        if not homes:
-            echo("no home has sent anything yet")
-    if silent or findings or others:
-        raise click.exceptions.Exit(REFUSED)
-
-
-def _differing(home: HomeState, wanted: Mapping[str, str]) -> list[str]:
-    """Return which of the revisions that are wanted a home does not hold; one that says nothing holds none."""
-    held = {} if home.held is None else home.held.to_data()
-    return [name for name, revision in wanted.items() if not held.get(name, "").startswith(revision)]
-
-
-def _row(home: HomeState, is_silent: bool, others: Sequence[str]) -> tuple[str, ...]:  # noqa: FBT001 - one word of a line
-    records = f"{home.head.n if home.head else 0} records"
-    lag = f"{home.lag} behind" if home.lag else ""
-    word = paint("silent", fg="yellow") if is_silent else "heard"
-    wrong = paint(f"{home.findings} wrong", fg="red") if home.findings else ""
-    held = {"plugins": "?", "policy": "?"} if home.held is None else home.held.to_data()
-    revisions = [_revision(name, held[name], name in others) for name in ("plugins", "policy")]
-    return (inert(home.name), records, f"{word} {when(home.seen_at)}", *revisions, lag, wrong)
-
-
-def _revision(name: str, revision: str, is_other: bool) -> str:  # noqa: FBT001 - one word of a line
-    text = f"{name} {inert(revision)[:_SHOWN]}" if revision else f"no {name}"
-    return paint(f"other {text}", fg="yellow") if is_other else text
-
-
-def _data(home: HomeState, is_silent: bool, others: Sequence[str]) -> dict[str, Any]:  # noqa: FBT001 - one word of a line
-    return {
-        "home": home.name,
-        "chain": home.head.chain if home.head else None,
-        "record": home.head.n if home.head else 0,
-        "hash": home.head.hash.hex() if home.head else None,
-        "seen_at": home.seen_at,
-        "behind": home.lag,
-        "silent": is_silent,
-        "holds": home.held.to_data() if home.held is not None else None,
-        "differs": list(others),
-        "findings": home.findings,
-    }
-
-
-def _finding_data(found: Noted) -> dict[str, Any]:
-    return {"home": found.home, "kind": found.kind, "record": found.record, "text": found.text, "at": found.at}
+    asyncio.run(main())
 
 
 def _show_warnings() -> None:
@@ -332,5 +263,5 @@ def _show_warnings() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
 
 
-for _each in (init, publish, collect, serve, status):
+for _each in (init, publish, collect, serve, status, retire, prune):
     fleet.add_command(_each)

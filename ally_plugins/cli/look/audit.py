@@ -6,15 +6,17 @@ import sys
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from ally_plugins.cli.shell.command_group import LazyGroup
 from ally_plugins.cli.shell.completion import plugin_names, record_kinds
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.fleet_records import fleet_options, fleet_records
-from ally_plugins.cli.shell.journal_rows import KINDS, parties, reading_of, record_data, record_row
+from ally_plugins.cli.shell.journal_rows import KINDS, PRUNED_TEXT, parties, reading_of, record_data, record_row
 from ally_plugins.cli.shell.recorder import now_ms
 from ally_plugins.cli.shell.state import command, options, with_state
 from ally_plugins.cli.shell.text import columns, echo, echo_pages, inert, is_terminal, paint, print_json, table
@@ -26,7 +28,7 @@ from ally_plugins.contract.wording import describe, suggest
 from . import ocsf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from ally_plugins.catalog.home.folder import Home
@@ -42,6 +44,7 @@ __all__ = ["audit", "verify"]
 _LIMIT: Final = 200  # some screens; a journal may hold millions
 _HEADINGS: Final = ("record", "time", "who", "did", "to whom", "content")
 _MANY: Final = 200_000  # records that take a second or more to check
+_NOT_HERE: Final = "(its content stays at its home, or was pruned)"
 _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not there yet
 
 
@@ -85,7 +88,12 @@ def audit(
       ally-plugins audit --fleet fleet.db --format otlp --since 1d --limit 0 > logs.jsonl
       ally-plugins audit verify
     """
-    if click.get_current_context().invoked_subcommand is not None:
+    context = click.get_current_context()
+    if context.invoked_subcommand is not None:
+        given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            text = f"what is said before {context.invoked_subcommand!r} would not count for it, which is of this home"
+            raise click.UsageError(text)
         return
     plugin, kinds, replays = only["plugin"], only["kinds"], only["replays"]
     form = only["form"] if only["form"] != "text" else "json" if state.as_json else None
@@ -94,12 +102,11 @@ def audit(
     after = parse_since(since, now_ms()) if since is not None else None
     with fleet_records(only["fleet_place"], only["fleet_home"]) as store:
         if store is not None:
+            _check_kinds(kinds, store.has_kind)
             filters["home"] = only["fleet_home"]
-            _show_fleet(store, filters, after, limit, follow=follow, form=form)
+            _show_fleet(store, filters, after, limit, replays, follow=follow, form=form)
             return
-    # The journal is opened for it only where a kind is not one of ours: a typing error would show nothing, for ever.
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        _check_kinds(state.home, unknown)
+    _check_kinds(kinds, partial(_is_recorded, state.home))
     # The reader cannot open what is not there; a host makes the file when it starts.
     while follow and not state.home.journal_file.exists():
         time.sleep(_WAIT_S)
@@ -112,8 +119,8 @@ def audit(
         last = reading.last_n()
         records = _last(reading, filters, after, limit, replays)
         _show(records, form, is_all=not follow)
-        if not records and not follow and any(value is not None for value in (*filters.values(), after)):
-            echo("no record is of this kind, plugin, session and time", to_stderr=True)
+        if not follow:
+            _say_none(records, filters, after)
         if follow:
             for record in reading.follow(after_n=records[-1].n if records else last, **filters):
                 _show(_wanted([record], replays), form)
@@ -130,6 +137,7 @@ def _show_fleet(
     filters: dict[str, Any],
     since: int | None,
     limit: int,
+    replays: bool | None,  # noqa: FBT001 - as the option is
     *,
     follow: bool,
     form: str | None,
@@ -137,12 +145,19 @@ def _show_fleet(
     """Print the last records of all homes, each with its home's name."""
     if follow:
         raise click.UsageError("--fleet and --follow do not go together: `fleet collect` follows")
-    kinds = filters.pop("kind") or ()
-    records = list(store.records(kinds=kinds, since=since, limit=limit or None, **filters))
+    asked: dict[str, Any] = {**filters, "kinds": filters["kind"] or (), "since": since}
+    del asked["kind"]
+    found = store.records(limit=None if replays is not None else limit or None, **asked)
+    wanted = ((home, record) for home, record in found if replays in {None, _is_replayed(record)})
+    records = deque(wanted, maxlen=limit or None)
+    _say_none(records, filters, since)
+    if (filters["names"], replays) != (None, None) and (homes := store.without_content(**{**asked, "names": None})):
+        text = "sent without their content, which says whom they are about: some records of"
+        echo(f"{text} {inert(', '.join(homes))}", to_stderr=True)
     if form is not None:
         _print(records, form)
         return
-    rows = [(inert(home), *_painted(record)) for home, record in records]
+    rows = [(inert(home), *_painted(record, _NOT_HERE)) for home, record in records]
     if rows and is_terminal("stdout"):
         echo_pages(table(("home", *_HEADINGS), rows))
     else:
@@ -150,18 +165,33 @@ def _show_fleet(
             echo(line)
 
 
-def _check_kinds(home: Home, unknown: Sequence[str]) -> None:
-    """Refuse kinds that this version does not write and the journal does not have: another version may write more."""
+def _check_kinds(kinds: Iterable[str], is_recorded: Callable[[str], bool]) -> None:
+    """Refuse kinds that this version does not write and that are not recorded: another version may write more.
+
+    What is recorded is looked at only for a kind that is not one of ours: a typing error would show nothing, for ever.
+    """
+    for kind in kinds:
+        if kind not in KINDS and not is_recorded(kind):
+            raise ConfigError(f"no kind of record {describe(kind)}, {suggest(kind, KINDS)}", path="--kind")
+
+
+def _is_recorded(home: Home, kind: str) -> bool:
     with reading_of(home) as reading:
-        there = reading.kinds() if reading is not None else set()
-    for kind in unknown:
-        if kind not in there:
-            raise ConfigError(f"no kind of record {describe(kind)}, {suggest(kind, KINDS | there)}", path="--kind")
+        return reading is not None and kind in reading.kinds()
+
+
+def _say_none(records: Collection[object], filters: Mapping[str, Any], since: int | None) -> None:
+    if not records and any(value is not None for value in (*filters.values(), since)):
+        echo("no record is of this kind, plugin, session and time", to_stderr=True)
 
 
 def _wanted(records: Iterable[StoredRecord], replays: bool | None) -> Iterable[StoredRecord]:  # noqa: FBT001
     """Return the records of replays, or those of none; all where `replays` is None."""
-    return (each for each in records if replays is None or ("recorded_at" in (each.data or {})) is replays)
+    return (each for each in records if replays in {None, _is_replayed(each)})
+
+
+def _is_replayed(record: StoredRecord) -> bool:
+    return "recorded_at" in (record.data or {})
 
 
 def _last(
@@ -205,8 +235,8 @@ def _print(records: Iterable[tuple[str, StoredRecord]], form: str) -> None:
         print_json(ocsf.finding(home, record) if form == "ocsf" else {**about, **record_data(record)})
 
 
-def _painted(record: StoredRecord) -> tuple[str, ...]:
-    number, at, kind, _, content = record_row(record)
+def _painted(record: StoredRecord, missing: str = PRUNED_TEXT) -> tuple[str, ...]:
+    number, at, kind, _, content = record_row(record, missing)
     who, whom = parties(record)
     return (number, at, who, paint(kind, fg=_COLOURS.get(kind)), whom, content)
 

@@ -87,6 +87,10 @@ def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> dict[str, Any]:
+    if isinstance(value, bool):  # before the numbers, of which it is one to Python
+        return {"boolValue": value}
+    if isinstance(value, float):
+        return {"doubleValue": value}
     if isinstance(value, int):
         return {"intValue": str(value)}  # 64 bits, which JSON's readers need not have
     if isinstance(value, list):

@@ -87,6 +87,8 @@ def _show_fleet(state: State, store: FleetStore, since: int, plugin: str | None,
 
     known = fleet_statistics(store, since=since, home=home)
     found = {name: each for name, each in known.plugins.items() if plugin in {None, name}}
+    if plugin is not None and not found and not any(store.records(names=plugin, limit=1)):
+        raise NotFoundRefused(f"no home of the fleet has sent anything of a plugin {plugin!r}")
     if state.as_json:
         plugins = [plugin_data(each, found[each]) for each in sorted(found)]
         print_json({"since": since, "plugins": plugins, "without_content": known.without_content})

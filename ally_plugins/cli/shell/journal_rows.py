@@ -33,9 +33,9 @@ def reading_of(home: Home) -> Generator[JournalReader | None]:
         yield reading
 
 
-def record_row(record: StoredRecord) -> tuple[str, ...]:
-    """Return a record as cells: number, time, kind, plugin, summary."""
-    return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record))
+def record_row(record: StoredRecord, missing: str = PRUNED_TEXT) -> tuple[str, ...]:
+    """Return a record as cells: number, time, kind, plugin, summary, `missing` where its content is."""
+    return (str(record.n), when(record.at), inert(record.kind), inert(record.plugin or "-"), summary(record, missing))
 
 
 def parties(record: StoredRecord) -> tuple[str, str]:
@@ -85,10 +85,10 @@ def record_data(record: StoredRecord) -> dict[str, Any]:
     }
 
 
-def summary(record: StoredRecord) -> str:
+def summary(record: StoredRecord, missing: str = PRUNED_TEXT) -> str:
     """Return the content of a record as one inert line."""
     if record.data is None:
-        return PRUNED_TEXT
+        return missing
     try:
         text = _SUMMARIES.get(record.kind, _plain)(record.data)
     except (KeyError, TypeError, AttributeError):  # written by another version, or damaged
