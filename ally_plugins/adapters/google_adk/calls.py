@@ -1,4 +1,4 @@
-"""The tool calls of a run, in the halves that the framework has callbacks for."""
+"""The tool calls of a run, in the halves that the framework has callbacks for; plugins' tools."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
+from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.set_model_response_tool import SetModelResponseTool
+from google.genai.types import FunctionDeclaration
 
 from ally_plugins.adapters.kit.mending import mended_value
-from ally_plugins.adapters.kit.plugin_tools import checking, digest_of
+from ally_plugins.adapters.kit.plugin_tools import call_offered, checking, digest_of, text_for_model
 from ally_plugins.adapters.kit.tool_calls import CallDeferred
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.codec import encode
+from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import ArgumentsError, EventError, HostError
 from ally_plugins.host.sessions.open_calls import result_of_error
 
 from .contents import result_of, value_of
-from .tools import PluginTool
 
 if TYPE_CHECKING:
+    from ally_plugins.adapters.kit.work import AgentWork
+    from ally_plugins.contract.tools.agent_tool import AgentTool
+
     from .run import PluginRun
 
-__all__ = ["after_call", "before_call", "failed_call"]
+__all__ = ["PluginTool", "after_call", "before_call", "failed_call"]
 
 _WAITS: Final = "This tool call requires confirmation, please approve or reject."
 """What the framework itself answers a call with that waits for the person."""
@@ -163,3 +168,26 @@ def _encoded(arguments: Any) -> bytes | None:
         return encode(arguments)
     except (EventError, TypeError, ValueError):  # it is nothing that plugins could have been shown
         return None
+
+
+class PluginTool(BaseTool):
+    """A tool of a plugin's, offered to the model in one request."""
+
+    def __init__(self, work: AgentWork, offered: AgentTool) -> None:
+        super().__init__(name=offered.name, description=offered.description)
+        self.sensitivity = "normal" if offered.requires_confirmation else None
+        self.results: dict[str, ToolResult] = {}
+        """What calls came to, with their data, by id."""
+        self._offered = offered
+        self._work = work
+
+    @override
+    def _get_declaration(self) -> FunctionDeclaration:
+        schema = thaw(self._offered.schema)
+        return FunctionDeclaration(name=self.name, description=self.description, parameters_json_schema=schema)
+
+    @override
+    async def run_async(self, *, args: dict[str, Any], tool_context: Any) -> dict[str, Any]:
+        """Call it; a failure is a result too. Cancelling cancels it."""
+        result = self.results[tool_context.function_call_id] = await call_offered(self._work, self._offered, args)
+        return {"result" if result.success else "error": text_for_model(result)}

@@ -25,7 +25,6 @@ __all__ = [
     "content_of",
     "convert",
     "event_of",
-    "is_answer",
     "items_of",
     "mended",
     "result_of",
@@ -79,12 +78,12 @@ def _items(content: Content) -> list[tuple[list[Part], Message | None]]:
         response = part.function_response
         if response is None:
             said.append(part)
-        elif not (response.name or "").startswith(_ASKING):
+        elif (response.name or "").startswith(_ASKING):
+            found.append(([part], None))
+        else:
             result = result_of(response.response)
             text = result.output if result.success else result.error or ""
             found.append(([part], Message(role="tool", content=text, tool_call_id=response.id)))
-        else:
-            found.append(([part], None))
     if said:
         found.append((said, Message(role="user", content=shown_of(said))))
     return found
@@ -153,11 +152,6 @@ def value_of(before: ToolResult, after: ToolResult) -> dict[str, Any]:
         return {"error": after.error or "it failed without a reason"}
     made = changed_value(before, after)
     return made if isinstance(made, dict) else {"result": made}
-
-
-def is_answer(content: Content | None) -> bool:
-    """Say whether a content of the person's answers calls, and is no message."""
-    return any(part.function_response is not None for part in (content.parts if content is not None else None) or ())
 
 
 # --- requests to the model ---

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Unpack
+from weakref import WeakValueDictionary
 
 from google.adk.plugins import BasePlugin
 
@@ -17,8 +18,8 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import HostError
 from ally_plugins.contract.values.ids import new_id
 
-from .calls import after_call, before_call, failed_call
-from .contents import event_of, is_answer
+from .calls import PluginTool, after_call, before_call, failed_call
+from .contents import event_of
 from .run import PluginRun
 from .serves import SERVES
 
@@ -68,8 +69,8 @@ class AllyPlugins(BetweenRuns, BasePlugin):
         self.kit = AgentKit(host=host, serves=self.serves, **options)
         self._may_defer = defer and self.kit.approve is None
         self._session_id = session_id
-        self._runs: dict[str, PluginRun] = {}
-        """Those that are under way, by the id of their invocation."""
+        self._runs: WeakValueDictionary[str, PluginRun] = WeakValueDictionary()
+        """By the id of their invocation: those that are under way, which their work keeps, and ended ones."""
         self._driven: dict[str, PluginRun | None] = {}
         """Those of `run_async`, by the id of their session; None before it is known."""
 
@@ -122,8 +123,6 @@ class AllyPlugins(BetweenRuns, BasePlugin):
     # --- the framework's callbacks ---
 
     async def _open(self, session: Any, name: str) -> PluginRun:
-        for invocation in [each for each, run in self._runs.items() if run.work.is_ended]:  # cancelled: nobody said so
-            del self._runs[invocation]
         key = self._session_id(session)
         is_driven = key in self._driven
         ends_with = None if is_driven else asyncio.current_task()
@@ -158,7 +157,7 @@ class AllyPlugins(BetweenRuns, BasePlugin):
         """Begin the turn with the person's message as transforms left it."""
         run, _ = await self._join(invocation_context)
         try:
-            return await run.begin(None if is_answer(user_message) else user_message)
+            return await run.begin(user_message)
         except BaseException as error:
             self._runs.pop(invocation_context.invocation_id, None)
             await run.end(error)
@@ -187,8 +186,11 @@ class AllyPlugins(BetweenRuns, BasePlugin):
 
     @override
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
-        """Let plugins' messages enter, and plugins change what the model is asked."""
-        await self._run(callback_context).before_request(callback_context, llm_request)
+        """Let plugins' messages enter, and plugins change what the model is asked; offer their tools."""
+        run = self._run(callback_context)
+        await run.before_request(callback_context, llm_request)
+        offered = run.work.offered(taken=llm_request.tools_dict)
+        llm_request.append_tools([PluginTool(run.work, tool) for tool in offered])
 
     @override
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> Any:

@@ -13,7 +13,6 @@ from ally_plugins.adapters.kit.model_requests import changed_instructions, chang
 from ally_plugins.contract.values.errors import GateRefused
 
 from .contents import content_of, convert, event_of, items_of, mended, shown_of, text_of, unwoven, with_text
-from .tools import PluginTool
 
 if TYPE_CHECKING:
     from ally_plugins.adapters.kit.work import AgentWork
@@ -57,13 +56,16 @@ class PluginRun:
             self.context.abort()
 
     async def begin(self, message: Content | None) -> Content | None:
-        """Begin the turn; return the person's message as transforms left it, None when it stays as it is."""
+        """Begin the turn; return the person's message as transforms left it, None when it stays as it is.
+
+        One that answers calls is no message to plugins.
+        """
         self.work.follow(self.session.events, convert)
-        text = shown_of(message.parts or ()) if message is not None else None
+        parts = (message.parts if message is not None else None) or []
+        is_said = message is not None and not any(part.function_response for part in parts)
+        text = shown_of(parts) if is_said else None
         sent = await self.work.begin(text)
-        if message is None or sent is None or sent == text:
-            return None
-        return Content(role="user", parts=with_text(message.parts or (), sent))
+        return None if sent is None or sent == text else Content(role="user", parts=with_text(parts, sent))
 
     async def end(self, error: BaseException | None) -> None:
         """End the turn, with the answer or with why there is none."""
@@ -93,7 +95,6 @@ class PluginRun:
             await self._append(event_of(message, context.invocation_id))
             request.contents.append(content_of(message))
         work.follow(self.session.events, convert)
-        request.append_tools([PluginTool(work, tool) for tool in work.offered(taken=request.tools_dict)])
         await work.admit_ungated((*ungated_tools(request), *self._executors(context.agent_name)))
         await self._transform(request)
         work.requested(request.model, len(request.contents), by=context.agent_name)  # a workflow's agents may at once

@@ -135,10 +135,11 @@ class PluginRun:
     async def goes_further(self, event: AfterInvocationEvent) -> bool:
         """At the end of a turn, let plugins' messages take the run further; say whether there were any."""
         self.work.follow(self.agent.messages, convert)
-        is_over = event.result is None or event.result.stop_reason not in _COMPLETE or event.resume is not None
-        messages = () if is_over else await self.work.safe_point("turn_end")
-        if not messages and not is_over and event.result is not None:
-            messages = await self.work.sent_on(text_of(event.result.message["content"]), event.result.stop_reason)
+        work, result = self.work, event.result
+        if result is None or result.stop_reason not in _COMPLETE or event.resume is not None:
+            return False
+        answer = text_of(result.message["content"])
+        messages = await work.safe_point("turn_end") or await work.sent_on(answer, result.stop_reason)
         if messages:
             self.goes_on = True
             event.resume = behind((), messages)
