@@ -34,8 +34,8 @@ class AtWork(Protocol):
     """One run of an agent, as its session knows it; `work.AgentWork`, which stands above it, is that."""
 
     @property
-    def is_sub_agent(self) -> bool:
-        """Whether another run waits for it, and is interrupted in its place."""
+    def parent(self) -> object:
+        """The run that waits for it, and is interrupted in its place; None where there is none."""
         ...
 
     def interrupt(self, cause: str) -> None:
@@ -79,7 +79,7 @@ class LiveSession:
 
     def interrupt(self, cause: str) -> bool:
         """Stop the agents at work, for a reason that their AGENT_END carries; return whether there was any."""
-        main = [work for work in list(self.at_work) if not work.is_sub_agent]  # another thread may add some
+        main = [work for work in list(self.at_work) if work.parent is None]  # another thread may add some
         for work in main:
             work.interrupt(cause)
         return bool(main)

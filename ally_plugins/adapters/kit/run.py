@@ -76,11 +76,6 @@ class AgentRun:
         return own if own is not None or self.parent is None else self.parent.approve
 
     @property
-    def is_sub_agent(self) -> bool:
-        """Whether another agent has called this one."""
-        return self.parent is not None
-
-    @property
     def is_heard(self) -> bool:
         """Whether anybody gets what is emitted; see `Session.is_heard`."""
         return self.live.session.is_heard

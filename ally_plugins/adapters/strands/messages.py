@@ -31,9 +31,9 @@ _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
 
 def behind(history: Sequence[Any], messages: Sequence[Message]) -> list[Any]:
-    """Return a history with plugins' messages behind all that stands there: in its last message, if a model's is not.
+    """Return a history with plugins' messages behind all that stands there, in its last message if that is a person's.
 
-    What is given stays as it is.
+    What is given stays as it is. In one request alone the marks do no harm: no model is sent them.
     """
     if not messages:
         return list(history)
