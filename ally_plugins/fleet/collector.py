@@ -74,8 +74,8 @@ class _Collector:
         self.who: Final = who
         self.store: Final = store
         self.events: Final = EventStreams(client, who, events_bytes)
-        self.unread: Final[set[tuple[str, str]]] = set()
-        """What was said of homes whose words cannot be read."""
+        self.unread: Final[dict[str, str]] = {}
+        """What was said last of homes whose words cannot be read."""
         # The latest word of each home, and the latest with a problem; kept with the next messages, since a write of its
         # own for each would be a sync of the disk every ten seconds for every home.
         self.words: dict[tuple[str, bool], tuple[Alive, float]] = {}
@@ -217,9 +217,9 @@ class _Collector:
             self.who.check(message.subject, message.data, message.headers)
             said = Alive.from_bytes(message.data)
         except (ProtocolError, ValueError) as error:
-            if (home, str(error)) not in self.unread:  # it says so every ten seconds
+            if self.unread.get(home) != str(error):  # it says so every ten seconds
                 _log.warning("the home %r says what cannot be read: %s", home, error)
-            self.unread.add((home, str(error)))
+            self.unread[home] = str(error)
         else:
             self.words[home, said.problem is not None] = said, time.monotonic()
 

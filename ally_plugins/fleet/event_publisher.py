@@ -10,9 +10,10 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from ally_plugins.contract.values.errors import AllyError, JournalError, ProtocolError
+from ally_plugins.contract.values.errors import AllyError, ConfigError, JournalError, ProtocolError
 from ally_plugins.contract.values.ids import is_replayed
 from ally_plugins.host.durable.bookmarks import begin_place, bookmark_of
 from ally_plugins.host.durable.offsets import Place, Walk
@@ -102,10 +103,12 @@ class EventPublisher:
                 feed = _Feed(self, each, reader)
                 try:
                     await feed.catch_up()
-                    self._note(feed, "")
-                except _NoWorker as error:
+                    self._note(each.plugin, feed, "")
+                except FleetError as error:
+                    self._note(each.plugin, feed, str(error))
+                    if not isinstance(error, _NoWorker):
+                        raise
                     _log.warning("%s", error)
-                    self._note(feed, str(error))
 
     async def follow(self) -> None:
         """Send what there is and what comes, until cancelled; what fails is logged and tried again."""
@@ -122,30 +125,34 @@ class EventPublisher:
                         _log.warning("no events are sent: %s", error)
                     reported = str(error)
                 await tasks.keep(dict.fromkeys(wanted, self._follow))
+                for plugin in self.words.keys() - {each.plugin for each in wanted}:
+                    del self.words[plugin]
                 await asyncio.sleep(POLL_S)
 
-    def _note(self, feed: _Feed, problem: str) -> None:
-        lost = f"{feed.lost} events were pruned or too large, and not sent" if feed.lost else ""
-        plugin = feed.subscription.plugin
+    def _note(self, plugin: str, feed: _Feed | None, problem: str) -> None:
+        count = 0 if feed is None else feed.lost
+        lost = f"{count} events were pruned or too large, and not sent" if count else ""
         self.words.pop(plugin, None)
         if problem or lost:
             self.words[plugin] = "; ".join(filter(None, (problem, lost)))
 
     async def _follow(self, subscription: Subscription) -> None:
         failures, reported = 0, ""
-        with JournalReader(self.path) as reader:
-            feed = _Feed(self, subscription, reader)
+        feed: _Feed | None = None
+        with ExitStack() as closing:
             while True:
                 try:
+                    # Kept over what fails: it has the message of which the server may have taken note.
+                    feed = feed or _Feed(self, subscription, closing.enter_context(JournalReader(self.path)))
                     await feed.catch_up()
                     failures, reported = 0, ""
-                    self._note(feed, "")
+                    self._note(subscription.plugin, feed, "")
                     await asyncio.sleep(POLL_S)
-                except (FleetError, JournalError) as error:
+                except (FleetError, JournalError, ConfigError) as error:
                     if reported != str(error):  # once: a worker may be wanted for days
                         _log.warning("%s; it is tried again", error)
                     reported = str(error)
-                    self._note(feed, reported)
+                    self._note(subscription.plugin, feed, reported)
                     await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
                     failures += 1
 

@@ -91,9 +91,11 @@ async def publish(
             try:
                 if once:
                     await publisher.catch_up()
-                    await events.catch_up()
-                    await publisher.say_alive()
-                    await client.flush()
+                    try:
+                        await events.catch_up()
+                    finally:  # with what waits
+                        await publisher.say_alive()
+                        await client.flush()
                 else:
                     await _both(publisher.follow(), events.follow())
             except AuditError as error:

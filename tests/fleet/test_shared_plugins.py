@@ -624,3 +624,47 @@ def test_nobody_hears_what_is_for_another(server: Server, who: str, subject: str
         assert f'permissions violation for subscription to "{subject}"'.lower() in refused[0]
 
     go(main())
+
+
+def test_what_is_written_at_once_comes_after_what_waits_to_be_written(server: Server) -> None:
+    sent, came = [], []
+    subject = from_host("worker-1", "laptop", "link")
+
+    async def main() -> None:
+        async with connected(server.who("worker-1")) as worker, connected(server.who("laptop")) as client:
+
+            async def note(message: Any) -> None:
+                came.append((len(message.data), message.data[:8]))
+
+            await worker.subscribe(subject, cb=note)
+            await worker.flush()
+            for number in range(600):
+                # Large ones are more than the socket takes at once, and by then the client's own task has them.
+                payload = b"%08d" % number + b"x" * (200_000 if number % 50 == 7 else 10)
+                sent.append((len(payload), payload[:8]))
+                if number % 3:
+                    assert publish_now(client, subject, payload)
+                else:
+                    await client.publish(subject, payload)
+                if number % 40 == 0:
+                    await asyncio.sleep(0.001)
+            await until(lambda: len(came) == len(sent), lambda: str(len(came)))
+        assert came == sent
+        assert not publish_now(client, subject, b"")
+
+    go(main())
+
+
+def test_a_host_that_is_cancelled_at_any_moment_of_its_start_ends(server: Server) -> None:
+    async def main() -> None:
+        async with serving(server.who("worker-1"), [record()]):
+            for number in range(24):
+                task = asyncio.create_task(host(server).__aenter__())
+                await asyncio.sleep(0.005 + number / 400)
+                task.cancel()
+                _, hanging = await asyncio.wait([task], timeout=20)
+                assert not hanging, number
+                if not task.cancelled():
+                    await task.result().__aexit__(None, None, None)
+
+    go(main())
