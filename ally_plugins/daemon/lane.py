@@ -7,6 +7,7 @@ be interrupted is the end of the process: `on_crash` is given a crash that is fi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -76,7 +77,8 @@ class AnsweredRequest(HookRequest):
 class ProcessLane:
     """The lane of the plugin in this process; it lives as long as the plugin, and belongs to one loop.
 
-    `hooks_of` returns the hooks for an event type. `on_handled` is called with the offset of each durable event.
+    `hooks_of` returns the hooks for an event type. `on_handled` is called with the offset of each durable event,
+    `on_observed` with each event, the hook where it was one alone, and the seconds that it took.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class ProcessLane:
         *,
         on_crash: Callable[[Crash], None],
         on_handled: Callable[[str], None],
+        on_observed: Callable[[Event, str | None, float], None],
     ) -> None:
         self.plugin = plugin
         self.backlog = Backlog(plugin)
@@ -94,6 +97,7 @@ class ProcessLane:
         self._held = frozenset((plugin,))
         self._deadlines = deadlines
         self._on_handled = on_handled
+        self._on_observed = on_observed
         self._loop = asyncio.get_running_loop()
         # Nothing is passed on: Ctrl-C is the host's business, and a KeyboardInterrupt here the plugin's.
         self._runner = Runner(plugin, self._work, self._drop, on_crash=on_crash, deadline=self._deadline, passes_on=())
@@ -174,7 +178,9 @@ class ProcessLane:
         event = self._read(item) if hooks else None
         if event is not None:
             self._enter(event)
+            start = time.perf_counter()
             await self._runner.observe(((event, hooks),))
+            self._observed(event, hooks, time.perf_counter() - start)
             self._runner.leave()
         # Also one that no hook wants or that cannot be read: a durable event would come again for ever.
         self._handled(item)
@@ -183,9 +189,14 @@ class ProcessLane:
         for item, event in items:
             if event is not None:
                 self._enter(event)
-                yield event, self._hooks_of(item)
+                hooks, start = self._hooks_of(item), time.perf_counter()
+                yield event, hooks
+                self._loop.call_soon_threadsafe(self._observed, event, hooks, time.perf_counter() - start)
             # Reached when the hooks of the event have ended; not for a lane that is abandoned, whose event comes again.
             self._loop.call_soon_threadsafe(self._handled, item)
+
+    def _observed(self, event: Event, hooks: Hooks, seconds: float) -> None:
+        self._on_observed(event, hooks[0][0] if len(hooks) == 1 else None, seconds)
 
     def _enter(self, event: Event) -> None:
         self._runner.enter(Scope(self.plugin, event.session_id, event.origin, self._held, event))

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from ally_plugins.contract.handle import Ally
 from ally_plugins.contract.values.errors import PluginLoadError, RefusedError, VersionError
+from ally_plugins.contract.values.events import EventsDropped
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.runtime.lanes.requests import TakenBack
 from ally_plugins.runtime.lanes.runner import GRACE
@@ -45,6 +46,7 @@ from .service import METHODS as SERVICE_METHODS
 from .service import Service, scope_of
 
 if TYPE_CHECKING:
+    from ally_plugins.contract.values.events import Event
     from ally_plugins.runtime.lanes.requests import Crash
     from ally_plugins.wire.messages import Notification, Request
 
@@ -72,6 +74,12 @@ class SharedPlace:
     data_dir: str | None
     """On this machine: the host names one on its own."""
 
+
+REPORT_S: Final = 1.0
+"""Seconds from the end of a hook to the report of how long it took: a line for all events of that time."""
+
+REPORTED: Final = 1000
+"""Events of one report, which is some 50 KB."""
 
 METHODS: Final = SERVICE_METHODS | {"initialize", "start", "shutdown", "drain", "gate", "transform"}
 """What a host may call."""
@@ -106,6 +114,8 @@ class PluginProcess:
         self._service: Service | None = None
         self._acks: Acks | None = None
         self._pending: dict[int | str, AnsweredRequest] = {}
+        self._times: dict[str, list[dict[str, Any]]] = {}
+        """What hooks took for events, by session, that the host has not been told."""
         self._has_started = False
         self._stopping: asyncio.Task[None] | None = None
         self._shutdown_requests: list[int | str] = []
@@ -150,7 +160,7 @@ class PluginProcess:
         elif message.method in {"gate", "transform"}:
             self._call_hook(lane, message)
         elif message.method == "drain":
-            answer = partial(self._answer, message, _same)
+            answer = partial(self._drained, message)
             # Without a function: its turn in the lane is the answer, since all that came before it is handled by then.
             drain = AnsweredRequest("drain", None, (), False, Scope(service.plugin), answer)  # noqa: FBT003
             self._submit(lane, message, drain, None)
@@ -223,7 +233,12 @@ class PluginProcess:
         self._initialization, self._loaded, self._outbound, self._service = initialization, loaded, outbound, service
         self._acks = Acks(self._acknowledge, lambda error: write_stderr(f"acknowledging events was refused: {error}"))
         self._lane = ProcessLane(
-            name, loaded.handlers, initialization.deadlines, on_crash=self._crashed, on_handled=self._acks.handled
+            name,
+            loaded.handlers,
+            initialization.deadlines,
+            on_crash=self._crashed,
+            on_handled=self._acks.handled,
+            on_observed=self._observed,
         )
         # Without `ally_start` there is no moment to wait for: calls may be made at once, and `ally_stop` is due.
         self._has_started = outbound.is_open = "ally_start" not in loaded.hooks
@@ -297,6 +312,27 @@ class PluginProcess:
         elif self._service is not None:
             self._service.failed(self._peer, message.id, error, what)
 
+    # --- observers ---
+
+    def _observed(self, event: Event, hook: str | None, seconds: float) -> None:
+        if event.__class__ is EventsDropped:
+            return
+        if not self._times:
+            self._loop.call_later(REPORT_S, self._report_times)
+        named = {} if hook is None else {"hook": hook}
+        self._times.setdefault(event.session_id, []).append({"seq": event.seq, "us": int(seconds * 1e6), **named})
+
+    def _report_times(self) -> None:
+        times, self._times = self._times, {}
+        for session_id, found in times.items():
+            for start in range(0, len(found), REPORTED):
+                params = {"session_id": session_id, "times": found[start : start + REPORTED]}
+                self._peer.notify("report_times", params, may_drop=True)
+
+    def _drained(self, message: Request, result: Any, error: BaseException | None) -> None:
+        self._report_times()  # so that it is known of all that came before
+        self._answer(message, _same, result, error)
+
     # --- failures ---
 
     def _crashed(self, crash: Crash) -> None:
@@ -343,6 +379,7 @@ class PluginProcess:
             outbound.is_open = False
             # Before `shutdown` is answered: what waits in the lane gets its answer ahead of the host's hanging up.
             await lane.close()
+            self._report_times()
         for request_id in self._shutdown_requests:
             if problem is None:
                 self._peer.respond(request_id, None)

@@ -16,7 +16,7 @@ from ally_plugins.journal.chain import decode_block
 from ally_plugins.journal.reader import first_since, split_event_id
 from ally_plugins.journal.rows import message_from_row
 from ally_plugins.journal.statistics import KINDS, PluginStatistics, add_up
-from ally_plugins.journal.values import ACCEPTED, EVENTS, HISTORY, SETTLED, StoredEvent, StoredMessage, StoredRecord
+from ally_plugins.journal.values import ACCEPTED, EVENTS, SETTLED, UNLISTED, StoredEvent, StoredMessage, StoredRecord
 
 from .store import stored_record
 
@@ -49,7 +49,7 @@ class ChainReading:
     ) -> Iterator[StoredRecord]:
         """Yield records in order; those of events and saved conversations only where `kind` has them."""
         kinds = (kind,) if isinstance(kind, str) else kind
-        where = [f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
+        where = [f"kind NOT IN {UNLISTED}"]
         params: list[Any] = []
         if kinds is not None:
             where, params = [f"kind IN ({','.join('?' * len(kinds))})"], list(kinds)
@@ -65,7 +65,7 @@ class ChainReading:
         """Yield the records of a session, from one number to another, that have one of these texts in them."""
         names = set(ids)
         texts = [orjson.dumps(each)[1:-1] for each in names]  # as they stand in JSON, without the quotes
-        where = f"n <= ? AND kind NOT IN ('{EVENTS}', '{HISTORY}', '{ACCEPTED}')"
+        where = f"n <= ? AND kind NOT IN {UNLISTED} AND kind <> '{ACCEPTED}'"
         params: list[Any] = [last_n]
         if session_id is not None:
             where, params = f"{where} AND session_id = ?", [*params, session_id]
@@ -135,7 +135,7 @@ def chains_with(store: FleetStore, id_: str, home: str | None = None) -> list[Ch
     Where a home has begun its journal anew and both have it, the later one counts.
     """
     query = (
-        f"SELECT home, chain, max(at) FROM records WHERE ref = ? AND kind NOT IN ('{EVENTS}', '{HISTORY}') "  # noqa: S608 - constants
+        f"SELECT home, chain, max(at) FROM records WHERE ref = ? AND kind NOT IN {UNLISTED} "  # noqa: S608 - constants
         "GROUP BY home, chain ORDER BY max(at)"
     )
     found = [(name, chain) for name, chain, _ in store.query(query, (id_,))]

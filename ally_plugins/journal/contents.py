@@ -21,7 +21,7 @@ __all__ = ["WHOLE_KINDS", "Omission", "is_not_kept"]
 WHOLE_KINDS: Final = frozenset({
     SETTLED, PRUNED, JOURNAL, "activation", "allow", "blocked", "configure", "context_read", "disable", "enable",
     "env", "forget", "grant", "install", "loosen", "lost_host", "pause", "place", "plugin_state", "prompt_prefix",
-    "quarantine", "registration", "release", "revoke", "session_plugins", "setting", "shadow", "trust",
+    "quarantine", "received", "registration", "release", "revoke", "session_plugins", "setting", "shadow", "trust",
     "ungated_tools", "uninstall", "unregistration", "untrust", "usage",
 })  # fmt: skip
 """Kinds of records that are about plugins and what the operator has settled, and hold nothing of a conversation."""

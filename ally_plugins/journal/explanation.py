@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 import attrs
 import orjson
 
-from .values import ACCEPTED, SETTLED, StoredEvent, StoredMessage, StoredRecord
+from .receipts import Received, received_in
+from .values import ACCEPTED, RECEIVED, SETTLED, StoredEvent, StoredMessage, StoredRecord
 
-__all__ = ["Explanation", "RecordSource", "explain"]
+__all__ = ["Explanation", "RecordSource", "explain", "receivers"]
 
 # Records before and after that are searched for others that name the same: a busy agent's hour. All of a million would
 # take seconds.
@@ -31,7 +32,7 @@ class Explanation:
 
     `causes` are the events from the first to the one whose hook acted; `permissions` the grants and consents of the
     plugin until then; `related` the other records that name it, its causes or their calls: decisions with their votes,
-    refusals, registrations, changes of a message's state.
+    refusals, registrations, changes of a message's state. `received` says which plugins were given the event.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Explanation:
     causes: tuple[StoredEvent, ...]
     permissions: tuple[StoredRecord, ...]
     related: tuple[StoredRecord, ...]
+    received: tuple[tuple[str, Received], ...] = ()
 
 
 class RecordSource(Protocol):
@@ -103,7 +105,19 @@ def explain(reader: RecordSource, id_: str, *, session_id: str | None = None) ->
     related = [r for r in near if _concerns(r, ids, shared) and r != record]
     granted = list(reader.records(plugin=plugin, kind=_GRANTS)) if plugin else []
     permissions = tuple(r for r in granted if upto is None or r.n < upto)
-    return Explanation(id_, message, record, event, causes, permissions, tuple(related))
+    received = tuple(receivers(reader, event)) if event is not None else ()
+    return Explanation(id_, message, record, event, causes, permissions, tuple(related), received)
+
+
+def receivers(reader: RecordSource, event: StoredEvent) -> Iterator[tuple[str, Received]]:
+    """Yield the plugins that were given an event, with how long they took for it.
+
+    Only observers: gates and transforms stand in the decisions. A host records it within a minute, so that of one that
+    was killed the last of them are not there. Raises JournalError.
+    """
+    for record in reader.records(kind=RECEIVED, session_id=event.session_id):
+        for each in received_in(record.data, event.seq):
+            yield record.plugin or "", each
 
 
 def _near(

@@ -29,6 +29,8 @@ from .values import (
     EVENTS,
     HISTORY,
     HISTORY_REPLACE,
+    RECEIVED,
+    UNLISTED,
     ChainedRecord,
     StoredEvent,
     StoredMessage,
@@ -183,8 +185,9 @@ class JournalReader:
         limit: int | None = None,
         with_events: bool = False,
     ) -> Iterator[StoredRecord]:
-        """Yield records in order; event blocks and saved conversations only where `kind` or `with_events` selects them.
+        """Yield records in order.
 
+        Event blocks, saved conversations, and who received what, only where `kind` or `with_events` selects them.
         `plugin` selects its own records, `names` also decisions and changes of values that name it. `since` is in Unix
         ms.
 
@@ -197,7 +200,7 @@ class JournalReader:
         if kinds is not None:
             where, params = [*where, f"kind IN ({','.join('?' * len(kinds))})"], [*params, *kinds]
         elif not with_events:
-            where = [*where, f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
+            where = [*where, f"kind NOT IN {UNLISTED}"]
         yield from self._paged(" AND ".join(["n > ?", *where]), params, after_n, limit)
 
     def _paged(self, where: str, params: Sequence[Any], after_n: int, limit: int | None) -> Iterator[StoredRecord]:
@@ -225,7 +228,7 @@ class JournalReader:
         where, params = _filters(session_id=session_id)
         query = (
             f"SELECT {RECORD_COLUMNS} FROM records WHERE n > ? AND n <= ? AND {' AND '.join(where) or '1'} "  # noqa: S608
-            f"AND kind NOT IN ('{EVENTS}', '{HISTORY}', '{ACCEPTED}') ORDER BY n LIMIT {_PAGE}"
+            f"AND kind NOT IN {UNLISTED} AND kind <> '{ACCEPTED}' ORDER BY n LIMIT {_PAGE}"
         )
         after_n = first_n - 1
         while page := self._rows(query, (after_n, last_n, *params)):
@@ -246,10 +249,10 @@ class JournalReader:
     ) -> Iterator[TimelineRow]:
         """Yield what happened in a session, and in no session, in order: records and blocks of events.
 
-        With None for all sessions. Saved conversations are left out. Without the contents it is a million rows a
-        second, and about that of all sessions, since only events have an index by session.
+        With None for all sessions. Saved conversations, and who received what, are left out. Without the contents it is
+        a million rows a second, and about that of all sessions, since only events have an index by session.
         """
-        where, params = ["n > ?", f"kind <> '{HISTORY}'"], list[Any]()
+        where, params = ["n > ?", f"kind NOT IN ('{HISTORY}', '{RECEIVED}')"], list[Any]()
         if upto_n is not None:
             where, params = [*where, "n <= ?"], [*params, upto_n]
         if session_id is not None:
@@ -268,13 +271,20 @@ class JournalReader:
 
     def last_session(self) -> str | None:
         """Return the session with the latest record; None when no session has one."""
-        rows = self._rows("SELECT session_id FROM records WHERE session_id IS NOT NULL ORDER BY n DESC LIMIT 1")
+        # Who received what is written down later than it happened.
+        rows = self._rows(
+            "SELECT session_id FROM records WHERE session_id IS NOT NULL AND kind <> ? ORDER BY n DESC LIMIT 1",
+            (RECEIVED,),
+        )
         return str(rows[0][0]) if rows else None
 
     def last_records(self, limit: int, **filters: Any) -> list[StoredRecord]:
         """Return the last `limit` records that pass the filters (those of `records`, one kind), in order."""
         where, params = _filters(**filters)
-        where = [*where, f"kind <> '{EVENTS}'" if filters.get("kind") else f"kind NOT IN ('{EVENTS}', '{HISTORY}')"]
+        where = [
+            *where,
+            f"kind <> '{EVENTS}'" if filters.get("kind") else f"kind NOT IN {UNLISTED}",
+        ]
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE {' AND '.join(where)} ORDER BY n DESC LIMIT ?"  # noqa: S608
         return [record_from_row(row) for row in reversed(self._rows(query, (*params, limit)))]
 
@@ -463,15 +473,15 @@ class JournalReader:
         return next(iter(self._read(lambda db: read_leases(db, session_id))), None)
 
     def sessions(self) -> list[SessionSummary]:
-        """Return the sessions that have a record, those with the latest record last."""
+        """Return the sessions that have a record, those with the latest last; who received what is recorded later."""
         query = (
             "SELECT session_id, min(at), max(at), group_concat(CASE kind WHEN 'events' THEN ref END), "
-            "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL GROUP BY session_id "
-            "ORDER BY max(at), max(n)"
+            "sum(kind = 'message') FROM records WHERE session_id IS NOT NULL AND kind <> ? "
+            "GROUP BY session_id ORDER BY max(at), max(n)"
         )
         return [
             SessionSummary(session, first, last, _count_events(refs or ""), messages)
-            for session, first, last, refs, messages in self._rows(query)
+            for session, first, last, refs, messages in self._rows(query, (RECEIVED,))
         ]
 
 

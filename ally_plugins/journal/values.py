@@ -26,8 +26,10 @@ __all__ = [
     "NEVER_PRUNED",
     "OWN_KINDS",
     "PRUNED",
+    "RECEIVED",
     "RECORDED_AT",
     "SETTLED",
+    "UNLISTED",
     "ChainedRecord",
     "DuplicateKeyError",
     "EventRow",
@@ -45,6 +47,9 @@ __all__ = [
 ACCEPTED: Final = "message"  # a message; its `state` is the only part of a record that changes
 SETTLED: Final = "message_state"  # messages left the state "pending": {"state", "ids"}
 EVENTS: Final = "events"  # a block of events of one session; `ref` is "first-last"
+RECEIVED: Final = "received"  # which events a plugin was given; see `receipts`
+UNLISTED: Final = "('events', 'history', 'received')"
+"""Kinds that are shown only where they are asked for, as SQL has them."""
 HISTORY: Final = "history"  # a part of a saved conversation; see `histories`
 HISTORY_BEGIN: Final = "history:begin"  # the `ref` of the part that says what the session is
 HISTORY_REPLACE: Final = "history:replace"  # the `ref` of one that replaces all before it

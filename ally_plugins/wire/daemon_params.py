@@ -5,13 +5,14 @@ One class for the params of each message, as in `contract.calls`; the host reads
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
 from ally_plugins.contract.calls import CAUSE, SESSION
-from ally_plugins.contract.shapes import FLAG, TEXT, one_of
-from ally_plugins.contract.tables import holds
+from ally_plugins.contract.shapes import FLAG, INTEGER, TEXT, one_of, several
+from ally_plugins.contract.tables import holds, keys, object_of
 
 from .offers import ToolOffer
 
@@ -23,6 +24,7 @@ __all__ = [
     "RegisterActionParams",
     "RegisterToolParams",
     "ReportCrash",
+    "ReportTimes",
 ]
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -79,6 +81,21 @@ class ReportCrash(_Frame):
     error: str = field(metadata=holds(TEXT, "the name of the error's type, and nothing else"))
     event_id: str | None = field(default=None, metadata=holds(TEXT, "the event that it failed on"))
     is_final: bool = field(default=False, metadata=holds(FLAG, "whether the daemon cannot go on"))
+
+
+_TIME: Final = object_of(keys(("seq", "us"), seq=INTEGER, us=INTEGER, hook=TEXT))
+
+
+@frozen(kw_only=True)
+class ReportTimes(_Frame):
+    """How long hooks of the daemon have taken for events of a session, for whoever looks at these later.
+
+    Once a second at most, and before `drain` is answered. Of an event that it was not sent, nothing is kept.
+    """
+
+    times: tuple[Mapping[str, Any], ...] = field(
+        metadata=holds(several(_TIME), "for each event its `seq`, the microseconds `us`, and the `hook` if it was one")
+    )
 
 
 @frozen(kw_only=True)

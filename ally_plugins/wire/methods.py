@@ -26,7 +26,15 @@ from ally_plugins.contract.tables import read_object, write_object
 from ally_plugins.contract.values.errors import ValidationRefused
 from ally_plugins.contract.wording import suggest
 
-from .daemon_params import AckEvents, ConnectParams, Log, RegisterActionParams, RegisterToolParams, ReportCrash
+from .daemon_params import (
+    AckEvents,
+    ConnectParams,
+    Log,
+    RegisterActionParams,
+    RegisterToolParams,
+    ReportCrash,
+    ReportTimes,
+)
 from .host_params import HOST_PARAMS, CancelParams, InitializeResult, ProgressParams, read_host_params
 
 __all__ = [
@@ -126,6 +134,7 @@ _FROM_PLUGIN: Final = (
     _plugin("ack_events", AckEvents, "null once it is on disk", (*_CALL, "not_found")),
     _plugin("log", Log),
     _plugin("report_crash", ReportCrash),
+    _plugin("report_times", ReportTimes),
     _plugin("$/cancel", CancelParams),
     _plugin("$/progress", ProgressParams),
 )

@@ -166,6 +166,7 @@ _FROM_PLUGIN: Final = {
     "task_progress": Sample({"task_id": "k5", "progress": 0.5, "message": "2 of 4 jobs are green"}),
     "ack_events": Sample({"offset": "s1:41"}),
     "log": Sample({"level": "warning", "message": "bash failed three times in s1"}),
+    "report_times": Sample({"session_id": "s1", "times": [{"seq": 41, "us": 850, "hook": "ally_tool_call_end"}]}),
     "report_crash": Sample({"hook": "ally_tool_call_end", "error": "TypeError", "event_id": "s1:41"}),
     "$/cancel": Sample({"id": "d4"}),
     "$/progress": Sample({"id": 17, "progress": 0.25, "message": "counting"}),

@@ -95,14 +95,17 @@ def test_a_decision_comes_with_all_votes_and_a_message_with_its_origin(page: Pag
     assert [(each["kind"], each["text"]) for each in led["permissions"]] == [("grant", "add_message:user")]
 
 
-def test_an_event_says_whose_hooks_received_its_kind_in_its_minute(page: Page) -> None:
-    at = page.ask("find", session=S, id=f"{S}:5")["position"]
-    process, received = page.ask("entry", session=S, position=at)["receivers"]
-    assert (process["plugin"], process["hook"], process["calls"]) == ("loop-guard", None, 40)
-    assert (received["plugin"], received["hook"], received["calls"]) == ("loop-guard", "ally_tool_call_end", 40)
-    assert received["longest"] == pytest.approx(14.4)
-    at = page.ask("find", session=S, id=f"{S}:3")["position"]
-    assert [each["hook"] for each in page.ask("entry", session=S, position=at)["receivers"]] == [None]
+def test_an_event_says_who_received_it_and_how_long_that_took(page: Page) -> None:
+    def receivers(number: int) -> list[tuple[str, str | None, float | None, int]]:
+        at = page.ask("find", session=S, id=f"{S}:{number}")["position"]
+        found = page.ask("entry", session=S, position=at)["receivers"]
+        return [(each["plugin"], each["hook"], each["ms"], each["together"]) for each in found]
+
+    # What a process has told stands in the place of that it was sent the event.
+    assert receivers(5) == [("loop-guard", "ally_tool_call_end", 14.4, 1), ("session-notes", None, 0.9, 3)]
+    assert receivers(6) == [("session-notes", None, 0.9, 3)]
+    assert receivers(7) == [("session-notes", None, 0.9, 3), ("test-watch", None, None, 2)]
+    assert receivers(9) == []
 
 
 def test_costs_are_those_of_the_sessions_time(page: Page) -> None:

@@ -168,7 +168,7 @@ class Placed:
     async def host(self, plugins: Mapping[str, PlacedSetup | Any], **options: Any) -> AsyncIterator[Host]:
         """Run a host that keeps nothing and discovers nothing."""
         given = {name: each.under(name) if isinstance(each, PlacedSetup) else each for name, each in plugins.items()}
-        if not self.placement.is_elsewhere:
+        if not (self.placement.is_elsewhere and given):  # nobody serves nothing
             async with new_host(given, **options) as host:
                 yield host
             return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ally_plugins.journal.journal import Journal
-from ally_plugins.journal.values import PendingMessage, Record
+from ally_plugins.journal.values import RECEIVED, PendingMessage, Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,8 @@ async def _record(path: Path, session: str, events: int, keeping: Keeping | None
                 await journal.flush()
             if seq == since + 1:
                 await _add_message(journal, session)
+        if since == 1:
+            _receive(journal, session)
         await journal.flush()
     finally:
         journal.close_blocking()
@@ -68,6 +70,17 @@ async def _add_message(journal: Journal, session: str) -> None:
     given = PendingMessage(id_, session, "loop-guard", at, "user", "steer", trigger_turn=False, body=body, cause=cause)
     await journal.accept(given)
     await journal.mark_delivered([id_], at + 50)
+
+
+def _receive(journal: Journal, session: str) -> None:
+    runs: dict[str, Any] = {
+        "loop-guard": [[None, None, [[5, 5]]], ["ally_tool_call_end", 14_400, [[5, 5]]]],
+        "session-notes": [[None, 900, [[5, 7]]], "of another version", [None, "x", [[5, 5]]], [7, 1, [[5]]]],
+        "test-watch": [[None, None, [[7, 7], [12, 12]]]],
+        "strange": 7,
+    }
+    for plugin, each in runs.items():
+        journal.append_soon(Record(RECEIVED, BEGUN + 20_000, plugin, session, None, {"runs": each}))
 
 
 def _begin(journal: Journal, session: str) -> None:

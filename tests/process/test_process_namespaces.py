@@ -119,6 +119,8 @@ async def test_all_of_it_ends_at_once_with_its_tree(plugins: Plugins, tmp_path: 
     plugin = await start(plugins, tmp_path, HIDDEN, fork=fork)
     await plugin.value()
     init, keeper = plugin.ancestors[:2]
+    # Its parent has a moment to end, which makes it a child of the tree's first process.
+    await until(lambda: len(children(init)) == 2)
     (hidden,) = [pid for pid in children(init) if pid != plugin.process.pid]
     assert await plugin.process.stop(0)
     assert not any(map(is_alive, [hidden, init, keeper, plugin.process.pid]))

@@ -10,23 +10,24 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from ally_plugins.cli.look.explain import explanation_data
+from ally_plugins.cli.look.explain import explanation_data, received_data
 from ally_plugins.cli.look.stats import plugin_data
 from ally_plugins.cli.shell.journal_rows import summary
 from ally_plugins.cli.shell.running_hosts import ANSWER_TIMEOUT, hosts_status
 from ally_plugins.cli.shell.text import inert
 from ally_plugins.contract.values.errors import ConfigError, NotFoundRefused
 from ally_plugins.host.control.client import call_all, hosts_of
+from ally_plugins.journal.explanation import receivers
 from ally_plugins.journal.reader import JournalReader
 from ally_plugins.journal.statistics import statistics_of
 
-from .rows import content_of, message_of, receivers_of, row_of, votes_of
+from .rows import content_of, message_of, row_of, votes_of
 from .timelines import Query, Timeline
 
 if TYPE_CHECKING:
     from ally_plugins.catalog.home.folder import Home
 
-    from .timelines import View
+    from .timelines import Entry, View
 
 __all__ = ["Answers"]
 
@@ -172,9 +173,20 @@ class Answers:
             **content_of(entry),
             "message": message_of(self._whole, entry),
             "votes": votes_of(data),
-            "receivers": receivers_of(self._whole, entry),
+            "receivers": self._receivers(entry),
             "hash": entry.record.hash if entry.record is not None else None,
         }
+
+    def _receivers(self, entry: Entry) -> list[dict[str, Any]]:
+        """Return which plugins were given an event, as `received_data`."""
+        if entry.event is None:
+            return []
+        found = received_data(receivers(self._whole, entry.event))
+        if found or entry.session_id not in self._live() or entry.at < time.time() * 1000 - _USAGE_MS:
+            return found
+        # A host records it once a minute, or when it is asked what plugins cost.
+        call_all(hosts_of(self._home), "usage", None, ANSWER_TIMEOUT)
+        return received_data(receivers(self._whole, entry.event))
 
     def explain(self, asked: Mapping[str, str]) -> dict[str, Any]:
         """Return what led to an entry, by its id."""

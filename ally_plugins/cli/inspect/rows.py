@@ -13,22 +13,18 @@ import orjson
 
 from ally_plugins.cli.shell.journal_rows import PRUNED_TEXT, parties, summary
 from ally_plugins.cli.shell.text import inert, preview
-from ally_plugins.contract.hookspecs import HOOKS
-from ally_plugins.contract.values.event_types import hook_name
 from ally_plugins.journal.values import ACCEPTED, DECISION
-from ally_plugins.policy.hook_times import times_from_data
 
 if TYPE_CHECKING:
     from ally_plugins.journal.reader import JournalReader
 
     from .timelines import Entry
 
-__all__ = ["content_of", "message_of", "receivers_of", "row_of", "votes_of"]
+__all__ = ["content_of", "message_of", "row_of", "votes_of"]
 
 _TEXT: Final = 240  # characters of a row: more than the widest screen shows
 _MOST_BYTES: Final = 512 * 1024
 """Of one content as a page shows it; what is larger is cut, and says so. `export` has all of it."""
-_PERIOD_MS: Final = 65_000  # a host records what hooks took once a minute
 
 _BAD: Final = frozenset({"crash", "quarantine", "refusal", "lost_host", "EVENTS_DROPPED"})
 _BAD_STATES: Final = frozenset({"failed", "quarantined", "backoff"})
@@ -194,32 +190,3 @@ def votes_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the votes of a decision, each with the milliseconds that it took."""
     votes = data.get("votes")
     return [vote for vote in votes if isinstance(vote, dict)] if isinstance(votes, list) else []
-
-
-def receivers_of(reader: JournalReader, entry: Entry) -> list[dict[str, Any]]:
-    """Return which plugins' hooks got events of this type in the minute of this one, and how long they took.
-
-    A host counts what observers do, and records it once a minute: of one event alone nobody writes it down. Times are
-    in milliseconds.
-    """
-    if not entry.seq:
-        return []
-    hooks = {"ally_event", hook_name(entry.type)} & HOOKS.keys()
-    upto = reader.first_since(entry.at + _PERIOD_MS)
-    found = []
-    for row in reader.timeline(None, after_n=entry.n - 1, upto_n=upto, kind="usage", with_contents=True):
-        data = row.record().data or {}
-        seconds = data.get("seconds")
-        if not isinstance(seconds, (int, float)) or not row.at - seconds * 1000 - 1000 <= entry.at <= row.at:
-            continue
-        # Nobody waits for what a process of its own does with events: only that it got some is counted.
-        if data.get("memory") is not None and data.get("events"):
-            found.append({"plugin": row.plugin, "hook": None, "calls": data["events"], "seconds": seconds})
-        for hook, time in times_from_data(data.get("hooks")):
-            if hook in hooks and time.calls:
-                found.append({
-                    "plugin": row.plugin, "hook": hook, "calls": time.calls, "seconds": seconds,
-                    "mean": time.seconds / time.calls * 1000, "p95": time.quantile(0.95) * 1000,
-                    "longest": time.longest * 1000, "version": data.get("version"),
-                })  # fmt: skip
-    return found

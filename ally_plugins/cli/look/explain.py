@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ally_plugins.fleet.store import FleetStore
     from ally_plugins.journal.explanation import Explanation, RecordSource
     from ally_plugins.journal.reader import JournalReader
+    from ally_plugins.journal.receipts import Received
     from ally_plugins.journal.values import StoredEvent, StoredMessage, StoredRecord
 
-__all__ = ["explain", "explain_lines", "explanation_data"]
+__all__ = ["explain", "explain_lines", "explanation_data", "received_data"]
 
 _EXPECTED: Final = "expected a message (m-...), decision (d-...), action (a-...), task (t-...) or event (SESSION:SEQ)"
 _MANY_EVENTS: Final = 200_000
@@ -144,6 +145,7 @@ def _lines(found: Explanation, calls: list[StoredEvent]) -> Iterator[str]:
     yield from _part("what led here", columns([_event_row(event) for event in (*found.causes, *calls)]))
     yield from _part("permission", _permission(found))
     yield from _part("decisions", [line for record in _decisions(found) for line in _decision(record)])
+    yield from _part("who received it", columns(list(_received(found))))
     others = [record for record in found.related if record.kind != "decision"]
     yield from _part("what else names it", columns([record_row(record) for record in others]))
 
@@ -324,7 +326,29 @@ def _data(found: Explanation, calls: list[StoredEvent]) -> dict[str, Any]:
         "permissions": [record_data(record) for record in found.permissions],
         "decisions": [record_data(record) for record in _decisions(found)],
         "related": [record_data(record) for record in found.related if record.kind != "decision"],
+        "received": received_data(found.received),
     }
+
+
+def received_data(received: Iterable[tuple[str, Received]]) -> list[dict[str, Any]]:
+    """Return which plugins were given an event, as JSON values: `ms` is what the `together` events took, all of them.
+
+    A process is sent an event, and says later what it took: `ms` is None for one that has not.
+    """
+    found = [(plugin, each) for plugin, each in received]
+    told = {plugin for plugin, each in found if each.seconds is not None}
+    return [
+        {"plugin": plugin, "hook": each.hook, "together": each.together,
+         "ms": None if each.seconds is None else round(each.seconds * 1000, 3)}
+        for plugin, each in found if each.seconds is not None or plugin not in told
+    ]  # fmt: skip
+
+
+def _received(found: Explanation) -> Iterator[tuple[str, ...]]:
+    for each in received_data(found.received):
+        together = f", together with {each['together'] - 1} others" if each["together"] > 1 else ""
+        took = "sent to its process" if each["ms"] is None else f"{each['ms']:g} ms"
+        yield inert(each["plugin"]), inert(each["hook"] or "-"), f"{took}{together}"
 
 
 def _is_shown(attribute: Any, _: object) -> bool:

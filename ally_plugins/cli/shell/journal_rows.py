@@ -236,5 +236,5 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 # The last ones have no summary of their own: `_plain` shows what is in them.
-KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "place"}
+KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "place", "received"}
 """The kinds of records that this version writes."""

@@ -27,6 +27,7 @@ from ally_plugins.host.sessions.fanout import FanOut
 from ally_plugins.host.sessions.overrides import Overrides
 from ally_plugins.host.sessions.session import Session
 from ally_plugins.host.sessions.stream import HostStream
+from ally_plugins.journal.values import RECEIVED
 from ally_plugins.runtime.lanes.clock import Clock
 from ally_plugins.runtime.lanes.dispatch import Dispatcher
 from ally_plugins.runtime.lanes.protocol import AnyLane
@@ -285,6 +286,7 @@ class HostServices:
         # The journal gets its last events before the lanes forget it.
         if self.fan_out is not None:
             self.fan_out.forget(session)
+        self.record_receipts(session.id)
         for lane in self.lanes():
             lane.detach(session.id)
         self.sessions.pop(session.id, None)
@@ -292,6 +294,12 @@ class HostServices:
         self.dispatcher.sets.pop(session.id, None)
         self.dispatcher.rules.pop(session.id, None)
         self.activations.forget(session.id)
+
+    def record_receipts(self, session_id: str | None = None) -> None:
+        """Queue records of which plugins were given which events since the last time; in one session, or in all."""
+        for plugin in self.dispatcher.plugins.values():
+            for session, data in plugin.receipts.take(session_id):
+                self.records.write_soon(RECEIVED, plugin.name, session, None, data)
 
     def find_session(self, session_id: str) -> Session | None:
         """Return the open session with this id, None when there is none."""

@@ -156,7 +156,8 @@ class PluginByProject:
         return process
 
     def _new_process(self, project: str | None) -> _ProjectProcess:
-        outer, lane = self.plugin, RemoteLane(self.plugin.name, Observers(types=frozenset()))
+        outer = self.plugin
+        lane = RemoteLane(outer.name, Observers(types=frozenset()), outer.receipts)
         plugin = Plugin(
             name=outer.name,
             options=outer.options,
@@ -171,7 +172,8 @@ class PluginByProject:
         plugin.budget, plugin.counts, plugin.crashes, plugin.working = (
             outer.budget, outer.counts, outer.crashes, outer.working,
         )  # fmt: skip
-        plugin.wire = outer.wire  # whoever looks at a plugin sees all of its processes
+        # Whoever looks at a plugin sees all of its processes.
+        plugin.wire, plugin.receipts = outer.wire, outer.receipts
         calls = _ProjectCalls(plugin, self.bus, lane, self.services.acknowledge, self)
         log = self.services.stderr_log(outer.name)
         remote = RemotePlugin(

@@ -22,6 +22,7 @@ from ally_plugins.contract.calls import (
     StartTask,
     Unregister,
 )
+from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.codec import decode, encode
 from ally_plugins.contract.values.errors import (
     EncodeError,
@@ -69,6 +70,9 @@ REQUESTS: Final = frozenset(
 
 LONGEST_LOG: Final = 8_192
 """Characters of one log record of a daemon; the rest is cut."""
+
+_LONGEST_US: Final = 10**12
+"""Microseconds of eleven days: more than any hook takes, in a number that any reader of JSON has."""
 
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -118,6 +122,8 @@ class DaemonCalls:
             self._log(params)
         elif notice.method == "report_crash":
             self._report_crash(params)
+        elif notice.method == "report_times":
+            self._report_times(params)
 
     async def _work(self, link: StreamLink, request: Request) -> None:
         try:
@@ -180,6 +186,15 @@ class DaemonCalls:
             text = self._plugin.secrets.masked(params.message, is_cut=is_cut)
             text = inert(text[:LONGEST_LOG])  # one line, which a terminal only shows
             logger.log(_LEVELS.get(params.level, logging.INFO), "%s", text)
+
+    def _report_times(self, params: Any) -> None:
+        """Keep what a daemon says of events that it was sent; it may name any, and is believed of its own alone."""
+        session_id = params.session_id or ""
+        for each in params.times:
+            if self._lane.was_delivered(f"{session_id}:{each['seq']}"):
+                hook = each.get("hook")
+                hook = hook if hook in HOOKS else None
+                self._plugin.receipts.tell(session_id, hook, min(each["us"], _LONGEST_US) / 1e6, each["seq"])
 
     def _report_crash(self, params: Any) -> None:
         # While it is being stopped, whatever fails is no news.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +20,7 @@ from ally_plugins.contract.values.errors import EncodeError, TimedOut
 from ally_plugins.contract.values.eventjson import check_ids
 from ally_plugins.contract.values.events import ContextThreshold, Event, PluginEvent, dropped_in_place
 from ally_plugins.contract.values.scope import Scope
+from ally_plugins.journal.receipts import Receipts, numbers_of
 from ally_plugins.runtime.lanes.cursor import Cursor
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, call_when_done
 from ally_plugins.runtime.lanes.observers import Observers, is_own
@@ -71,9 +72,10 @@ _CHOSEN: Final = frozenset({PluginEvent, ContextThreshold})
 class RemoteLane:
     """The lane of one daemon; it lives from the plugin's start to its stop, through every restart of the process."""
 
-    def __init__(self, plugin: str, observers: Observers) -> None:
+    def __init__(self, plugin: str, observers: Observers, receipts: Receipts | None = None) -> None:
         self.plugin = plugin
         self.observers = observers
+        self._receipts = receipts if receipts is not None else Receipts()
         self.delivered = 0
         self.dropped = 0
         self.link: Link | None = None
@@ -367,10 +369,11 @@ class RemoteLane:
             return
         # Lines that daemons share hold every event of their types: what is chosen one by one is in none.
         if run.is_plain and link.takes_lines and wanted.isdisjoint(_CHOSEN) and self.was_active is None:
-            lines, number, missing = _shared(run, wanted)
+            lines, numbers, missing = _shared(run, wanted)
             link.write(lines)
-            self.delivered += number
+            self.delivered += len(numbers)
             self.dropped += missing
+            self._receipts.add(run.events[0].session_id, None, None, numbers)
             return
         events = [e for e in run.events if self.observers.wants(e) and not is_own(e, self.plugin)]
         if (was_active := self.was_active) is not None:
@@ -380,6 +383,7 @@ class RemoteLane:
                 cursor.remember_origin(max((event.origin for event in events), key=len))
                 cursor.keep_chains(events)
             self._write(link, events, run)
+            self._receipts.add(events[0].session_id, None, None, numbers_of(events))
 
     def _write(self, link: Link, events: list[Event], run: EventRun | None = None) -> None:
         self.delivered += len(events)
@@ -493,15 +497,15 @@ def _add_envelope(params: dict[str, Any], request: _PendingRequest) -> None:
         params["deadline"] = round(max(0.0, request.due_at - asyncio.get_running_loop().time()), 3)
 
 
-def _shared(run: EventRun, wanted: frozenset[type[Event]]) -> tuple[bytes, int, int]:
-    """Return the lines of these types, joined once for all daemons, their number, and how many of them are missing."""
+def _shared(run: EventRun, wanted: frozenset[type[Event]]) -> tuple[bytes, Sequence[int], int]:
+    """Return the lines of these types, joined once for all daemons, their events' numbers, and how many are missing."""
     found = run.lines.get(wanted)
     if found is None:
         chosen = run.events
         if len(wanted) < len(run.types):
             chosen = [event for event in run.events if event.__class__ in wanted]
         texts = [_json_of(run, event) for event in chosen]
-        found = run.lines[wanted] = (event_lines(texts), len(texts), _count_missing(run, chosen))
+        found = run.lines[wanted] = (event_lines(texts), numbers_of(chosen), _count_missing(run, chosen))
     return found
 
 

@@ -193,7 +193,7 @@ def new_remote(
 ) -> RemotePlugin:
     """Return what a plugin needs to run in a process; nothing of it runs yet."""
     # No event before the answer to `initialize`, which says what it subscribes to.
-    lane = RemoteLane(plugin.name, Observers(types=frozenset()))
+    lane = RemoteLane(plugin.name, Observers(types=frozenset()), plugin.receipts)
     if record.bridge is not None:
         services.activations.add(plugin.name, record.manifest.activation)
         lane.was_active = partial(services.activations.was_active, plugin.name)

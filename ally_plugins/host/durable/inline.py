@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -80,6 +81,7 @@ class InlineFeed(Feed):
         self._inline.delivered += bool(handlers)
         for hook, function, is_async in handlers:
             scope = Scope(name, event.session_id, event.origin, frozenset((name,)), event)
+            start = time.perf_counter()
             try:
                 await self._lane.submit(
                     hook, function, (event,), is_async=is_async, scope=scope, deadline=self.plugin.deadline(hook)
@@ -88,4 +90,5 @@ class InlineFeed(Feed):
                 if not self._lane.is_open:
                     return False
                 self.plugin.crashed(Crash(name, hook, error, event))
+            self.plugin.receipts.add(event.session_id, hook, time.perf_counter() - start, (event.seq,))
         return True

@@ -121,6 +121,7 @@ class ProcessFeed(Feed):
         event, name = one.event, self.plugin.name
         self._in_flight.append((event.session_id, one.place, event.id))
         self._sent[one.place] = event.session_id
+        self.plugin.receipts.add(event.session_id, None, None, (event.seq,))
         self._daemon.note(event.id, Scope(name, event.session_id, event.origin, frozenset((name,)), cause=event.id))
         self._daemon.note_origin(event.session_id, event.origin)
 

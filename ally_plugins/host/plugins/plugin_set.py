@@ -336,6 +336,7 @@ class PluginSet:
             deadline=plugin.deadline,
             slot=plugin.slot,
             times=plugin.times,
+            receipts=plugin.receipts,
         )
         self.blockers.start()
         self._open(plugin, lane, sessions)

@@ -25,6 +25,9 @@ PERIOD_S: Final = 60.0
 """A record for each plugin and minute in which something happened: as many rows a day as a busy plugin's decisions of
 some minutes. What a host that is killed has not recorded yet is lost."""
 
+RECEIPTS: Final = 10_000
+"""Events that a plugin was given and that are recorded before the minute is over: a fifth of what is kept."""
+
 _LEAST_CPU_S: Final = 0.05  # a process that only answers pings is no news
 
 
@@ -50,11 +53,14 @@ class PluginUsage:
         """Record when a minute has passed since the last time; called whenever events were written down."""
         if time.monotonic() - self._recorded_at >= PERIOD_S:
             self.record()
+        elif any(plugin.receipts.noted >= RECEIPTS for plugin in self.plugins()):
+            self.services.record_receipts()
 
     def record(self) -> None:
         """Queue a record of each plugin for which something has happened since the last time."""
         now = time.monotonic()
         seconds, self._recorded_at = now - self._recorded_at, now
+        self.services.record_receipts()
         if self.services.is_replay:  # by another clock, and for the plugins' use nothing counts that a replay does
             return
         for plugin in self.plugins():

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from ally_plugins.contract.values.errors import TimedOut
+from ally_plugins.contract.values.events import EventsDropped
 from ally_plugins.contract.values.scope import Scope
+from ally_plugins.journal.receipts import Receipts, numbers_of
 from ally_plugins.policy.hook_times import HookTimes
 
 from .cursor import Cursor
@@ -51,12 +54,16 @@ class Lane:
         deadline: Callable[[str], float],
         slot: Slot = UNMARKED,
         times: HookTimes | None = None,
+        receipts: Receipts | None = None,
     ) -> None:
         self.plugin = plugin
         self.observers = observers
         self.delivered = 0
         self.dropped = 0
         self._times = times if times is not None else HookTimes()
+        self._receipts = receipts if receipts is not None else Receipts()
+        self._numbers: Sequence[int] = ()
+        """The events of the run that is delivered, by their numbers."""
         self._runner = Runner(
             plugin,
             self._work,
@@ -203,7 +210,14 @@ class Lane:
     def change_observers(self, observers: Observers) -> None:
         """Use another table of hooks from the next event on; a hook that runs now goes on to its end."""
         self.observers = observers
-        self._batch[:] = [event for event in self._cut_short() if observers.wants(event)]
+        self._batch[:] = [event for event in self._cut_short() if self._still_wanted(event)]
+
+    def _still_wanted(self, event: Event) -> bool:
+        """Return whether an event of the run is still to be delivered, though its observers have changed."""
+        if self.observers.wants(event):
+            return True
+        self._numbers = [number for number in self._numbers if number != event.seq]
+        return False
 
     def check(self, now: float) -> None:
         """Interrupt a delivery that has not moved on since its deadline; `now` is the loop's time."""
@@ -326,8 +340,13 @@ class Lane:
         finally:
             # One look at the clock for all of a run: they share what it took.
             if number := self.delivered - before:
-                hook = observers.names.get(next(iter(wanted))) if len(wanted) == 1 else None
-                self._times.add(hook or SEVERAL, (time.perf_counter() - start) / number, number)
+                took = time.perf_counter() - start
+                hook = observers.only_hook(next(iter(wanted))) if len(wanted) == 1 else None
+                self._times.add(hook or SEVERAL, took / number, number)
+                # Up to the one that it ended at; where events were lost, the one that says so has the number of one.
+                if scope.event is not None and scope.event.__class__ is not EventsDropped:
+                    begun = bisect_right(self._numbers, scope.event.seq)
+                    self._receipts.add(scope.session_id or "", hook, took, self._numbers[:begun])
 
     async def _deliver_wanted(
         self,
@@ -341,11 +360,13 @@ class Lane:
             # A copy of its own, so that it can be cut short.
             self._batch = events.copy() if len(wanted) == len(types) else [e for e in events if e.__class__ in wanted]
             self.delivered += len(self._batch)
+            self._numbers = numbers_of(self._batch)
             self._runner.enter(scope, observers.names)
             await self._deliver_fast(observers.single, scope, is_uniform=len(wanted) == 1)
         else:
             batch = [event for event in events if observers.wants(event)]
             self.delivered += len(batch)
+            self._numbers = numbers_of(batch)
             self._runner.enter(scope)
             observe = self._runner.observe_in_thread if observers.is_all_sync else self._runner.observe
             await observe(self._at_each(batch, observers, scope))
@@ -353,7 +374,7 @@ class Lane:
     def _at_each(self, batch: list[Event], observers: Observers, scope: Scope) -> Iterator[tuple[Event, Hooks]]:
         for event in batch:
             scope.event = event
-            if self.observers is observers or self.observers.wants(event):  # else it was taken from the plugin
+            if self.observers is observers or self._still_wanted(event):  # else it was taken from the plugin
                 yield event, observers.handlers(event.__class__)
 
     async def _deliver_fast(self, single: Mapping[type[Event], Handler], scope: Scope, *, is_uniform: bool) -> None:

@@ -132,6 +132,13 @@ class Observers:
             return self.receives(event.type)
         return kind is not ContextThreshold or is_for(event, self.plugin)
 
+    def only_hook(self, kind: type[Event]) -> str | None:
+        """Return the hook that events of a class come to, None where they come to several."""
+        if kind in self.single:
+            return self.names[kind]
+        several = self.several.get(kind, ())
+        return several[0][0] if len(several) == 1 else None
+
     def handlers(self, kind: type[Event]) -> tuple[tuple[str, Handler, bool], ...]:
         """Return (hook, function, is it asynchronous) for an event class, in the order in which they are called."""
         if kind in self.single:

@@ -20,6 +20,7 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.errors import RefusedError, TimedOut
 from ally_plugins.contract.values.inert import inert
 from ally_plugins.contract.values.masking import Secrets
+from ally_plugins.journal.receipts import Receipts
 from ally_plugins.policy.budget import Limits, PluginBudget
 from ally_plugins.policy.hook_times import HookTimes
 from ally_plugins.policy.ordering import Orderable
@@ -158,6 +159,8 @@ class Plugin:
     counts: Counts = Factory(Counts)
     times: HookTimes = Factory(HookTimes)
     """How long its hooks took, but for those that a process of its own runs for events, which nobody waits for."""
+    receipts: Receipts = Factory(Receipts)
+    """The events that it was given and that are not recorded yet."""
     slot: Slot = UNMARKED
     """What of its code runs in this process, for whoever comes after a crash of that."""
     working: set[asyncio.Task[Any]] = Factory(set)

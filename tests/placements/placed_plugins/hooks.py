@@ -72,6 +72,30 @@ class HearsAll(Plain):
         self.seen.append(event.type)
 
 
+class HearsSlowly(Plain):
+    """Takes its time for the start of a call, and fails at its end."""
+
+    @hookimpl
+    async def ally_tool_call_start(self) -> None:
+        await asyncio.sleep(0.03)
+
+    @hookimpl
+    async def ally_tool_call_end(self) -> None:
+        raise ValueError("a broken thing")
+
+
+class HearsSlowlyInThread(Plain):
+    """The same with `def` hooks."""
+
+    @hookimpl
+    def ally_tool_call_start(self) -> None:
+        time.sleep(0.03)
+
+    @hookimpl
+    def ally_tool_call_end(self) -> None:
+        raise ValueError("a broken thing")
+
+
 class HearsThresholds(Plain):
     """Notes the levels that it is told of."""
 

@@ -92,9 +92,8 @@ export class Details {
   parts(entry) {
     const votes = table(["plugin", "vote", "why", ">took"], entry.votes.map((/** @type {any} */ vote) => [
       vote.plugin, verdict(vote.verdict, vote.shadow), voteReason(vote), took(vote.elapsed_ms)]));
-    const receivers = table(["plugin", "hook", ">calls", ">mean", ">p95", ">longest"],
-      entry.receivers.map((/** @type {any} */ each) => [
-        each.plugin, each.hook ?? "events of all kinds, in its own process", count(each.calls), took(each.mean), took(each.p95), took(each.longest)]));
+    const receivers = table(["plugin", "hook", ">took", ""], entry.receivers.map((/** @type {any} */ each) => [
+      each.plugin, each.hook ?? "–", each.ms === null ? "–" : took(each.ms), receipt(each)]));
     const isEvent = entry.row.isEvent;
     return [
       part("Why it is there", el("p", { class: "why" }, "…")),
@@ -104,8 +103,8 @@ export class Details {
       part("What else names it"),
       isEvent && part("Who received it", receivers,
         el("p", { class: "note" }, receivers
-          ? "Counted over the minute in which it came: what observers do with one event alone is not recorded. Gates are above, each with its own time."
-          : "Nothing is counted of observers in this minute: none was there, the minute is not over, or it is a replay's.")),
+          ? "Observers, of which nobody waits for an answer. Gates are above, each with its own time."
+          : "No observer was given it; what a host did in the minute before it was killed is not recorded.")),
       part(isEvent ? "Recorded" : "Recorded data", entry.content === null
         ? el("p", { class: "note" }, entry.why)
         : json(entry.content),
@@ -164,6 +163,12 @@ function verdict(given, shadow) {
 function voteReason(vote) {
   const cause = vote.cause && vote.cause !== "verdict" ? `[${vote.cause}] ` : "";
   return `${cause}${vote.reason || vote.detail || ""}`;
+}
+
+/** @param {any} each @returns {string} what a time stands for */
+function receipt(each) {
+  if (each.ms === null) return "sent to its process, which has not said how long it took";
+  return each.together > 1 ? `for ${count(each.together)} events together` : "";
 }
 
 /** @param {any} given @param {(id: string) => void} open */
