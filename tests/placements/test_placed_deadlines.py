@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf, nan
 
 import attrs
 import pytest
@@ -58,6 +59,17 @@ def test_a_gate_behind_a_stuck_observer_denies_at_its_deadline(placed: Placed) -
             assert first.votes[0].cause == "timeout"
             await session.drained()
             assert (await session.gate_tool_call(ToolCall("bash"))).is_allowed
+
+    go(main())
+
+
+@pytest.mark.parametrize("timeout", [nan, inf])
+def test_a_caller_whose_timeout_is_no_number_of_seconds_has_the_tools_own(placed: Placed, timeout: float) -> None:
+    async def main() -> None:
+        async with placed.host({"p": placed("lives:Slow")}) as host:
+            host.session()
+            with pytest.raises(ToolCallError, match=r"'wait' of 'p' did not return within 0.3 s"):
+                await host.call_tool("wait", timeout=timeout)
 
     go(main())
 

@@ -15,6 +15,7 @@ from ally_plugins.contract.values.errors import ArgumentsError, NotFoundRefused,
 from ally_plugins.contract.values.frozen import freeze
 from ally_plugins.contract.values.scope import SCOPE, Scope
 from ally_plugins.policy.arguments import ArgumentChecker
+from ally_plugins.runtime.lanes.deadlines import Deadlines
 from ally_plugins.runtime.lanes.plugin import Plugin
 from ally_plugins.runtime.lanes.requests import Crash
 from ally_plugins.runtime.lanes.thread import Worker
@@ -32,6 +33,8 @@ class Contribution:
     plugin: Plugin
     spec: ToolSpec
     checker: ArgumentChecker
+    deadlines: Deadlines
+    """Those of calls of daemons; the tools of a host share them, and its actions."""
 
     @property
     def full_name(self) -> str:
@@ -55,7 +58,9 @@ class Contribution:
             raise ToolCallError(text.removesuffix(" ()"), tool=name, plugin=self.plugin.name)
         self.checker.check(arguments)
         values = self.spec.read_arguments(arguments)
-        limit = self.spec.timeout if timeout is None else min(timeout, self.spec.timeout)
+        limit = (
+            self.spec.timeout if timeout is None else min(self.spec.timeout, timeout)
+        )  # in this order: NaN is no limit
         if getattr(self.spec.handler, "is_remote", False):  # `host.daemons.calls` marks those so
             return self._masked(await self._call_daemon(values, scope, limit))
         # A task that is waited for, not `asyncio.timeout`: a handler that swallows its cancellation must not keep the
@@ -74,12 +79,12 @@ class Contribution:
 
     async def _call_daemon(self, values: Mapping[str, Any], scope: Scope, limit: float) -> Any:
         """Await a daemon's answer in the caller's own task: none of the plugin's code runs here that could harm it."""
-        token, timer = SCOPE.set(scope), asyncio.timeout(limit)
+        token, deadline = SCOPE.set(scope), self.deadlines.within(limit)
         try:
-            async with timer:
+            with deadline:
                 return await self.spec.handler(**values)
         except TimeoutError as error:
-            if timer.expired():
+            if deadline.has_expired:
                 raise self._too_slow(limit) from None
             raise self._failed(error) from self.plugin.cause_to_show(error)
         except Exception as error:  # noqa: BLE001 - raised as what the caller understands
@@ -169,6 +174,7 @@ class Contributions:
     kind: Kind
     changed: Callable[[], None] = field(default=lambda: None)
     _by_plugin: dict[str, dict[str, Contribution]] = field(init=False, factory=dict)
+    _deadlines: Deadlines = field(init=False, factory=Deadlines)
 
     def __iter__(self) -> Iterator[Contribution]:
         # Copies: plugins register and stop while somebody iterates.
@@ -186,7 +192,7 @@ class Contributions:
             text = f"{plugin.name!r} has a {self.kind} {spec.name!r} already; unregister it first"
             raise ValidationRefused(text, plugin=plugin.name, field="name")
         # Compiled here: a wrong schema is refused at once, and not at the first call.
-        own[spec.name] = contribution = Contribution(plugin, spec, ArgumentChecker(spec))
+        own[spec.name] = contribution = Contribution(plugin, spec, ArgumentChecker(spec), self._deadlines)
         self.changed()
         return contribution
 

@@ -22,6 +22,7 @@ from ally_plugins.contract.values.events import ContextThreshold, Event, PluginE
 from ally_plugins.contract.values.scope import Scope
 from ally_plugins.journal.receipts import Receipts, numbers_of
 from ally_plugins.runtime.lanes.cursor import Cursor
+from ally_plugins.runtime.lanes.deadlines import SharedTimer
 from ally_plugins.runtime.lanes.link import DaemonGone, Link, NotSent, RemoteHook, call_when_done
 from ally_plugins.runtime.lanes.observers import Observers, is_own
 from ally_plugins.runtime.lanes.requests import Answer, FutureRequest
@@ -92,7 +93,7 @@ class RemoteLane:
         self._drains = True
         self._end_reason = ""
         """How the last process ended; empty until one has."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = SharedTimer(self._expire_due)
         """Strikes when the first of the requests is due, or before: a timer for each would cost more than a write."""
 
     # --- as any lane: what the session and the dispatcher call ---
@@ -211,7 +212,7 @@ class RemoteLane:
                 if deadline is not None:
                     loop = asyncio.get_running_loop()
                     pending.due_at = loop.time() + deadline
-                    self._strike_at(loop, pending.due_at)
+                    self._timer.strike_by(loop, pending.due_at)
                 self._queue(pending, session_id)
         return pending.future
 
@@ -228,26 +229,16 @@ class RemoteLane:
         pending.timer = asyncio.get_running_loop().call_later(DRAIN_LIMIT, self._give_up_draining, pending)
         self._queue(pending, session_id)
 
-    def _strike_at(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= at:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(at, self._strike, at)
-
-    def _strike(self, at: float) -> None:
-        """Answer the requests that are due, and wait for the next."""
-        self._timer = None
-        loop = asyncio.get_running_loop()
-        now, waiting = max(at, loop.time()), []  # a loop may be early by the resolution of its clock
+    def _expire_due(self, now: float) -> float | None:
+        """Answer the requests that are due, and return when the next is."""
+        waiting = []
         for pending in (*self._unsent, *self._pending.values()):
             if pending.due_at is not None and not pending.is_over:
                 if pending.due_at <= now:
                     self._expire(pending)
                 else:
                     waiting.append(pending.due_at)
-        if waiting:
-            self._strike_at(loop, min(waiting))
+        return min(waiting, default=None)
 
     async def hand_over(self) -> dict[str, int]:
         """Write nothing more and return the number of the last event that was written, by session.
@@ -480,9 +471,7 @@ class RemoteLane:
     def _fail_all(self, error: Exception) -> None:
         unsent, self._unsent = self._unsent, deque()
         pending, self._pending = self._pending, {}
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
         for request in [*unsent, *pending.values()]:
             request.settle(error=error)
             self._withdraw(request)
