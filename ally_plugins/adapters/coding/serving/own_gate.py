@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import Factory, field, frozen
 
-from ally_plugins.policy.looking_commands import may_loosen, names_change
+from ally_plugins.policy.looking_commands import CHANGING, may_loosen, names_change
 
 from . import shell_programs as programs
 from .shell_lines import ShellCommand, numbered, read_line
@@ -141,6 +141,7 @@ class _Look:
     def __init__(self, gate: OwnGate, cwd: str, depth: int = 0) -> None:
         self._gate, self._cwd, self._depth, self._resolved, self._expanded = gate, cwd, depth, 0, 0
         self._variables = {"HOME": gate.user_home, "PWD": cwd}
+        self._line = ""
 
     def at_call(self, call: ToolCall) -> str | None:
         if call.common_name in _HARMLESS_KINDS:
@@ -171,6 +172,7 @@ class _Look:
             return f"the command has {len(text):,} characters, and {_MAX_TEXT:,} at most are looked at"
         if self._depth > _DEEPEST:
             return "the command has too many shells within one another to be looked at"
+        self._line = text
         try:
             commands = read_line(text, self._variables)
         except ValueError as error:
@@ -245,7 +247,10 @@ class _Look:
         if program in {"cd", "pushd"}:
             self._cwd = self.absolute(rest[-1]) if rest else self._gate.user_home
             return None
-        if (ours := programs.arguments_of_ours(words)) is not None:
+        ours = programs.arguments_of_ours(words)
+        if words[0].startswith("$") and CHANGING & {*rest[:3]} and _OURS.search(self._line) is not None:
+            ours = rest  # its name is known when it is run, and the line has ours somewhere
+        if ours is not None:
             return self._at_ours(ours)
         if program in programs.SHELLS or program in programs.LAUNCHERS:
             return self._at_shell(program, rest, given)
@@ -332,7 +337,11 @@ class _Look:
         targets = [word.partition("=")[2] for word in rest if word.startswith("--target-directory=")]
         targets += [after for option, after in pairwise(rest) if option == "-t"]
         sources = plain if targets else plain[:-1]
+        # What a folder holds is copied under names that the line does not say.
+        brings_any = any(map(_AS_IT_IS.fullmatch, rest)) or any(each.endswith(("/", "/.", "*")) for each in sources)
         for target in targets or plain[-1:]:
+            if brings_any and self._holds_at_once(target):
+                return self._written(program, target)
             into = [f"{target.rstrip('/')}/{PurePosixPath(source).name}" for source in sources]
             for path in (target, *into):
                 if self._is_guarded(path) or (path != target and self._holds_guarded(path)):
@@ -393,6 +402,8 @@ def _printed(command: ShellCommand, given: str) -> str:
     return "\n".join([" ".join(command.words[1:]), given])
 
 
+_AS_IT_IS: Final = re.compile(r"-[a-zA-Z]*T[a-zA-Z]*|--no-target-directory")
+_OURS: Final = re.compile(r"(?:(?<![\w./-])|bin/)ally[-_]plugins(?![\w/-])")
 _NOTHING: Final = re.compile(r"(?!)")
 _DIFFED: Final = re.compile(r"^\+\+\+ (?:b/)?(\S+)", re.MULTILINE)
 _NAMED_IN: Final = {
