@@ -19,7 +19,7 @@ from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.conversation import ToolCall, ToolResult
 from ally_plugins.contract.values.errors import EventError, GateRefused, HostError, error_text
 from ally_plugins.contract.values.shown import shown_text
-from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call
+from ally_plugins.host.sessions.open_calls import Postponed, call_key, is_same_call, not_run
 
 from .messages import mended, text_of
 from .runs import messages_in
@@ -50,7 +50,6 @@ class GraphCall:
     run: PluginRun
     request: ToolCallRequest
     asked: Asked
-    can_stop: bool = True
     _before: ToolResult | None = field(init=False, default=None)
     """What the tool came to; None while it has not run."""
     _value: Any = field(init=False, default=None)
@@ -60,14 +59,14 @@ class GraphCall:
     def _name(self) -> str:
         return self.request.tool_call["name"]
 
-    async def carry_out(self, handler: Handler, *, not_run: str | None = None) -> Result:
-        """Run the call if gates and the person allow it; `not_run` says why it cannot. A refusal is its result.
+    async def carry_out(self, handler: Handler, *, unseen: str | None = None) -> Result:
+        """Run the call if gates and the person allow it; `unseen` says why it cannot. A refusal is its result.
 
         Raises GraphInterrupt when the question, or the tool's own, waits for another run, and what the tool raises.
         """
         try:
-            with self.run.stoppable(can_stop=self.can_stop):
-                after = await self._carry_out(lambda call: self._result(call, handler), not_run)
+            with self.run.stoppable():
+                after = await self._carry_out(lambda call: self._result(call, handler), unseen)
         except Postponed as postponed:
             raise postponed.__cause__ or postponed from None
         except Interrupted as stopped:  # the graph ends behind this step, with a result for each call
@@ -79,7 +78,7 @@ class GraphCall:
 
     # --- the person ---
 
-    async def _carry_out(self, run: Runner, not_run: str | None) -> ToolResult:
+    async def _carry_out(self, run: Runner, unseen: str | None) -> ToolResult:
         """Carry out the call, with questions to the person as interrupts of the framework.
 
         A node that runs again asks the same questions in the same order: that is how the framework finds the answers.
@@ -87,8 +86,8 @@ class GraphCall:
         """
         work, call_id = self.run.work, self.request.tool_call["id"]
         given = work.given_call(self._name, self.request.tool_call["args"], call_id)
-        if not_run is not None:
-            given = UnshownCall(self._name, call_id, not_run)
+        if unseen is not None:
+            given = UnshownCall(self._name, call_id, unseen)
         if isinstance(given, UnshownCall):
             return await work.run_tool_call(given, run)
         tool = self.run.offered.get(self._name) if self.request.tool is None else None
@@ -117,7 +116,7 @@ class GraphCall:
 
     def _not_agreed(self, call: ToolCall, why: str) -> ToolResult:
         self.run.work.refused_elsewhere(call, why)
-        return ToolResult(success=False, error=f"not run: {why}")
+        return not_run(why)
 
     async def _as_edited(
         self, call: ToolCall, arguments: Mapping[str, Any], run: Runner, sensitivity: str | None
@@ -130,7 +129,7 @@ class GraphCall:
             return self._not_agreed(call, str(error))
         outcome = await work.authorize(edited, sensitivity=sensitivity, is_approved=True, is_resumed=True)
         if not outcome.is_allowed:
-            return ToolResult(success=False, error=f"not run: {outcome.reason}")
+            return not_run(outcome.reason)
         return await work.carry_out(edited, run)
 
     def _answer(self, call: ToolCall, reason: str) -> Any:

@@ -8,7 +8,6 @@ Each hook is there twice, for graphs that a task drives and such that a thread d
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from uuid import UUID, uuid4
 from weakref import WeakKeyDictionary
@@ -186,18 +185,13 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         """Send the request as transforms left it, and emit what the model answered."""
-        return await self._model_call(request, handler)
-
-    async def _model_call(
-        self, request: Any, handler: Callable[[Any], Awaitable[Any]], *, can_stop: bool = True
-    ) -> Any:
         run = await self._run(get_config(), request.messages)
         if run.refused is not None:
             raise run.refused
         async with run.under_way:
             run.work.requested(model_name(request), len(request.messages))
             try:
-                with run.stoppable(can_stop=can_stop):
+                with run.stoppable():
                     sent = await transformed(run, request)
                     response = mended_response(await handler(sent))
                     run.work.received()
@@ -217,17 +211,12 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     @override
     async def awrap_tool_call(self, request: ToolCallRequest, handler: Handler) -> Any:
         """Run the call if gates and the person allow it. Raises what the tool raises, and GraphInterrupt to ask."""
-        return await self._tool_call(request, handler, not_run=_unseen(request, handler))
-
-    async def _tool_call(
-        self, request: ToolCallRequest, handler: Handler, *, not_run: str | None, can_stop: bool = True
-    ) -> Any:
         config = request.runtime.config
         run = await self._run(config, messages_in(request.state))
         try:
             async with run.under_way:
                 asked = self._asked.setdefault(run.work.live, {})
-                return await GraphCall(run, request, asked, can_stop).carry_out(handler, not_run=not_run)
+                return await GraphCall(run, request, asked).carry_out(handler, unseen=_unseen(request, handler))
         finally:
             if graph_run(config) is None:
                 await ended(UUID(run.work.id))
@@ -261,14 +250,13 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
     ) -> ModelResponse[Any]:
         """Do as `awrap_model_call` does."""
         self._check_loop(get_config())
-        return run_around(partial(self._model_call, can_stop=False), request, handler)
+        return run_around(self.awrap_model_call, request, handler)
 
     @override
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Any]) -> Any:
         """Do as `awrap_tool_call` does; the tool runs in this thread, and is not cancelled when the run is stopped."""
         self._check_loop(request.runtime.config)
-        hook = partial(self._tool_call, not_run=_unseen(request, handler), can_stop=False)
-        return run_around(hook, request, handler)
+        return run_around(self.awrap_tool_call, request, handler)
 
     def _check_loop(self, config: RunnableConfig) -> None:
         """Raise HostError where a graph that runs in a thread has stopped the loop of the host by that."""

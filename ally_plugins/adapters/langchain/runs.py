@@ -22,7 +22,7 @@ from langgraph.errors import GraphBubbleUp
 
 from ally_plugins.adapters.kit.under_way import UnderWay
 from ally_plugins.contract.values.compat import override
-from ally_plugins.runtime.lanes.call_thread import run_blocking
+from ally_plugins.runtime.lanes.call_thread import is_for_thread, run_blocking
 
 from .messages import convert, text_of
 
@@ -71,9 +71,12 @@ class PluginRun:
         if self.control is not None:
             self.control.request_drain(self.work.interruption_cause or "interrupted")
 
-    def stoppable(self, *, can_stop: bool) -> AbstractContextManager[None]:
-        """Return what lets a block be cancelled when the run is interrupted, and raises Interrupted then."""
-        return self.work.stoppable() if can_stop else nullcontext()
+    def stoppable(self) -> AbstractContextManager[None]:
+        """Return what lets a block be cancelled when the run is interrupted, and raises Interrupted then.
+
+        Around a function in somebody's thread nothing is cancelled: it would go on there, unseen.
+        """
+        return nullcontext() if is_for_thread() else self.work.stoppable()
 
     async def end(self, output: Any = None, error: BaseException | None = None) -> None:
         """Take leave of the graph: AGENT_END comes behind the last of its calls."""

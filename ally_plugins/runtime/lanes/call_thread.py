@@ -10,12 +10,13 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
+from functools import wraps
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from .loopthread import LoopThread
 
-__all__ = ["run_around", "run_blocking"]
+__all__ = ["is_for_thread", "run_around", "run_blocking"]
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -38,6 +39,10 @@ class _CallThread:
                 self._thread.start(_begin(), None)
         return self._thread.run(call, wait)
 
+    @property
+    def is_current(self) -> bool:
+        return self._thread is not None and self._thread.is_current
+
 
 async def _begin() -> None:
     pass
@@ -54,6 +59,11 @@ def run_blocking(call: Coroutine[Any, Any, R], wait: float | None = None) -> R:
     return _CALLS.run(call, wait)
 
 
+def is_for_thread() -> bool:
+    """Say whether this code runs on the loop for plain threads, so that one of those waits for it."""
+    return _CALLS.is_current
+
+
 def run_around(
     hook: Callable[[A, Callable[[A], Awaitable[B]]], Coroutine[Any, Any, R]], value: A, function: Callable[[A], B]
 ) -> R:
@@ -65,6 +75,7 @@ def run_around(
     """
     calls: SimpleQueue[tuple[Future[B], Context, A] | None] = SimpleQueue()
 
+    @wraps(function)  # a hook may look at what it stands around
     async def call(value: A) -> B:
         answer: Future[B] = Future()
         calls.put((answer, copy_context(), value))

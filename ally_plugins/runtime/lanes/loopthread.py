@@ -81,7 +81,7 @@ class LoopThread:
         loop = self._loop
         if loop is not None:
             self._check_process(getattr(call, "__name__", "run"), call)
-        if loop is None or threading.current_thread() is self._thread:
+        if loop is None or self.is_current:
             call.close()
             if loop is None:
                 raise HostError(f"this {self._word} does not run; use `{self._usage}`")
@@ -94,6 +94,11 @@ class LoopThread:
         except BaseException:
             future.cancel()
             raise
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the code that asks runs in this thread."""
+        return threading.current_thread() is self._thread
 
     @property
     def is_elsewhere(self) -> bool:

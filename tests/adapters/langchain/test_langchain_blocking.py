@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
+from langgraph.errors import GraphDrained
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import interrupt
@@ -30,6 +31,7 @@ from ally_plugins import (
 )
 from ally_plugins.adapters.langchain import AllyPlugins
 from ally_plugins.adapters.langchain.runs import OPEN
+from ally_plugins.runtime.lanes.call_thread import run_blocking
 from ally_plugins.testing import Answer
 from ally_plugins.testing.adapters.script import calls
 from tests.adapters.langchain.bench import CALL, HELLO, ONE, Bench, gate, model, new_agent, question, results, resume
@@ -157,6 +159,24 @@ def test_a_tool_that_raises_raises_in_the_thread() -> None:
     with pytest.raises(RuntimeError, match="the disk is full"):
         bench.agent(CALL, tools=[work]).invoke(HELLO, ONE)
     assert bench.of(ToolCallEnd)[0].error == "RuntimeError: the disk is full"
+
+
+def test_a_tool_in_a_thread_is_not_cancelled_when_its_run_is_interrupted(ran: list[str]) -> None:
+    @tool
+    def work(text: str) -> str:
+        """Work."""
+        assert plugins.interrupt("t1", "a key was pressed")
+        run_blocking(asyncio.sleep(0))  # a cancellation would have come by now
+        ran.append(text)
+        return f"worked on {text}"
+
+    bench = Bench(new_host())
+    plugins = AllyPlugins(bench.host)
+    with pytest.raises(GraphDrained, match="a key was pressed"):
+        new_agent(model(CALL, "done"), [work], middleware=[plugins]).invoke(HELLO, ONE)
+    (end,) = bench.of(ToolCallEnd)
+    assert (ran, end.success, end.output) == (["a"], True, "worked on a")
+    assert [each.interruption_cause for each in bench.of(AgentEnd)] == ["a key was pressed"]
 
 
 def test_a_stream_that_a_thread_does_not_read_to_its_end_ends_the_run(ran: list[str]) -> None:
