@@ -63,12 +63,6 @@ class Receipts:
             self._untold -= 1
             self.add(session_id, hook, max(seconds, 0.0), (number,))
 
-    def of(self, session_id: str, number: int) -> Iterator[Received]:
-        """Yield how an event was received, as far as that is not recorded yet."""
-        for hook, seconds, numbers in self._runs.get(session_id, ()):
-            if number in numbers:
-                yield Received(hook, seconds, len(numbers))
-
     def take(self, session_id: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each session with the data of a record, and forget what stands in that; with `session_id`, of one."""
         for each in list(self._runs) if session_id is None else [session_id]:

@@ -362,7 +362,7 @@ class RemoteLane:
         if run.is_plain and link.takes_lines and wanted.isdisjoint(_CHOSEN) and self.was_active is None:
             lines, numbers, missing = _shared(run, wanted)
             link.write(lines)
-            self.delivered += len(numbers)
+            self.delivered += len(numbers) + missing
             self.dropped += missing
             self._receipts.add(run.events[0].session_id, None, None, numbers)
             return
@@ -374,7 +374,7 @@ class RemoteLane:
                 cursor.remember_origin(max((event.origin for event in events), key=len))
                 cursor.keep_chains(events)
             self._write(link, events, run)
-            self._receipts.add(events[0].session_id, None, None, numbers_of(events))
+            self._receipts.add(events[0].session_id, None, None, numbers_of(_readable(run, events)))
 
     def _write(self, link: Link, events: list[Event], run: EventRun | None = None) -> None:
         self.delivered += len(events)
@@ -494,7 +494,11 @@ def _shared(run: EventRun, wanted: frozenset[type[Event]]) -> tuple[bytes, Seque
         if len(wanted) < len(run.types):
             chosen = [event for event in run.events if event.__class__ in wanted]
         texts = [_json_of(run, event) for event in chosen]
-        found = run.lines[wanted] = (event_lines(texts), numbers_of(chosen), _count_missing(run, chosen))
+        found = run.lines[wanted] = (
+            event_lines(texts),
+            numbers_of(_readable(run, chosen)),
+            _count_missing(run, chosen),
+        )
     return found
 
 
@@ -520,6 +524,12 @@ def _readable_json(event: Event) -> bytes | None:
     except EncodeError:  # logged by the session, which cannot journal it either
         return None
     return text if len(text) + FRAME_BYTES <= LONGEST_LINE else None
+
+
+def _readable(run: EventRun, events: list[Event]) -> list[Event]:
+    """Return those that were sent as they are, once their JSON was made."""
+    missing = run.lines.get(_MISSING)
+    return [event for event in events if event.seq not in missing] if missing else events
 
 
 def _count_missing(run: EventRun | None, events: Iterable[Event]) -> int:
