@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from attrs import define, field
 
-__all__ = ["HYSTERESIS", "LEVELS", "Thresholds"]
+__all__ = ["HYSTERESIS", "LEVELS", "SessionThresholds", "Thresholds"]
 
 LEVELS: Final = (50.0, 75.0, 90.0)
 """Percent of the context window (design.md, section 4)."""
@@ -37,3 +38,27 @@ class Thresholds:
         """Forget the levels that a compaction has brought usage below, however little; all when it is not known."""
         # Without `HYSTERESIS`: a compaction is no wavering, and the way up begins anew.
         self._passed = {level for level in self._passed if usage is not None and usage >= level}
+
+
+@define
+class SessionThresholds:
+    """What one session's usage has passed of the levels that are everybody's, and of those that plugins ask for."""
+
+    _common: Thresholds = field(init=False, factory=Thresholds)
+    _own: dict[str, Thresholds] = field(init=False, factory=dict)
+    """By the plugin's name."""
+
+    def update(self, usage: float, own: Iterable[tuple[str, tuple[float, ...]]] = ()) -> list[tuple[float, str | None]]:
+        """Take a new usage in percent, and what each plugin asks for; return the levels passed, with whose they are."""
+        passed: list[tuple[float, str | None]] = [(level, None) for level in self._common.update(usage)]
+        for plugin, levels in own:
+            thresholds = self._own.get(plugin)
+            if thresholds is None or thresholds.levels != levels:  # a new version may have others
+                thresholds = self._own[plugin] = Thresholds(levels)
+            passed += [(level, plugin) for level in thresholds.update(usage)]
+        return passed
+
+    def compacted(self, usage: float | None) -> None:
+        """As `Thresholds.compacted`, for all of them."""
+        for thresholds in (self._common, *self._own.values()):
+            thresholds.compacted(usage)

@@ -109,13 +109,13 @@ def test_a_large_burst_waits_for_nothing_and_a_small_one_for_a_moment() -> None:
             session = host.session("s")
             thoughts(session, 3)
             await asyncio.sleep(0)
-            assert session.unwritten == session.ring.head
-            while session.unwritten:  # noqa: ASYNC110 - until the timer of the fan-out has struck
+            assert session.recording.unwritten == session.ring.head
+            while session.recording.unwritten:  # noqa: ASYNC110 - until the timer of the fan-out has struck
                 await asyncio.sleep(0.001)
             thoughts(session, WRITE_AT)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-            assert session.unwritten == 0
+            assert session.recording.unwritten == 0
 
     go(main())
 

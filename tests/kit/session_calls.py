@@ -66,5 +66,5 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "transform_user_message": (Message(role="user", content="hi"),),
     "wants": ("tool_call",),
 }
-INTERNAL = {"clear_pending_wake", "enqueue", "fence", "has_plugin", "load_pending", "reload_pending", "write_events"}
+INTERNAL = {"clear_pending_wake", "enqueue", "fence", "has_plugin", "load_pending", "reload_pending"}
 """What the host calls on its sessions, and nobody else."""

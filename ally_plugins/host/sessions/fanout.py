@@ -104,7 +104,7 @@ class FanOut:
             return
         session.clear_pending_wake()  # first: an event that is emitted from here on wakes again
         self._unwritten[session] = None
-        if session.unwritten >= WRITE_AT or self._is_read():
+        if session.recording.unwritten >= WRITE_AT or self._is_read():
             self.write()
         self._arm()
         self._notify_lanes(session)
@@ -158,7 +158,7 @@ class FanOut:
             for session in sessions:
                 session.clear_pending_wake()
                 try:
-                    if not session.write_events(is_whole=is_whole(session)):
+                    if not session.recording.write(is_whole=is_whole(session)):
                         self._unwritten[session] = None
                 except Exception:  # noqa: BLE001 - a bug of ours; the caller only wants its own record written
                     _log.exception("events of session %r could not be written down", session.id)

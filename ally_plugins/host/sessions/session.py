@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
@@ -17,7 +17,6 @@ import attrs
 from ally_plugins.contract.hookspecs import HOOKS_OF_TOPICS
 from ally_plugins.contract.tools.agent_tool import MAIN_AGENT, AgentTool
 from ally_plugins.contract.tools.declared import DEFAULT_TIMEOUT
-from ally_plugins.contract.values.codec import encode, encoded
 from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.conversation import (
     CONTEXT_PARTS,
@@ -31,8 +30,7 @@ from ally_plugins.contract.values.conversation import (
     ToolCall,
     ToolResult,
 )
-from ally_plugins.contract.values.errors import EncodeError, JournalError, SessionError
-from ally_plugins.contract.values.eventjson import event_params
+from ally_plugins.contract.values.errors import JournalError, SessionError
 from ally_plugins.contract.values.events import (
     CompactionComplete,
     ContextThreshold,
@@ -45,7 +43,6 @@ from ally_plugins.contract.values.events import (
     ToolCallEnd,
     ToolCallStart,
     UserMessage,
-    dropped_in_place,
     stamp,
     unstamped,
 )
@@ -56,7 +53,7 @@ from ally_plugins.journal.values import Record
 from ally_plugins.policy.model_input import with_ids
 from ally_plugins.policy.project_rules import NO_RULES, SessionRules
 from ally_plugins.policy.prompt_sections import refuse_doubles
-from ally_plugins.policy.thresholds import Thresholds
+from ally_plugins.policy.thresholds import SessionThresholds
 from ally_plugins.runtime.lanes.dispatch import HookCall
 from ally_plugins.runtime.lanes.ring import Ring
 
@@ -66,10 +63,10 @@ from .inbox import SAFE_POINTS, Inbox, Waiting
 from .memory import Conversation, without_private
 from .open_calls import Check, OpenCall, OpenCalls, OutputTransform, Preview, Runner, call_key
 from .prompt_prefixes import PROMPT_PREFIX, PromptPrefixes
+from .recording import Recording
 from .stops import Stops
 from .stream import HostStream
 from .toolcalls import Asker, begin_tool_call
-from .undecided import UndecidedCalls, withheld
 from .ungated import UngatedTools
 
 if TYPE_CHECKING:
@@ -80,7 +77,6 @@ if TYPE_CHECKING:
     from ally_plugins.host.own_loop import OwnLoop
     from ally_plugins.journal.journal import Journal
     from ally_plugins.journal.leases import Lease
-    from ally_plugins.journal.values import EventRow
     from ally_plugins.runtime.lanes.clock import Clock
     from ally_plugins.runtime.lanes.dispatch import Dispatcher
     from ally_plugins.runtime.lanes.plugin import Plugin
@@ -94,9 +90,6 @@ _log: Final = logging.getLogger(__name__)
 
 _RULED: Final = frozenset({"tool_call", "permission"})
 _NOTHING: Final[frozenset[str]] = frozenset()
-
-UNWRITTEN: Final = 65_536
-"""Events of one burst that wait for the journal beside the ring: some 50 MB, far more than an agent emits in a turn."""
 
 T = TypeVar("T")
 
@@ -179,7 +172,7 @@ class Session:
     `conversation` is the default, in-memory one; a host that keeps its own leaves it alone.
     """
 
-    def __init__(  # noqa: PLR0915 - one line for each of what it owns
+    def __init__(
         self,
         session_id: str,
         host: SessionServices,
@@ -208,7 +201,7 @@ class Session:
         self.ring = Ring()
         # Numbers go on where the journal ends: with the session's id they name events for good.
         self.ring.head = self.ring.base = first_seq
-        self.recorded = first_seq
+        self.recording: Final = Recording(session_id, self.ring, lambda: host.journal, self._positions)
         self.gates = SessionGates(
             session_id,
             host.dispatcher,
@@ -218,7 +211,7 @@ class Session:
             now_ms=host.clock.time_ms,
             # Looked up each time: an adapter's run may have an approver that its host does not have.
             has_person=lambda: self.has_person,
-            on_decided=self._note_decided,
+            on_decided=self.recording.decide,
         )
         self.gates.rules = rules
         self.ungated = UngatedTools(session_id, host.dispatcher, lambda: host.journal, host.clock.time_ms, rules)
@@ -264,14 +257,8 @@ class Session:
         )
         self._origin: tuple[str, ...] = ()
         self._turn_origin: tuple[str, ...] = ()
-        self._thresholds = Thresholds()
-        self._own_thresholds: dict[str, Thresholds] = {}
-        """Those of the plugins that have asked for some, by name."""
-        self._unwritten: list[Event] = []
-        self._undecided = UndecidedCalls()
+        self._thresholds = SessionThresholds()
         self._open_calls = OpenCalls()
-        self._unencodable: set[type[Event]] = set()
-        """Classes of which an event had no JSON form: later ones are logged as debug only."""
         # Two safe points at one time would hand the same pending messages out twice.
         self._safe_point = asyncio.Lock()
 
@@ -345,7 +332,7 @@ class Session:
             self._process.check("emit", self)
             self._check_open()
         kind = event.__class__
-        if kind in _NOTED_FIRST or (kind is ToolCallEnd and (self._undecided.begun or self._stops.in_row)):
+        if kind in _NOTED_FIRST or (kind is ToolCallEnd and (self.recording.undecided.begun or self._stops.in_row)):
             self._note(event)
         ring = self.ring
         # Number, stamp and place in one step: lanes read the ring by numbers, and any thread may emit.
@@ -356,7 +343,7 @@ class Session:
             stamp(event, seq, self._now_ms(), self.id, self._origin if origin is None else origin, self.turn_id)
             ring.items.append(event)
             if len(ring.items) > ring.capacity:
-                self._keep_unwritten(ring.trim())
+                self.recording.keep(ring.trim())
             unfollowed = None
             try:
                 # In the order of the numbers, whichever thread is the faster one then.
@@ -388,12 +375,10 @@ class Session:
         """Note what an event says of the session before it is emitted."""
         if isinstance(event, ToolCallStart):
             if self.rules.decides_calls or self.gates.has_participants("ally_gate_tool_call"):
-                with self._lock:
-                    # Its number, unless another thread emits first; too small a one only keeps more back.
-                    self._undecided.begin(event, self.ring.head + 1)
+                self.recording.begin(event)
         elif isinstance(event, ToolCallEnd):
+            self.recording.end(event)
             with self._lock:
-                self._undecided.end(event)
                 self._stops.step()
         elif isinstance(event, UserMessage):
             # Before it is stamped: what the person says follows from no plugin.
@@ -403,14 +388,6 @@ class Session:
             self._open_calls.close("the session has ended")
             self.prefixes.flush()
             self._has_ended = True
-
-    def _keep_unwritten(self, events: list[Event]) -> None:
-        """Keep for the journal what a burst pushed out of the ring before the loop had a turn to write it."""
-        kept = [event for event in events if event.seq > self.recorded]
-        room = UNWRITTEN - len(self._unwritten)
-        if len(kept) > room:
-            _log.warning("session %r: %d events came too fast to be recorded", self.id, len(kept) - room)
-        self._unwritten += kept[:room]
 
     def _check(self, call: str) -> None:
         """Refuse a call from elsewhere, or for a session that another host has. Raises HostError, SessionError."""
@@ -438,20 +415,14 @@ class Session:
             return
         usage = event.context_usage
         with self._lock:
-            levels: list[tuple[float, str | None]] = [(level, None) for level in self._thresholds.update(usage)]
-            for plugin, wanted in self._host.own_thresholds():
-                own = self._own_thresholds.get(plugin)
-                if own is None or own.levels != wanted:  # a new version may have others
-                    own = self._own_thresholds[plugin] = Thresholds(wanted)
-                levels += [(level, plugin) for level in own.update(usage)]
+            passed = self._thresholds.update(usage, self._host.own_thresholds())
         # Outside the lock, which `_emit` takes.
-        for level, name in levels:
+        for level, name in passed:
             self._emit(ContextThreshold(threshold=level, context_usage=usage, plugin_name=name), None)
 
     def _forget_thresholds(self, event: CompactionComplete) -> None:
         with self._lock:
-            for thresholds in (self._thresholds, *self._own_thresholds.values()):
-                thresholds.compacted(event.new_context_usage)
+            self._thresholds.compacted(event.new_context_usage)
 
     def clear_pending_wake(self) -> None:
         """Let the next event wake the fan-out again: it is about to carry those emitted so far."""
@@ -463,72 +434,16 @@ class Session:
         """Whether so many events wait that lanes have to look before the oldest are let go."""
         return len(self.ring.items) > self.ring.capacity // 2
 
-    @property
-    def unwritten(self) -> int:
-        """How many events the journal was not given yet."""
-        return self.ring.head - self.recorded
-
-    def write_events(self, *, is_whole: bool = True) -> bool:
-        """Hand the journal what was emitted since the last call; the fan-out calls it on the host's loop.
-
-        Unless `is_whole`, a tool call that is being decided on is left for later, with all after it; return whether
-        nothing was.
-        """
-        ring = self.ring
-        with self._lock:  # an event of another thread that is not in `events` must not count as recorded
-            # What has left the ring cannot be withheld any more, so that nothing waits for its decision then.
-            upto = ring.head if is_whole or self._unwritten else min(ring.head, self._undecided.first() - 1)
-            # An undecided start may have been written already, with a record that could not wait.
-            upto = max(upto, self.recorded)
-            events = self._unwritten + ring.items[max(self.recorded - ring.base, 0) : max(upto - ring.base, 0)]
-            self._unwritten = []
-            self.recorded = upto
-            is_all = upto == ring.head
-        if not events:
-            return is_all
-        try:
-            rows = [_row(event, ring) for event in events]
-        except EncodeError:
-            rows = [self._row_or_placeholder(event) for event in events]
-        self._host.journal.add_events(rows)
-        # Not each time: every lane is asked for its position.
-        if len(ring.items) > ring.capacity // 8:
-            self._trim_ring()
-        return is_all
-
-    def _note_decided(self, call: ToolCall, *, is_sensitive: bool) -> None:
-        """Let the journal have the start of a call that is decided; without what it holds where that is sensitive."""
-        with self._lock:
-            self._undecided.end(call)
-            if is_sensitive:
-                self._undecided.sensitive.add(call.call_id)
-                ring = self.ring
-                for place in range(max(self.recorded - ring.base, 0), len(ring.items)):
-                    ring.items[place] = withheld(ring.items[place], call)
-                # Runs hold the events as they were.
-                ring.forget_runs()
-
     def is_sensitive(self, call_id: str) -> bool:
         """Say whether a gate has said of a call that what it holds is not to be kept; from any thread."""
         self._check_known("is_sensitive")
-        return call_id in self._undecided.sensitive
+        return call_id in self.recording.undecided.sensitive
 
-    def _row_or_placeholder(self, event: Event) -> EventRow:
-        """Return an event's row, or that of an EVENTS_DROPPED in its place when it has no JSON form."""
-        try:
-            return _row(event, self.ring)
-        except EncodeError as error:
-            level = logging.DEBUG if event.__class__ in self._unencodable else logging.WARNING
-            self._unencodable.add(event.__class__)
-            text = "the event %s (%s) is left out, of the journal and for plugins in processes (EVENTS_DROPPED): %s"
-            _log.log(level, text, event.id, event.type, error)
-            return _row(dropped_in_place(event), self.ring)
-
-    def _trim_ring(self) -> None:
-        """Free what every lane has read and the journal was given."""
-        positions = [position for lane in self._host.lanes() if (position := lane.position(self.id)) is not None]
-        with self._lock:
-            self.ring.forget_until(min([*positions, self.recorded]))
+    def _positions(self) -> Iterator[int]:
+        """Yield how far each lane has read that reads this session."""
+        for lane in self._host.lanes():
+            if (position := lane.position(self.id)) is not None:
+                yield position
 
     async def drained(self) -> None:
         """Wait until every plugin has handled what was emitted so far, or has been given up on.
@@ -545,7 +460,7 @@ class Session:
             await asyncio.wait(waiting)
             for future in waiting:
                 future.exception()
-        self._trim_ring()
+        self.recording.trim()
         self.ring.forget_runs()
 
     # --- gates and transforms ---
@@ -1055,15 +970,6 @@ class Session:
 
     async def _context_for(self, plugin: Plugin) -> Context:
         return await self.context(tuple(sorted(plugin.grants.context_parts)))
-
-
-def _row(event: Event, ring: Ring) -> EventRow:
-    """Return an event for the journal. Raises EncodeError."""
-    # Kept with the event (`encoded`) only where daemons are to get the same JSON.
-    kind, body = event.type, encoded(event) if ring.keeps_json else encode(event_params(event))
-    if not isinstance(kind, str):
-        raise EncodeError(f"its type is of the type {type(kind).__name__}; expected a string", path="type")
-    return (event.session_id, event.seq, event.timestamp, kind, ">".join(event.origin) or None, body)
 
 
 def _has_gaps(todos: Any) -> bool:
