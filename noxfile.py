@@ -119,6 +119,12 @@ def _pytest(session: nox.Session, *args: str, env: dict[str, str] | None = None)
     session.run("python", "-m", "pytest", f"--junit-xml={results}", *args, env=safe)
 
 
+def _marked(mark: str) -> list[str]:
+    """Return the files that have tests with a mark: to collect all the others takes each worker half a minute."""
+    files = (file for folder in PYPROJECT["tool"]["pytest"]["testpaths"] for file in (ROOT / folder).rglob("test_*.py"))
+    return sorted(str(file.relative_to(ROOT)) for file in files if f"mark.{mark}" in file.read_text("utf-8"))
+
+
 def _install_minimums(session: nox.Session) -> None:
     """Install the oldest direct dependencies that pyproject.toml allows."""
     session.install("uv")  # only uv resolves downwards, so the session has its own whatever the backend
@@ -178,11 +184,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(requires=["wheels"], default=False)
 def slow(session: nox.Session) -> None:
-    """Run the tests that take seconds each: whole programs at terminals, real builds and installations, floods."""
+    """Run the tests that take a second or more each: whole programs at terminals, real builds, kills, floods."""
     # Once, on whatever Python runs nox: in CI the oldest, where `tests` has no whole programs and no new dependencies.
     session.install(*_wheels(), *_group("test"))
     env = {"ALLY_WHEELS": str(WHEELS)}
-    _pytest(session, "-m", "slow and not long and not e2e and not soak", *WORKERS, *session.posargs, env=env)
+    which = ("-m", "slow and not long and not e2e and not soak", *WORKERS, *_marked("slow"))
+    _pytest(session, *which, *session.posargs, env=env)
 
 
 @nox.session(requires=["wheels"], default=False)
@@ -190,7 +197,7 @@ def long(session: nox.Session) -> None:
     """Run the tests that take ten seconds of a core or so; `slow` and `e2e` have others of the same kind."""
     session.install(*_wheels(), *_group("test"))
     env = {"ALLY_WHEELS": str(WHEELS)}
-    _pytest(session, "-m", "long and not soak", *WORKERS, *session.posargs, env=env)
+    _pytest(session, "-m", "long and not soak", *WORKERS, *_marked("long"), *session.posargs, env=env)
 
 
 @nox.session(requires=["wheels"], default=False)

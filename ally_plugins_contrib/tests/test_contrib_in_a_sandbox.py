@@ -95,6 +95,7 @@ def test_each_does_what_it_is_for_in_the_sandbox_that_it_is_placed_in(enabled: H
     go(main())
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_test_watch_runs_the_tests_of_the_project_with_what_it_asks_for(home: Path, tmp_path: Path) -> None:
     project = tmp_path / "project"

@@ -447,6 +447,7 @@ def test_a_folder_that_a_shell_was_left_in_counts_for_the_next_command(place: Pl
     go(main())
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 @pytest.mark.skipif(not is_sandbox_possible(), reason="there is no sandbox here")
 def test_in_a_sandbox_it_reads_both_files_and_knows_the_persons_home(place: Place) -> None:

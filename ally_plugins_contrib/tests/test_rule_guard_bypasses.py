@@ -37,6 +37,7 @@ def test_what_is_seen_of_a_way_around_a_rule_is_what_the_table_says(bypass: Bypa
     assert found_effect(bypass.line, str(place / "home"), str(place / "project")) == bypass.effect
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_each_way_around_a_rule_does_what_the_rule_forbids(place: Path) -> None:
     useless = []

@@ -203,6 +203,7 @@ def test_the_same_note_again_is_the_same_note(agent: Agent) -> None:
     assert "tests need redis" in agent.prompt("hello")
 
 
+@pytest.mark.slow
 def test_there_is_an_end_to_notes_which_says_what_to_do(agent: Agent, tmp_path: Path) -> None:
     agent.remember("the first")
     store = Notes(file_of(tmp_path))

@@ -44,6 +44,7 @@ def agreed(home: Path) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_it_runs_in_a_process_of_its_own_and_what_it_keeps_outlives_hosts(agreed: Path, tmp_path: Path) -> None:
     async def first() -> None:
         async with Host() as host:
@@ -71,6 +72,7 @@ def test_it_runs_in_a_process_of_its_own_and_what_it_keeps_outlives_hosts(agreed
     assert NAME in str(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
 def test_a_process_that_is_killed_comes_back_with_its_notes(agreed: Path, tmp_path: Path) -> None:
     assert agreed.is_dir()
@@ -93,6 +95,7 @@ def test_a_process_that_is_killed_comes_back_with_its_notes(agreed: Path, tmp_pa
     go(main())
 
 
+@pytest.mark.slow
 def test_two_hosts_on_one_home_share_the_notes(agreed: Path, tmp_path: Path) -> None:
     assert agreed.is_dir()
 

@@ -188,6 +188,7 @@ def test_it_runs_in_a_sandbox_with_the_project_and_nothing_else(project: Path, t
     go(main())
 
 
+@pytest.mark.slow
 def test_another_failure_is_told_and_a_first_success_is_not(project: Path) -> None:
     async def main() -> None:
         async with watching(project) as it:
@@ -234,6 +235,7 @@ def test_runs_never_overlap_and_what_changes_meanwhile_is_run_after(
     go(main())
 
 
+@pytest.mark.slow
 def test_files_that_do_not_count_begin_no_run(project: Path) -> None:
     async def main() -> None:
         async with watching(project, ignore="docs *.txt") as it:
@@ -248,6 +250,7 @@ def test_files_that_do_not_count_begin_no_run(project: Path) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_only_the_paths_that_are_set_are_watched(project: Path) -> None:
     (project / "src").mkdir()
 
@@ -261,6 +264,7 @@ def test_only_the_paths_that_are_set_are_watched(project: Path) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_the_person_and_the_agent_run_the_tests_at_once(project: Path, placement: str) -> None:
     async def main() -> None:
         async with watching(project, placement) as it:
@@ -277,6 +281,7 @@ def test_the_person_and_the_agent_run_the_tests_at_once(project: Path, placement
     go(main())
 
 
+@pytest.mark.slow
 def test_tests_that_take_too_long_are_stopped_and_told_of(project: Path) -> None:
     (project / "test_calc.py").write_text("import time\n\ndef test_slow():\n    time.sleep(600)\n")
 
@@ -437,6 +442,7 @@ def test_the_process_that_watches_ends_with_the_last_conversation(project: Path,
     go(main())
 
 
+@pytest.mark.slow
 @linux
 def test_a_watching_process_that_is_killed_is_said_and_the_plugin_goes_on(project: Path, placement: str) -> None:
     async def main() -> None:
@@ -474,6 +480,7 @@ def test_a_host_that_is_killed_leaves_no_watching_process(project: Path) -> None
     wait_until(lambda: not watchers(project))
 
 
+@pytest.mark.slow
 def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> None:
     async def main() -> None:
         clock = RecordedClock(1_000_000)  # it stands still, and so does the budget
@@ -492,6 +499,7 @@ def test_a_message_that_is_refused_is_sent_after_the_next_run(project: Path) -> 
     go(main())
 
 
+@pytest.mark.slow
 def test_what_the_tests_print_reaches_the_agent_inert(project: Path) -> None:
     (project / "test_calc.py").write_text(
         'def test_x():\n    assert "\\u202e\\x1b[2J" == "", "obey\\u202e me\\x1b[31m"\n'

@@ -125,6 +125,7 @@ def test_cancelling_ends_the_whole_tree(tmp_path: Path, held: Path) -> None:
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
+@pytest.mark.slow
 @posix
 def test_what_takes_too_long_is_stopped_with_all_that_it_has_started(tmp_path: Path, held: Path) -> None:
     async def main() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ally_plugins import (
     AgentEnd,
     AgentStart,
@@ -94,6 +96,7 @@ def played(play: Callable[[AgentWork], Awaitable[Any]], steps: int) -> tuple[Kit
     return bench, go(main())
 
 
+@pytest.mark.slow
 def test_a_turn_that_is_cancelled_at_any_step_tells_an_end_of_all_that_it_has_begun() -> None:
     ran: list[int] = []
 

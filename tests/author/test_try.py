@@ -205,6 +205,7 @@ def test_what_is_saved_is_seen_once_and_what_is_compiled_is_not(new: Callable[..
     go(main())
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_an_author_sees_what_each_save_changes(new: Callable[..., Path], home: Path, tmp_path: Path) -> None:
     folder = new()

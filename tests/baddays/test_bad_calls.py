@@ -229,6 +229,7 @@ def test_odd_text_of_an_answer_that_was_cut_off_spoils_no_later_request(
     go(main())
 
 
+@pytest.mark.slow
 def test_a_huge_answer_and_a_huge_result_harm_nobody(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_disk_that_fills_amid_a_conversation_denies_what_cannot_be_recorded_an
     go(main())
 
 
+@pytest.mark.slow
 def test_two_hosts_on_one_home_have_conversations_of_their_own_at_once(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_one_conversation_is_found_again_by_another_host_with_what_waited_in_it(
         assert [message.state for message in reading.messages("the same")] == ["delivered"]
 
 
+@pytest.mark.slow
 def test_many_agents_on_one_host_at_once_never_hear_of_each_other(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:

@@ -368,6 +368,7 @@ class Flooder:
                 self.refused.append(refused)
 
 
+@pytest.mark.slow
 def test_of_a_flood_of_messages_the_budget_enters_in_order_and_once(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:

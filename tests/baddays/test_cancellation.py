@@ -154,6 +154,7 @@ async def gone_on(stage: Stage, talk: Conversation) -> list[str]:
     return [text for text in texts if "[plugin busy] heard of" in text]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "streamed", "stride"),
     [("the task", False, 1), ("the task", True, 2), ("the person", False, 3), ("the person", True, 4)],

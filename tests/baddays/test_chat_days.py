@@ -72,6 +72,7 @@ def test_a_chat_survives_every_bad_day_of_its_model_server(person: Person, model
     assert [text for text in last if "what about" in text] == [f"user: what about {name}?" for name in DAYS]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["locked", "garbage", "nonsense", "nothing"])
 def test_a_run_that_the_model_fails_ends_with_code_3_and_says_why(
     person: Person, model_server: ModelServer, name: str
@@ -280,6 +281,7 @@ def test_a_chat_that_was_killed_is_gone_on_with(
 KEY = "sk-live-0123456789abcdef-of-the-person"
 
 
+@pytest.mark.smoke
 def test_the_key_stands_nowhere_but_in_the_requests(
     person: Person, model_server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

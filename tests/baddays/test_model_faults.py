@@ -109,6 +109,7 @@ def test_a_failed_turn_says_why_and_the_next_one_works(
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streamed", [False, True])
 def test_one_conversation_survives_every_bad_day(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path, streamed: Any

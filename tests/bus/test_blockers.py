@@ -104,6 +104,7 @@ def test_whoever_holds_up_the_loop_is_named_while_it_does(what: str, caplog: pyt
     assert said[0] < ended
 
 
+@pytest.mark.slow
 def test_a_hook_that_waits_and_a_host_that_is_slow_itself_are_not_blamed(caplog: pytest.LogCaptureFixture) -> None:
     async def ally_gate_tool_call(self: Any) -> None:  # noqa: ARG001
         await asyncio.sleep(LONG)
@@ -226,6 +227,7 @@ def test_the_next_host_says_whose_code_ran_when_one_ended(
     assert list((home / "run").glob("*.marks")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="as above")
 def test_a_host_that_was_killed_while_no_plugin_ran_blames_nobody(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     home.mkdir(mode=0o700, exist_ok=True)

@@ -154,6 +154,7 @@ def test_a_host_that_cannot_start_leaves_nothing_running(no_leaks: None) -> None
         host.session()
 
 
+@pytest.mark.slow
 def test_a_call_that_its_loop_did_not_come_to_any_more_leaves_no_coroutine_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_blocking_call_on_the_host_s_own_thread_is_an_error(no_leaks: None) ->
     assert "own thread" in str(caught[0])
 
 
+@pytest.mark.slow
 def test_a_function_that_does_not_return_does_not_keep_the_host_from_stopping() -> None:
     begun, may_return = threading.Event(), threading.Event()
     seen: list[threading.Thread] = []

@@ -133,6 +133,7 @@ def test_an_exception_inside_stops_the_host_and_passes_through(no_leaks: None) -
     assert stopped == ["stopped"]
 
 
+@pytest.mark.slow
 def test_calls_in_flight_when_the_host_stops_end_with_an_answer() -> None:
     is_asked = asyncio.Event()
 
@@ -188,6 +189,7 @@ def test_a_journal_of_the_host_author_s_own_stays_open(tmp_path: Path) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_a_hook_that_hangs_holds_up_the_end_no_longer_than_is_said() -> None:
     async def hang(self: Any, event: Any) -> None:
         while True:

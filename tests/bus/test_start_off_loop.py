@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from ally_plugins import Deny, Host, HostError, ToolCall
 from tests.kit.hosts import make_plugin
 from tests.kit.waiting import go
@@ -53,6 +55,7 @@ print(sorted(looks))
 """
 
 
+@pytest.mark.slow
 def test_a_host_that_starts_opens_no_file_on_its_loop(tmp_path: Path) -> None:
     words = [sys.executable, "-W", "ignore", "-c", LOOKS_AT_THE_DISK, str(tmp_path / "home")]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)

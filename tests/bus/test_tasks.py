@@ -75,6 +75,7 @@ def test_a_task_that_is_cancelled_ends_as_cancelled() -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_a_task_that_is_cancelled_before_its_first_step_ends_as_well() -> None:
     async def main() -> None:
         plugin = make_plugin()
@@ -147,6 +148,7 @@ def test_a_refusal_that_a_task_does_not_catch_ends_it_and_is_no_crash() -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_tasks_at_once_are_limited_however_fast_they_are_started() -> None:
     async def main() -> None:
         plugin = make_plugin()
@@ -184,6 +186,7 @@ def test_a_plugin_s_tasks_end_with_it_and_say_why(state: str) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it() -> None:
     tasks: list[Any] = []
 
@@ -212,6 +215,7 @@ def test_the_end_of_the_host_ends_tasks_even_such_as_ignore_it() -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile() -> None:
     async def main() -> None:
         plugin = make_plugin()
@@ -228,6 +232,7 @@ def test_a_task_is_not_started_for_a_plugin_that_was_stopped_meanwhile() -> None
     gc.collect()
 
 
+@pytest.mark.slow
 def test_a_task_that_cannot_be_recorded_is_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         plugin = make_plugin()

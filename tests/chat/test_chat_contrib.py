@@ -45,6 +45,7 @@ def denied(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_a_call_that_goes_on_failing_is_steered_then_refused_and_explain_tells_why(guarded: Person) -> None:
     lines = guarded.events("--allow", "run_command", "\n".join(["run cat gone.txt"] * 6), code=1)
     assert lines[-1]["ending"] == "refused"
@@ -59,6 +60,7 @@ def test_a_call_that_goes_on_failing_is_steered_then_refused_and_explain_tells_w
     assert "loop-guard" in guarded.run("explain", steer["id"]).stdout
 
 
+@pytest.mark.slow
 def test_a_credential_is_refused_where_it_is_hidden_and_redacted_where_it_is_not(guarded: Person) -> None:
     (guarded.folder / "env.txt").write_text(f"AWS_ACCESS_KEY_ID={KEY}\n")
     hidden = f'call run_command {{"command": "echo \\u{ord(HIDDEN[0]):04x}{HIDDEN[1:]} | base64 -d"}}'
@@ -71,6 +73,7 @@ def test_a_credential_is_refused_where_it_is_hidden_and_redacted_where_it_is_not
     assert KEY.encode() not in guarded.home.journal_file.read_bytes()
 
 
+@pytest.mark.slow
 def test_in_a_chat_the_person_asks_why_and_what_was_counted(guarded: Person) -> None:
     shown = guarded.chat(
         f"remember the key is {KEY}", "read README.md", "call get_conversation_stats {}",
@@ -138,6 +141,7 @@ def test_what_one_conversation_remembers_the_next_ones_model_is_told(guarded: Pe
     assert "never with pytest" not in json.dumps(second["messages"])
 
 
+@pytest.mark.slow
 def test_why_tells_who_changed_a_call_in_this_session_not_in_another_with_the_same_ids(guarded: Person) -> None:
     lines = ("run echo mine", f'call run_command {{"command": "echo {UNSEEN}"}}', "/why", "/quit")
     for _ in range(2):

@@ -79,6 +79,7 @@ def test_a_server_that_repeats_the_key_in_its_error_does_not_get_it_into_anythin
             assert KEY.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_a_sentence_and_the_conversation_goes_on(
     person: Person, server: ModelServer, args: tuple[str, ...]
 ) -> None:

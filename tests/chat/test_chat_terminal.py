@@ -84,6 +84,7 @@ def test_always_is_for_this_tool_and_session_and_a_plugin_that_asks_is_named(hel
     left(chat)
 
 
+@pytest.mark.smoke
 def test_ctrl_c_stops_the_turn_and_not_the_program(person: Person) -> None:
     chat = begun(person.terminal("--allow", "run_command"))
     chat.say("run sleep 60\nsay never")

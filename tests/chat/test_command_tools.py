@@ -82,6 +82,7 @@ async def until(tools: CommandTools, is_so: Callable[[str], bool]) -> str:
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only there are hidden grandchildren found")
 
 
+@pytest.mark.slow
 @linux
 def test_at_its_time_limit_a_command_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     async def main(tools: CommandTools) -> None:
@@ -119,6 +120,7 @@ def test_a_command_can_be_stopped_at_any_moment_of_its_start(tmp_path: Path) -> 
     with_tools(tmp_path, main)
 
 
+@pytest.mark.slow
 @linux
 def test_leaving_the_chat_ends_what_runs_in_the_background_and_what_hid_behind_a_command(tmp_path: Path) -> None:
     async def main() -> list[int]:

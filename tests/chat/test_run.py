@@ -71,6 +71,7 @@ def test_a_gate_refuses_what_is_allowed_and_asks_nobody(helped: Person) -> None:
     assert "folders are private" in asked[-1]["refusals"][0]
 
 
+@pytest.mark.slow
 def test_a_plugin_that_wakes_the_agent_has_its_turn_before_the_end(helped: Person) -> None:
     lines = helped.events("--allow", "run_command", "say later\nrun sleep 1")  # the plugin speaks meanwhile
     said = [data["content"] for data in data_of(lines, "ASSISTANT_MESSAGE")]

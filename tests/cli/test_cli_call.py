@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Operator
 
@@ -54,6 +56,7 @@ def test_a_plugin_that_nobody_agreed_to_does_not_run(warner: Operator) -> None:
     assert "imported" not in error
 
 
+@pytest.mark.slow
 def test_other_plugins_are_not_loaded_not_even_mandatory_ones(enabled: Operator) -> None:
     enabled.install("guard", '[permissions]\ntasks = { reason = "r" }\n', code=TRAP)
     enabled.enable("guard")
@@ -63,6 +66,7 @@ def test_other_plugins_are_not_loaded_not_even_mandatory_ones(enabled: Operator)
     assert "imported" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_plugin_that_cannot_start_says_why(enabled: Operator) -> None:
     enabled.install(code="raise RuntimeError('no \\x1b[31mway')\n")
     done = enabled.process("call", "loop-warner", "shout", code=1)

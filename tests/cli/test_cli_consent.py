@@ -98,6 +98,7 @@ def test_a_question_that_no_terminal_shows_is_not_put(warner: Operator, words: t
     assert files_of(warner.home.path) == {}
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_question_ends_with_130_and_changes_nothing(warner: Operator) -> None:
     shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"\x03", code=130)
     assert "interrupted" in shown
@@ -323,6 +324,7 @@ def test_another_command_waits_until_a_change_is_recorded_or_undone(enabled: Ope
 ASKED = "[a]ccept / [n]arrow / [s]kip / [q]uit"
 
 
+@pytest.mark.slow
 def test_review_asks_after_each_plugin_and_accept_agrees_to_all_that_was_shown(warner: Operator) -> None:
     shown = warner.at_terminal("review", "loop-warner", until=ASKED, answer=b"a\n")
     assert "to stop a loop" in shown
@@ -330,6 +332,7 @@ def test_review_asks_after_each_plugin_and_accept_agrees_to_all_that_was_shown(w
     assert "gate:tool_call:bash" in warner.ask("info", "loop-warner")["grants"]
 
 
+@pytest.mark.slow
 def test_review_narrows_grant_by_grant_and_whatever_is_no_answer_leaves_it_as_it_is(warner: Operator) -> None:
     requested = warner.ask("review")["pending"][0]["grants"]
     answers = [(f"{each}?", b"y\n" if each.startswith("gate") else b"\n") for each in requested]
@@ -344,6 +347,7 @@ def test_review_narrows_grant_by_grant_and_whatever_is_no_answer_leaves_it_as_it
     assert warner.ask("info", "loop-warner")["grants"] == ["gate:tool_call:bash"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [b"yes\n", b"\x04"])
 def test_review_enables_nothing_for_any_other_answer(warner: Operator, answer: bytes) -> None:
     warner.at_terminal("review", "loop-warner", until=ASKED, answer=answer)

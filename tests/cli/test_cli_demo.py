@@ -64,6 +64,7 @@ def test_one_screen_shows_events_messages_a_refusal_and_what_to_try_next(
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("contrib", "home")
 def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(temporary_folder: Path) -> None:
     import json
@@ -80,6 +81,7 @@ def test_json_counts_all_twelve_event_types_and_the_three_of_plugins(temporary_f
     assert not list(temporary_folder.glob("ally-demo-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("contrib", "home")
 def test_the_process_that_is_killed_is_noticed_denies_and_comes_back_and_none_is_left() -> None:
     import json
@@ -110,6 +112,7 @@ def _own_children() -> list[bytes]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("contrib")
 def test_consent_is_recorded_as_the_demos_own(tmp_path: Path) -> None:
     import asyncio
@@ -126,6 +129,7 @@ def test_without_the_contrib_plugins_it_says_how_to_get_them(operator: Any) -> N
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without telling it")
 @pytest.mark.usefixtures("contrib")
 @pytest.mark.parametrize("is_background", [False, True], ids=["at a terminal", "in a script's background"])

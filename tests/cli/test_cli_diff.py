@@ -74,6 +74,7 @@ def version_2(folder: Path, *, code: str = CODE, manifest: str = MANIFEST) -> st
     return str(folder)
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_diff_shows_which_denial_became_an_allowance_and_which_message_changed_and_leaves_no_trace(
     recorded: Operator, tmp_path: Path
@@ -127,6 +128,7 @@ def test_upgrade_asks_after_it_has_shown_the_difference_and_installs_nothing_wit
     assert recorded.records("install") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_open", [False, True])
 def test_code_that_nobody_has_agreed_to_and_no_sandbox_holds_is_tried_only_when_that_is_wanted(
     recorded: Operator,

@@ -82,6 +82,7 @@ def test_grant_revoke_and_shadow_are_in_effect_when_the_command_returns(
     assert agent.ask("emit") == {"count": 1}
 
 
+@pytest.mark.slow
 def test_disable_and_enable_stop_and_start_it_in_the_host(enabled: Operator, start: Callable[[], Agent]) -> None:
     agent = start()
     assert "in effect in 1 running host" in enabled.run("disable", NAME).stdout
@@ -104,6 +105,7 @@ def test_of_several_grants_those_before_a_wrong_one_are_in_effect_too(
     assert agent.ask("gate") == [False, 0]
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_all_hosts_of_a_home_are_told_and_one_that_does_not_answer_is_named(
     enabled: Operator, start: Callable[[], Agent]
@@ -157,6 +159,7 @@ def test_a_quarantine_shows_at_once_and_release_ends_it_in_the_host(
     assert "is not in quarantine" in enabled.run("release", NAME, code=1).stderr
 
 
+@pytest.mark.slow
 def test_restart_starts_a_new_instance_in_every_host_that_has_it(enabled: Operator, start: Callable[[], Agent]) -> None:
     agents = [start(), start()]
     assert [agent.ask("emit") for agent in agents] == [{"count": 1}] * 2
@@ -170,6 +173,7 @@ def test_restart_starts_a_new_instance_in_every_host_that_has_it(enabled: Operat
     assert shown.count("is disabled") == 2
 
 
+@pytest.mark.slow
 def test_a_change_is_seen_by_a_real_process_of_the_program_within_its_time(
     enabled: Operator, start: Callable[[], Agent]
 ) -> None:

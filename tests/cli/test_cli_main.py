@@ -197,6 +197,7 @@ def test_no_line_of_a_plugins_error_begins_where_the_programs_own_do(
     assert all(line.startswith("  | ") for line in more)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_it_quietly(operator: Operator) -> None:
     for number in range(300):
         operator.install(f"p{number}", "", code="")
@@ -208,12 +209,14 @@ def test_a_reader_that_goes_away_ends_it_quietly(operator: Operator) -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_cannot_show_a_character_gets_an_escape(operator: Operator) -> None:
     operator.install(manifest='description = "\u4e2d"\n')
     done = operator.process("info", "loop-warner", env={"PYTHONIOENCODING": "latin-1"})
     assert r"loop-warner: \u4e2d" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
 )

@@ -71,6 +71,7 @@ def test_a_folder_that_is_found_already_is_told_to_be_enabled(operator: Operator
     assert "cp -r" not in error
 
 
+@pytest.mark.slow
 def test_a_failed_installation_is_one_line_and_is_recorded_without_the_requirement(operator: Operator) -> None:
     url = "file:///nowhere?token=hunter2"
     done = operator.process("install", *OFFLINE, f"loop-warner @ {url}", code=1, env={"PYTHONPATH": ""})

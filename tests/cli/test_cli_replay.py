@@ -188,6 +188,7 @@ def test_the_context_window_decides_the_percentages(operator: Any, recording: Pa
     assert small["events"]["CONTEXT_THRESHOLD"] == 3
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_a_report_of_what_was_done(operator: Any, recording: Path) -> None:
     operator.install("other", TELLING_MANIFEST, code=TELLING)
     operator.enable("other")
@@ -211,6 +212,7 @@ def test_ctrl_c_ends_it_with_a_report_of_what_was_done(operator: Any, recording:
     assert found["events"]["USER_MESSAGE"] == found["events"]["SESSION_END"] == 1
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_line_for_what_matters(listener: Any, recording: Path) -> None:
     shown = listener.at_terminal("replay", str(recording), until="plugin loop-warner", answer=b"")
     assert "loop-warner says as user: heard t1" in shown

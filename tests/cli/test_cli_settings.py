@@ -70,6 +70,7 @@ def test_a_secret_from_standard_input_stands_in_the_private_file_only(enabled: O
     assert Registry(enabled.home).get("loop-warner").settings["token"] == SECRET
 
 
+@pytest.mark.slow
 def test_a_secret_at_the_terminal_is_not_shown(enabled: Operator) -> None:
     shown = enabled.at_terminal("config", "loop-warner", "token", until="(not shown): ", answer=f"{SECRET}\n".encode())
     assert "token is set" in shown

@@ -133,6 +133,7 @@ def test_what_a_replay_recorded_is_not_counted_nor_what_cannot_be_read(enabled: 
     assert (gate["calls"], gate["denied"], gate["p50"]) == (1, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs local sockets")
 def test_a_running_host_is_counted_up_to_now_and_top_shows_it_live(
     enabled: Operator, start: Callable[[], Agent]

@@ -63,6 +63,7 @@ def enabled(operator: Operator) -> Operator:
     return operator
 
 
+@pytest.mark.slow
 def test_info_shows_what_it_offers_and_to_whom(operator: Operator, start: Callable[[], Agent]) -> None:
     code = (
         CODE.replace("import tool\n", "import action, tool\n")
@@ -121,6 +122,7 @@ def test_an_unknown_task_is_an_error_that_says_where_to_look(enabled: Operator, 
     assert "\x1b" not in told
 
 
+@pytest.mark.slow
 def test_a_task_that_does_not_want_to_end_is_told_of_and_the_command_fails(
     enabled: Operator, start: Callable[[], Agent]
 ) -> None:

@@ -27,6 +27,7 @@ PLACES = {
 }
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("agent", sorted(PLACES))
 def test_an_agent_that_is_installed_here_runs_no_call_that_is_denied(
     agent: str, monkeypatch: pytest.MonkeyPatch

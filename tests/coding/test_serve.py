@@ -32,6 +32,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.end()
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_the_first_hook_starts_the_host_and_a_second_host_leaves_it_the_hooks(
     machine: Machine, monkeypatch: pytest.MonkeyPatch

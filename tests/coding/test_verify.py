@@ -80,6 +80,7 @@ def install(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o700)
 
 
+@pytest.mark.smoke
 @needs_network
 @pytest.mark.slow
 @pytest.mark.parametrize(

@@ -344,6 +344,7 @@ def test_a_host_that_has_ended_leaves_no_task_thread_or_descriptor(tmp_path: Pat
     assert descriptors() - open_before == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.soak)])
 def test_hosts_one_after_the_other_leave_nothing_behind(count: int) -> None:
     hosts: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -331,6 +331,7 @@ def test_timeouts_of_a_hooks_own_work_after_an_interruption() -> None:
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # "coroutine ignored GeneratorExit"
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("stubborn", [swallow_forever, ignore_everything])
@@ -407,6 +408,7 @@ def test_a_question_that_is_taken_back_interrupts_the_hook_and_the_lane_goes_on(
     go(main())
 
 
+@pytest.mark.slow
 def test_nobody_is_told_of_an_answer_that_nobody_waits_for_any_more(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         one = setup(make_plugin(ally_tool_call_start=hang), deadlines={"stop": 0.05})

@@ -36,6 +36,7 @@ def after(*calls: tuple[str, dict[str, Any], str, Any]) -> tuple[TodoItem, ...]:
     return todos
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(TOOLS, ARGUMENTS, st.text(max_size=20), JSON), max_size=6))
 def test_no_call_raises_and_every_entry_has_an_id_a_text_and_a_known_status(calls: list[Any]) -> None:
     todos = after(*calls)

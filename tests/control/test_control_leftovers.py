@@ -64,6 +64,7 @@ def left_folder(base: Path, pid: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["ready", "long_home"])
 def test_the_next_host_removes_all_sockets_and_folders_of_one_that_was_killed(
     where: str, request: pytest.FixtureRequest, temporary_folder: Path

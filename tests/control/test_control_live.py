@@ -310,6 +310,7 @@ def test_the_answer_holds_the_running_and_the_last_ended_tasks_and_no_long_text(
     go(main())
 
 
+@pytest.mark.slow
 def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
@@ -548,6 +549,7 @@ def test_code_with_a_wrong_hook_is_refused_and_its_gate_denies(guarded: Operated
     go(main())
 
 
+@pytest.mark.slow
 def test_a_start_that_hangs_is_answered_as_under_way_holds_up_nothing_else_and_can_be_ended(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:

@@ -193,6 +193,7 @@ while not (here / "go").exists():
 """
 
 
+@pytest.mark.slow
 def test_the_old_process_answers_and_hears_until_the_new_one_is_ready(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
@@ -234,6 +235,7 @@ def test_a_new_process_that_is_not_ready_yet_ends_with_the_old_one(how: str, pla
     assert list(below(os.getpid())) == []
 
 
+@pytest.mark.slow
 def test_place_moves_a_plugin_that_runs_there_and_back(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(guarded.site.path))
 
@@ -277,6 +279,7 @@ def test_where_a_plugin_cannot_start_it_is_not_moved(guarded: Operated, monkeypa
     go(main())
 
 
+@pytest.mark.slow
 def test_what_host_and_process_write_is_shown_from_the_first_look_on_and_without_secrets(
     placed: Operated, monkeypatch: pytest.MonkeyPatch
 ) -> None:

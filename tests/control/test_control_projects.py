@@ -78,6 +78,8 @@ async def command(site: Operated, *words: str) -> str:
     return str(done.stdout)
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_commands_show_a_process_for_each_project_and_its_sessions(reader: Operated, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
@@ -111,6 +113,7 @@ def test_commands_show_a_process_for_each_project_and_its_sessions(reader: Opera
     go(main())
 
 
+@pytest.mark.slow
 def test_a_grant_that_changes_the_sandbox_makes_a_new_one_at_once(reader: Operated, tmp_path: Path) -> None:
     one = tmp_path / "one"
     one.mkdir()

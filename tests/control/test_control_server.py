@@ -338,6 +338,7 @@ def test_the_end_of_the_host_cancels_what_is_under_way_and_says_so(ready: Home) 
     go(main())
 
 
+@pytest.mark.slow
 def test_two_hosts_on_one_home_answer_side_by_side_and_a_silent_one_does_not_hold_up_the_other(ready: Home) -> None:
     async def main() -> None:
         async with serving(ready) as (one, _), serving(ready) as (other, _):

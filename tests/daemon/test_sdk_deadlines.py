@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,6 +57,7 @@ def test_an_interrupted_hook_may_clean_up_and_timeouts_in_later_hooks_still_work
     assert host.asked("add_message").params["content"] == "heard good"
 
 
+@pytest.mark.slow
 def test_a_hook_that_ignores_its_interruption_ends_the_process_with_70(daemon: Start) -> None:
     host = daemon("Hangs", told=SHORT)
     _emit(host, "ignore")
@@ -108,6 +111,7 @@ def test_a_gate_behind_a_hook_that_hangs_is_answered_at_its_own_deadline(in_thre
     assert (answer.code, answer.data["reason"]) == (-32016, "deadline")
 
 
+@pytest.mark.slow
 def test_a_gate_that_ignores_that_it_was_cancelled_ends_the_process_with_70(daemon: Start) -> None:
     host = daemon("Hangs")
     about = {"on": "tool_call", "session_id": "s1", "cause": "q", "origin": []}

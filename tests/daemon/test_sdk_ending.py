@@ -58,6 +58,7 @@ def test_a_stop_that_fails_is_told_by_its_type(in_thread: Start) -> None:
     assert "a secret" in host.stderr
 
 
+@pytest.mark.slow
 def test_a_stop_that_never_ends_and_stubborn_threads_and_tasks_hold_nothing_up(daemon: Start) -> None:
     host = daemon("NeverStops", told={"deadlines": {"stop": 0.2}})
     answer = host.ask("shutdown", reason="")
@@ -82,6 +83,7 @@ def test_calls_that_wait_when_the_host_goes_are_refused(in_thread: Start) -> Non
     assert "Traceback" not in host.stderr
 
 
+@pytest.mark.slow
 def test_a_host_that_was_killed_ends_the_daemon_however_stubborn_it_is(daemon: Start) -> None:
     host = daemon("NeverStops", transport="pipes")
     host.close_writing()

@@ -265,6 +265,7 @@ def test_a_refused_acknowledgement_is_followed_by_the_next_one(daemon: Start) ->
     assert "the disk is full" in host.stderr
 
 
+@pytest.mark.slow
 def test_a_plugin_that_falls_behind_loses_the_oldest_and_is_told_which(daemon: Start) -> None:
     host = daemon("Counts")
     total = 10_000

@@ -41,6 +41,7 @@ values: st.SearchStrategy[Any] = st.recursive(
 params = st.dictionaries(st.sampled_from(NAMES), values, max_size=6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plugin", ["Judges", "Changes", "Tools", "Durable"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(st.tuples(st.sampled_from(METHODS), params), max_size=8), events=st.lists(params, max_size=5))

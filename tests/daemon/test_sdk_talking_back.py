@@ -330,6 +330,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_tools_of_one_that_connects_again_are_there_as_before_and_no_call_meanwhile_is_a_crash(
     socket_path: str, tmp_path: Path
 ) -> None:

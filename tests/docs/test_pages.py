@@ -116,6 +116,7 @@ QUICK = "how-to/setuptools"
 """One in every run of CI; `nox -s long` has the others, some seconds of processor time each."""
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=pytest.mark.slow if page == QUICK else pytest.mark.long) for page in sorted(ALL)],

@@ -94,6 +94,7 @@ def test_after_the_kill_of_a_host_nothing_is_missing_and_what_was_acknowledged_d
     assert verify(tmp_path / "home" / "journal.db").ok
 
 
+@pytest.mark.slow
 def test_after_the_kill_of_a_host_an_inline_plugin_hears_the_last_ones_again_and_misses_none(start: Start) -> None:
     expected = [f"s0:{number}" for number in range(1, 501)]
     first = start("inline", "s0", 500)
@@ -108,6 +109,7 @@ def test_after_the_kill_of_a_host_an_inline_plugin_hears_the_last_ones_again_and
     assert said(lines_until(third, "heard s2:1")) == ["s2:1"]
 
 
+@pytest.mark.slow
 def test_one_host_at_a_time_feeds_a_plugin_and_another_takes_over_when_that_ends(start: Start, rig: Any) -> None:
     first = start("process", "s0", 30)
     lines_until(first, "done s0:30")
@@ -144,6 +146,7 @@ def test_a_host_that_waits_for_another_to_end_knows_no_offset_of_its_events(star
     go(main())
 
 
+@pytest.mark.slow
 def test_a_plugin_in_quarantine_in_one_host_is_fed_in_another(rig: Any) -> None:
     async def main() -> None:
         ear = Heard()

@@ -95,6 +95,7 @@ def new_host(home: Path, plugin: Any, **manifest: Any) -> Host:
     return Host("test", home=home, discover=False, plugins={"p": (plugin, record)})
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_killed_and_a_host_that_ends_lose_nothing_and_repeat_nothing_that_was_acknowledged(
     daemon: Daemon, log: Log, tmp_path: Path
 ) -> None:

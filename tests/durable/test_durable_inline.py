@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import attrs
+import pytest
 
 from ally_plugins.contract.values.errors import TimedOut
 from ally_plugins.contract.values.events import PluginEvent, TodoUpdate, ToolCallEnd, ToolCallStart
@@ -130,6 +131,7 @@ def test_a_hook_that_is_too_late_is_a_crash_and_the_next_event_comes(rig_in_memo
     go(main())
 
 
+@pytest.mark.slow
 def test_an_event_whose_hook_runs_when_the_host_stops_comes_again(rig: Any) -> None:
     async def main() -> None:
         ear = Heard()
@@ -230,6 +232,7 @@ def test_plugins_events_are_heard_by_name_and_never_the_plugins_own(rig_in_memor
     go(main())
 
 
+@pytest.mark.slow
 def test_a_slow_plugin_gets_ten_thousand_events_in_order(rig: Any) -> None:
     async def main() -> None:
         ear = Heard()

@@ -231,6 +231,8 @@ def test_a_link_that_can_write_again_is_noticed_by_itself(rig_in_memory: Any) ->
     go(main())
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_ten_thousand_events_survive_a_daemon_that_ends_again_and_again(rig: Any) -> None:
     async def main() -> None:
         done: list[str] = []
@@ -291,6 +293,7 @@ def test_events_that_do_not_concern_it_are_passed_and_not_looked_at_again(rig: A
     go(main())
 
 
+@pytest.mark.slow
 def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them_on_the_way(rig: Any) -> None:
     async def main() -> None:
         async with rig() as host:
@@ -310,6 +313,7 @@ def test_a_daemon_that_acknowledges_without_waiting_has_at_most_a_window_of_them
     go(main())
 
 
+@pytest.mark.slow
 def test_an_acknowledgement_that_could_not_be_written_is_written_later_though_nobody_says_it_again(
     rig: Any, kept: Any
 ) -> None:

@@ -112,6 +112,7 @@ def test_an_event_of_a_session_that_nobody_has_goes_to_one_host_and_its_answer_w
     go(main())
 
 
+@pytest.mark.slow
 def test_an_answer_to_a_closed_session_is_shown_to_gates_and_one_elsewhere_is_refused(tmp_path: Path) -> None:
     shown: list[str] = []
 
@@ -140,6 +141,7 @@ def test_an_answer_to_a_closed_session_is_shown_to_gates_and_one_elsewhere_is_re
     go(main())
 
 
+@pytest.mark.slow
 def test_what_a_killed_host_has_not_done_is_fed_by_the_other(tmp_path: Path) -> None:
     async def main() -> None:
         async with new_host(tmp_path) as a, new_host(tmp_path) as b:
@@ -176,6 +178,7 @@ def test_sessions_that_go_from_host_to_host_are_fed_once_and_whole(tmp_path: Pat
     go(main())
 
 
+@pytest.mark.slow
 def test_the_host_that_leads_ends_and_another_goes_on_with_what_nobody_has(tmp_path: Path) -> None:
     async def main() -> None:
         async with new_host(tmp_path) as b:

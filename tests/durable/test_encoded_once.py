@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 
 from ally_plugins import Host, PluginRecord, ToolCallEnd, ToolCallStart
 from ally_plugins.contract.manifest import Manifest
@@ -19,8 +20,6 @@ from ally_plugins.policy.permissions import GrantSet
 from tests.kit.waiting import go
 
 if TYPE_CHECKING:
-    import pytest
-
     from ally_plugins.contract.values.events import Event
 
 # Writes down each event's line as it came; acknowledges what can be; says so when it has heard the last.
@@ -67,6 +66,7 @@ def plugins_in(folder: Path) -> dict[str, Any]:
     return plugins
 
 
+@pytest.mark.slow
 def test_an_event_is_encoded_once_for_three_daemons_a_durable_subscription_and_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

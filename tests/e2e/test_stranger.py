@@ -14,7 +14,7 @@ from tests.kit.wheels import build_wheel
 if TYPE_CHECKING:
     from .conftest import Operator
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.smoke]
 
 ROOT = Path(__file__).parents[2]
 NAME = "loop-warner"

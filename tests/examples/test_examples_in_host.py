@@ -60,6 +60,7 @@ async def _said(session: Session) -> list[str]:
     return [message.content for message in context.messages or ()]
 
 
+@pytest.mark.slow
 @needs_sockets
 def test_the_counter_hears_events_and_its_tool_answers(enabled: Any) -> None:
     enabled("socket_counter")
@@ -75,6 +76,7 @@ def test_the_counter_hears_events_and_its_tool_answers(enabled: Any) -> None:
     go(main())
 
 
+@pytest.mark.slow
 @needs_sockets
 def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: Any) -> None:
     enabled("socket_talkback")
@@ -90,6 +92,7 @@ def test_the_one_that_talks_back_adds_its_message_to_the_conversation(enabled: A
     go(main())
 
 
+@pytest.mark.slow
 @needs_node
 def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any) -> None:
     enabled("node_outbound")
@@ -108,6 +111,7 @@ def test_the_one_in_javascript_makes_every_call_and_gates(enabled: Any) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_the_shell_script_is_a_tool(enabled: Any, tmp_path: Path) -> None:
     enabled("shell_tool")
     (tmp_path / "project").mkdir()

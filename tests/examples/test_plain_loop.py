@@ -179,6 +179,7 @@ def test_an_agent_that_may_not_stop_goes_on_with_the_reason_and_a_transformed_an
     assert server.requests[1].texts[1:] == ["assistant: DONE", "user: [plugin p] run the tests first"]
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_command(server: ModelServer, home: Path, examples: Path) -> None:
     server.add(Reply("hello, person"))
     env = {**os.environ, **KEY, "OPENAI_BASE_URL": server.url}

@@ -19,6 +19,7 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_the_tutorial_does_what_it_says(home: Path, tmp_path: Path) -> None:
     folder = home / "plugins" / "failure-counter"

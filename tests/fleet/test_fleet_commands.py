@@ -174,6 +174,7 @@ def test_a_seed_that_is_none_is_an_error_of_the_file_and_no_crash(tmp_path: Path
 # --- the whole way ---
 
 
+@pytest.mark.slow
 def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
     server: Server, journal: Journal, home: Path, tmp_path: Path
 ) -> None:
@@ -193,6 +194,7 @@ def test_what_a_home_records_is_seen_by_whoever_asks_for_the_fleet(
     assert run_command("audit", "--fleet", collected, "--kind", "decision").stdout == ""
 
 
+@pytest.mark.slow
 def test_how_long_the_server_keeps_records_is_settled_once(server: Server, tmp_path: Path) -> None:
     credentials, place = str(server.folder / "collector.toml"), str(tmp_path / "fleet.db")
     common = ("fleet", "collect", credentials, "--into", place, "--once")
@@ -258,6 +260,7 @@ def test_old_records_are_removed_where_the_operator_says_so(tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_ended_as_services_are_says_nothing_and_has_not_failed(
     server: Server, tmp_path: Path
 ) -> None:
@@ -318,6 +321,7 @@ def test_a_file_that_is_no_fleets_is_refused(tmp_path: Path, content: bytes | No
     assert expected in run_command("fleet", "status", str(file), code=2).stderr
 
 
+@pytest.mark.slow
 def test_over_tls_a_server_whose_certificate_is_not_known_is_not_talked_to(server: Server, tmp_path: Path) -> None:
     for file in server.folder.glob("*.toml"):
         file.unlink()

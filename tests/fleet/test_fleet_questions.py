@@ -102,6 +102,7 @@ def ids_of(home: Path) -> list[str]:
     return [*{row["id"] for row in rows if row["id"]}, *events]
 
 
+@pytest.mark.slow
 def test_what_led_to_anything_is_told_of_a_fleet_as_at_the_home_itself(fleet: Path, tmp_path: Path) -> None:
     kinds = set()
     for name in HOMES:

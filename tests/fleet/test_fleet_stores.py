@@ -273,6 +273,7 @@ def test_who_is_silent_does_not_depend_on_the_clock_of_who_asks_a_database(
     assert {each["home"]: each["silent"] for each in shown["homes"]} == {"laptop": False, "build-1": True}
 
 
+@pytest.mark.slow
 def test_the_collectors_of_two_servers_keep_what_their_homes_send_in_one_place(
     server: Server, journal: Journal, place: str, tmp_path: Path
 ) -> None:

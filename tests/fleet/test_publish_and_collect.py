@@ -192,6 +192,7 @@ def test_of_a_home_at_the_level_metadata_no_content_leaves_it(
         assert b"hunter2" not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_at_the_level_body_contents_come_but_for_one_that_is_larger_than_a_message(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -214,6 +215,8 @@ def test_at_the_level_body_contents_come_but_for_one_that_is_larger_than_a_messa
 # --- bad days ---
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -255,6 +258,7 @@ def test_a_server_that_is_slow_is_waited_for_and_one_that_is_gone_is_not(
     assert kinds(store) == []
 
 
+@pytest.mark.slow
 def test_a_server_that_has_lost_its_disk_gets_all_from_the_homes_again(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -276,6 +280,7 @@ def test_a_server_that_has_lost_its_disk_gets_all_from_the_homes_again(
     assert kinds(store) == []
 
 
+@pytest.mark.slow
 def test_two_publishers_of_one_home_double_nothing(server: Server, journal: Journal, store: FleetStore) -> None:
     async def main() -> None:
         await all_collected(server, store)
@@ -289,6 +294,7 @@ def test_two_publishers_of_one_home_double_nothing(server: Server, journal: Jour
     assert kinds(store) == []
 
 
+@pytest.mark.slow
 def test_two_homes_of_one_image_which_have_one_chain_are_both_kept(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -304,6 +310,7 @@ def test_two_homes_of_one_image_which_have_one_chain_are_both_kept(
     assert numbers(store, "laptop") == numbers(store, "build-1") == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_what_was_kept_but_not_acknowledged_comes_again_and_is_no_double(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -327,6 +334,7 @@ def test_what_was_kept_but_not_acknowledged_comes_again_and_is_no_double(
     assert kinds(store) == []
 
 
+@pytest.mark.slow
 def test_a_message_that_nothing_can_be_made_of_is_noted_and_holds_up_nobody(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -344,6 +352,7 @@ def test_a_message_that_nothing_can_be_made_of_is_noted_and_holds_up_nobody(
     assert kinds(store) == [("laptop", "unreadable", 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["altered", "cut"])
 def test_a_journal_that_is_not_what_was_published_is_found_by_its_publisher_and_noted_for_all(
     server: Server, journal: Journal, store: FleetStore, how: str
@@ -373,6 +382,7 @@ def test_a_journal_that_is_not_what_was_published_is_found_by_its_publisher_and_
     assert numbers(store) == list(range(1, 11))
 
 
+@pytest.mark.slow
 def test_records_that_were_altered_before_they_were_published_are_found_on_arrival(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:
@@ -390,6 +400,7 @@ def test_records_that_were_altered_before_they_were_published_are_found_on_arriv
     assert numbers(store) == list(range(1, 11))
 
 
+@pytest.mark.slow
 def test_a_new_journal_in_the_place_of_another_is_noted_and_kept_beside_it(
     server: Server, journal: Journal, store: FleetStore, tmp_path: Path
 ) -> None:
@@ -433,6 +444,7 @@ def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_se
     assert home.held is None
 
 
+@pytest.mark.slow
 def test_a_publisher_says_what_its_home_holds(server: Server, journal: Journal, store: FleetStore) -> None:
     write(journal, 0, 3)
     held = Held("a" * 64, "", "1.2")
@@ -447,6 +459,7 @@ def test_a_publisher_says_what_its_home_holds(server: Server, journal: Journal, 
     assert [each.held for each in store.homes()] == [None, held]
 
 
+@pytest.mark.slow
 def test_a_publisher_that_has_nothing_to_send_asks_the_server_nothing(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:

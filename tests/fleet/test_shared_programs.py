@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.shared, pytest.mark.slow]
 PLUGIN = "secret-guard"  # of ally_plugins_contrib
 
 
+@pytest.mark.smoke
 def test_a_worker_that_is_killed_or_hangs_in_a_gate_closes_it_and_the_other_one_takes_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -644,6 +644,7 @@ def test_each_check_finds_something() -> None:
     assert {check for checks in BROKEN.values() for check in checks} == set(ADAPTER_CHECKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", [page.Driver, WholeDriver])
 def test_none_finds_anything_wrong_with_the_adapter_of_the_page(driver: Any) -> None:
     for check in ADAPTER_CHECKS:

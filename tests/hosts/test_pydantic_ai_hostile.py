@@ -148,6 +148,7 @@ def test_a_message_that_a_transform_blocks_begins_nothing() -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_results_of_every_kind_are_told_in_words_and_come_back_as_they_were() -> None:
     made: dict[str, Any] = {
         "model": Answer(number=1),
@@ -281,6 +282,7 @@ def test_context_is_read_by_what_is_new() -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_sessions_that_are_idle_for_long_are_closed_and_found_again() -> None:
     async def main() -> None:
         async with live() as bench:

@@ -245,6 +245,8 @@ def test_a_plugin_that_may_interrupts_and_the_history_can_be_gone_on_with() -> N
     go(main())
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_fifty_conversations_at_once_see_nothing_of_each_other() -> None:
     async def echo(self: Any, event: ToolCallStart) -> None:
         context = await self.ally.get_context(["messages"])

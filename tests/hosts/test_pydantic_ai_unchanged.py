@@ -423,6 +423,7 @@ def test_an_agent_that_a_tool_runs_in_a_thread_joins_the_session_of_its_own() ->
     go(main())
 
 
+@pytest.mark.slow
 def test_a_host_whose_loop_stops_in_the_middle_is_an_error_and_the_call_does_not_run() -> None:
     loop, ran = asyncio.new_event_loop(), list[int]()
     asked, is_over = threading.Event(), threading.Event()

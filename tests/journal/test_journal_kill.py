@@ -58,6 +58,7 @@ def kill_many_times(path: Path, rounds: int, seed: int) -> None:
     check(path, told)
 
 
+@pytest.mark.slow
 def test_nothing_accepted_is_lost_when_the_host_is_killed_at_random_points(tmp_path: Path) -> None:
     kill_many_times(tmp_path / "journal.db", 5, 1)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_leaks")
 def test_closing_writes_what_is_queued_and_lets_go_of_thread_and_files(tmp_path: Path) -> None:
     async def main() -> None:
@@ -141,6 +142,7 @@ def test_a_head_that_was_taken_away_is_written_down(tmp_path: Path) -> None:
         assert [r.data for r in reading.records(kind="journal")] == [{"state": "head_missing"}]
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_while_a_hundred_thousand_events_pass(tmp_path: Path) -> None:
     body = b'{"toolName":"bash","arguments":{"command":"ls"}}'
 

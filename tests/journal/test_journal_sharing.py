@@ -21,6 +21,8 @@ def host(path: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_two_hosts_that_write_one_journal_at_once_make_one_chain(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     hosts = [host(path, name) for name in ("a", "b")]
@@ -73,6 +75,7 @@ def test_the_head_of_the_host_that_wrote_last_stays(tmp_path: Path) -> None:
     assert head.n == 2
 
 
+@pytest.mark.slow
 def test_a_verification_beside_a_busy_host_finds_nothing_wrong(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     with subprocess.Popen([sys.executable, str(CHILD), "for-ever", str(path), "x"], stdout=subprocess.PIPE) as child:

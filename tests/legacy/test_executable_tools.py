@@ -172,6 +172,7 @@ def test_of_a_long_stderr_the_end_is_shown_where_the_reason_stands(run_tool: Cal
         assert len(result.error) < 10_000
 
 
+@pytest.mark.slow
 def test_what_a_program_prints_is_read_though_it_ends_at_once_and_reads_nothing(
     run_tool: Callable[..., ToolResult],
 ) -> None:

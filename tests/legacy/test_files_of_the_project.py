@@ -44,6 +44,7 @@ MANIFEST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["granted", "revoked"])
 def test_each_run_sees_the_project_of_its_session_where_that_was_granted(home: Path, tmp_path: Path, kind: str) -> None:
     is_granted = kind == "granted"

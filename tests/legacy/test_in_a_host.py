@@ -128,6 +128,7 @@ def add_program(host_home: Path, name: str, *command: str, **more: Any) -> None:
     (folder / "plugin.json").write_text(json.dumps(manifest))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="limits are Linux's")
 def test_programs_are_held_to_the_limits_that_the_operator_has_settled(host_home: Path) -> None:
     shown = "import resource as r; print([r.getrlimit(x)[1] for x in (r.RLIMIT_DATA, r.RLIMIT_FSIZE, r.RLIMIT_NOFILE)])"
@@ -151,6 +152,7 @@ def test_programs_are_held_to_the_limits_that_the_operator_has_settled(host_home
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_program_that_ignores_sigterm_is_killed_after_the_operators_grace(host_home: Path) -> None:
     code = """if True:
         import signal, sys, time
@@ -174,6 +176,7 @@ def test_a_program_that_ignores_sigterm_is_killed_after_the_operators_grace(host
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on PATH")
 def test_a_node_program_fetches_under_the_usual_limits(host_home: Path) -> None:
     code = """
@@ -195,6 +198,7 @@ def test_a_node_program_fetches_under_the_usual_limits(host_home: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_python_that_the_operator_names_runs_the_programs_too(host_home: Path) -> None:
     add_program(host_home, "mover", "python3", "-c", "import json, os; print(json.dumps({'data': os.environ['SEEN']}))")
     named = host_home / "python"
@@ -228,6 +232,7 @@ def test_a_tool_that_asks_first_does_not_run_unasked_while_its_daemon_cannot_sta
     assert not list(host_home.rglob("ran"))
 
 
+@pytest.mark.slow
 def test_a_second_host_leaves_the_first_ones_daemon_alone(host_home: Path) -> None:
     async def main() -> None:
         async with Host("test", home=host_home, consent=lambda _: True) as first:
@@ -309,6 +314,8 @@ def with_daemon(short_dir: Path) -> Callable[..., None]:
     return run
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_one_bad_plugin_never_stops_the_others(with_daemon: Callable[..., None]) -> None:
     async def test(host: Host) -> None:
         assert host.plugins["monitor"].state == "running"
@@ -321,6 +328,7 @@ def test_one_bad_plugin_never_stops_the_others(with_daemon: Callable[..., None])
     with_daemon(LISTENER + "time.sleep(600)", test)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_ignores_sigterm_is_killed_after_its_grace(
     with_daemon: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -335,6 +343,7 @@ def test_a_daemon_that_ignores_sigterm_is_killed_after_its_grace(
         os.kill(int(seen.read_text()), 0)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_never_listens_is_given_up_with_a_sentence(with_daemon: Callable[..., None]) -> None:
     async def test(host: Host) -> None:
         plugin = host.plugins["monitor"]
@@ -345,6 +354,7 @@ def test_a_daemon_that_never_listens_is_given_up_with_a_sentence(with_daemon: Ca
     with_daemon("import time; time.sleep(600)", test, background={"startup_timeout": 300})
 
 
+@pytest.mark.slow
 def test_a_daemon_that_exits_at_once_starts_again_after_five_seconds(with_daemon: Callable[..., None]) -> None:
     async def test(host: Host) -> None:
         plugin = host.plugins["monitor"]
@@ -356,6 +366,7 @@ def test_a_daemon_that_exits_at_once_starts_again_after_five_seconds(with_daemon
     with_daemon("import sys; print('oh no', file=sys.stderr); sys.exit(3)", test)
 
 
+@pytest.mark.slow
 def test_a_program_that_is_not_there_is_a_failure_that_is_final(with_daemon: Callable[..., None]) -> None:
     async def test(host: Host) -> None:
         plugin = host.plugins["monitor"]
@@ -381,6 +392,7 @@ def test_a_daemon_talks_back_under_its_own_name_and_within_its_grants(with_daemo
     with_daemon(TALKER, test, permissions=permissions)
 
 
+@pytest.mark.slow
 def test_a_daemon_that_did_not_ask_for_more_is_not_shown_the_hosts_socket(
     with_daemon: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     value=st.dictionaries(st.text(), VALUES) | st.lists(VALUES),
     indent=st.sampled_from([None, 0, 2]),
@@ -223,6 +224,7 @@ def test_an_answer_that_is_never_finished_is_shown_when_the_time_is_up(start_dae
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_flood_of_brackets_or_quotes_is_not_read_to_its_end() -> None:
     for flood in (b"[" * 70_000, b'{"":' * 70_000):
         answer = ArrivingAnswer()

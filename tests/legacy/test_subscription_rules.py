@@ -130,6 +130,7 @@ async def heard(host: Host, *names: str) -> list[list[str]]:
     return [[event["event_type"] for event in answer.data["seen"]] for answer in answers]
 
 
+@pytest.mark.slow
 @needs_sockets
 def test_each_daemon_gets_what_it_subscribed_to_until_that_is_taken_away(
     short_dir: Path, put: Callable[..., Path]
@@ -151,6 +152,7 @@ def test_each_daemon_gets_what_it_subscribed_to_until_that_is_taken_away(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @needs_sockets
 def test_what_a_changed_plugin_subscribes_to_is_in_the_place_of_what_it_had(
     short_dir: Path, put: Callable[..., Path]

@@ -50,6 +50,7 @@ async def _seen(host: Host, session: Session) -> list[str]:
     return [params["event_data"]["toolName"] for params in result.data["seen"]]
 
 
+@pytest.mark.slow
 def test_it_hears_and_runs_nothing_until_the_person_names_it_and_stops_when_told(tagged_home: Path) -> None:
     async def main() -> None:
         async with Host("test", home=tagged_home, consent=lambda _: True) as host:
@@ -69,6 +70,7 @@ def test_it_hears_and_runs_nothing_until_the_person_names_it_and_stops_when_told
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_what_the_person_said_holds_when_the_session_is_found_again(tagged_home: Path) -> None:
     async def main() -> None:
         async with Host("test", home=tagged_home, consent=lambda _: True) as host:

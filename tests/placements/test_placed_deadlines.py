@@ -19,6 +19,7 @@ def end(name: str) -> ToolCallEnd:
     return ToolCallEnd(tool_name=name)
 
 
+@pytest.mark.slow
 def test_what_is_past_its_deadline_is_interrupted_and_the_plugin_goes_on(placed: Placed) -> None:
     async def main() -> None:
         deadlines = {"gate": 0.4, "transform": 0.4, "ally_tool_call_end": 0.4}
@@ -74,6 +75,8 @@ def test_a_caller_whose_timeout_is_no_number_of_seconds_has_the_tools_own(placed
     go(main())
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_tools_and_actions_have_timeouts_of_their_own(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("lives:Slow")}) as host:

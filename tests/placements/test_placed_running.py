@@ -35,6 +35,7 @@ def test_each_hook_of_an_event_has_a_deadline_of_its_own(placed: Placed) -> None
     go(main())
 
 
+@pytest.mark.slow
 def test_the_hook_after_one_that_swallowed_its_interruption_has_its_whole_time(placed: Placed) -> None:
     async def main() -> None:
         deadlines = {"ally_tool_call_end": 0.2, "observe": 30.0}
@@ -88,6 +89,7 @@ def test_a_slow_def_hook_delays_only_the_events_after_it(placed: Placed) -> None
     go(main())
 
 
+@pytest.mark.slow
 def test_a_def_hook_past_its_deadline_in_the_middle_of_a_batch_is_told_with_its_event(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("running:InThread", deadlines={"observe": 0.5})}) as host:
@@ -179,6 +181,7 @@ def test_a_def_gate_that_is_taken_back_may_go_on_to_its_deadline(placed: Placed)
     go(main())
 
 
+@pytest.mark.slow
 def test_a_gate_that_ignores_that_it_was_taken_back_is_the_end_too(placed: Placed) -> None:
     async def main() -> None:
         async with placed.host({"p": placed("running:Groups")}) as host:

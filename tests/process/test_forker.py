@@ -251,6 +251,7 @@ async def test_a_folder_that_is_missing_is_the_same_error(plugins: Plugins, *, f
         await plugins.launch("pass", cwd="/no/folder", fork=fork)
 
 
+@pytest.mark.slow
 async def test_what_would_start_otherwise_is_not_forked(plugins: Plugins) -> None:
     await plugins.start("pass")
     forker = plugins.forker()
@@ -425,6 +426,7 @@ async def test_an_upgrade_on_disk_makes_a_fresh_forker(plugins: Plugins, tmp_pat
     assert is_alive(first.process.pid)
 
 
+@pytest.mark.slow
 async def test_twenty_plugins_at_once_have_one_forker_and_leave_nothing(plugins: Plugins) -> None:
     started = await asyncio.gather(*(plugins.start("pass") for _ in range(20)))
     forker = plugins.forker()

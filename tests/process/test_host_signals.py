@@ -201,6 +201,7 @@ def test_a_program_that_handles_the_signal_goes_on_doing_so(tmp_path: Path, prog
     assert program.get(signal.SIGTERM) == (0, "handled\nstopped\nend\n")
 
 
+@pytest.mark.slow
 def test_a_fork_is_ended_at_once_and_its_parents_host_goes_on(tmp_path: Path, programs: list[Program]) -> None:
     programs.append(program := Program(FORKED, tmp_path))
     assert program.before == f"{-signal.SIGTERM}\n"
@@ -210,6 +211,7 @@ def test_a_fork_is_ended_at_once_and_its_parents_host_goes_on(tmp_path: Path, pr
     assert program.process.communicate(timeout=60) == ("", "")
 
 
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_a_loop_that_is_stuck(tmp_path: Path, programs: list[Program]) -> None:
     programs.append(program := Program(STUCK, tmp_path))
     program.process.send_signal(signal.SIGTERM)

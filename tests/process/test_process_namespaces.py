@@ -165,6 +165,7 @@ async def test_one_that_ends_when_it_is_asked_to_is_not_killed(plugins: Plugins,
     assert await end_of(plugin.process) == Exit(0, None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     tuple(map(int, platform.release().split(".")[:2])) < (6, 14), reason="pid_max is not a namespace's own"
 )

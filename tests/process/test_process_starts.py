@@ -221,6 +221,7 @@ def test_an_exit_is_told_in_words(way: str, code: str, how: Exit, words: str) ->
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @Ways
 def test_an_exit_is_seen_while_a_grandchild_holds_the_pipes_and_what_was_written_is_there(way: str) -> None:
     async def main() -> None:

@@ -111,6 +111,7 @@ def test_a_cancelled_stop_ends_the_tree_all_the_same(way: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @Ways
 def test_the_whole_family_ends(way: str) -> None:
     async def main() -> None:

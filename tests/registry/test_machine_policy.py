@@ -288,6 +288,7 @@ def ask_doctor(home: Home, code: int) -> dict[str, dict[str, str]]:
     return {each["topic"]: each for each in shown["findings"]}
 
 
+@pytest.mark.slow
 def test_a_replay_needs_no_mandatory_plugin(policy: Path, home: Home) -> None:
     policy.write_text('mandatory = ["guard"]')
     run_command("demo", "--home", str(home.path))

@@ -286,6 +286,7 @@ def test_strange_secrets_are_not_read(home: Home, registry: Registry, make: Call
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_no_file_is_written_that_would_be_too_large_to_be_read(registry: Registry, home: Home) -> None:
     registry.quarantine("guard", "it crashed")
     registry.release("guard")

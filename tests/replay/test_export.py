@@ -192,6 +192,7 @@ TYPES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.fixed_dictionaries(

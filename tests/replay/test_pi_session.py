@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ RECORD = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(RECORD, max_size=8))
 def test_no_entry_raises_and_every_call_ends(records: list[dict[str, Any]]) -> None:
     steps = read(*records)

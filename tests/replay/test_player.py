@@ -383,6 +383,7 @@ def outcome(played: Played) -> tuple[Any, ...]:
     return lines, events, counts, played.report.decisions, played.report.pending_messages
 
 
+@pytest.mark.slow
 def test_the_outcome_does_not_depend_on_the_speed(transcript: Callable[..., Path]) -> None:
     class Second(Speaker):
         @hookimpl

@@ -136,6 +136,7 @@ def test_a_daemon_hears_every_event_and_its_messages_stand_where_an_inline_plugi
     assert len(outside.said("teller")) == CALLS - daemon.refused["hop_limit"]  # who reacts to itself is stopped
 
 
+@pytest.mark.slow
 def test_a_durable_subscription_is_heard_at_its_time_and_its_place_is_not_moved(
     home: Path, folder: Callable[..., None]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_durable_subscription_is_heard_at_its_time_and_its_place_is_not_moved(
     assert not list(home.glob("run/durable-*"))
 
 
+@pytest.mark.slow
 def test_who_subscribes_durably_hears_nothing_of_a_replay_when_it_lives_again(
     home: Path, folder: Callable[..., None]
 ) -> None:
@@ -189,6 +191,7 @@ def test_the_replay_waits_for_a_daemon_that_starts_again_and_goes_on_with_it(
     assert counts.delivered == CALLS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no Unix sockets")
 def test_daemons_of_code_ally_are_waited_for_and_may_talk_back(home: Path) -> None:
     home.chmod(0o700)

@@ -160,6 +160,7 @@ RECORD = st.fixed_dictionaries(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(RECORD, max_size=8))
 def test_no_record_raises_and_time_never_runs_backward(records: list[dict[str, Any]]) -> None:
     data = b"\n".join(json.dumps(record).encode() for record in records)

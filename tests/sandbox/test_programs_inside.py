@@ -65,6 +65,8 @@ worker.on("message", (n) => console.log(read, child.stdout.toString().trim(), n,
     assert run_command(box, "node", "main.js", folder=home) == [0, "text 2 3 EACCES true\n", ""]
 
 
+@pytest.mark.smoke
+@pytest.mark.slow
 def test_pytest_runs_the_tests_of_a_project(tmp_path: Path) -> None:
     project = tmp_path / "project"
     (project / "tests").mkdir(parents=True)
@@ -82,6 +84,7 @@ def test_pytest_runs_the_tests_of_a_project(tmp_path: Path) -> None:
     assert (project / ".pytest_cache").is_dir()
 
 
+@pytest.mark.slow
 def test_pip_installs_a_wheel_into_a_folder(tmp_path: Path) -> None:
     wheel = write_wheel(tmp_path, "somewhere", "1.0", {"somewhere/__init__.py": "PLACE = 'inside'\n"})
     box = box_in(tmp_path, read=(str(wheel),))

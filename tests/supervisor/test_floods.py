@@ -330,6 +330,7 @@ ODD_ERRORS = [
 ]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("error", ODD_ERRORS, ids=lambda error: str(error["code"]))
 def test_whatever_error_a_daemon_answers_with_its_gate_denies_at_once(theatre: Theatre, error: dict[str, Any]) -> None:
     body = f"""
@@ -375,6 +376,7 @@ while True:
     go(main())
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("answer", ["7", "'allow'", "[]", "{}", "{'verdict': 'maybe'}", "{'verdict': True}", "10**400"])
 def test_an_answer_that_is_no_verdict_is_a_deny(theatre: Theatre, answer: str) -> None:
     body = f"serve(hello={{'hooks': ['ally_gate_tool_call'], 'events': []}}, gate=lambda _: {answer})"
@@ -470,6 +472,7 @@ serve(then=flood)
     assert 100_000 < go(main()) < 9_500_000
 
 
+@pytest.mark.smoke
 def test_events_for_one_that_hung_are_told_as_dropped_to_its_successor(theatre: Theatre) -> None:
     body = """
 heard, lost = [], []

@@ -118,6 +118,7 @@ def test_a_terminal_that_interrupts_the_host_ends_its_daemons_in_order(host: Any
     assert [pid for pid in pids if is_alive(pid)] == []
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_the_temporary_files_of_a_sandboxed_plugin_end_with_the_host(tmp_path: Path, temporary_folder: Path) -> None:
     folder = tmp_path / "boxed"

@@ -62,6 +62,7 @@ def grown(before: dict[str, int]) -> dict[str, int]:
 # --- crash loops ---
 
 
+@pytest.mark.smoke
 @pytest.mark.slow
 def test_a_crash_loop_is_started_again_ever_later_and_ends_in_quarantine(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> None:
@@ -187,6 +188,7 @@ serve()
     go(main())
 
 
+@pytest.mark.slow
 def test_a_restart_out_of_a_backoff_is_done_at_once(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:
@@ -234,6 +236,7 @@ def test_restarts_leak_nothing(count: int, theatre: Theatre) -> None:
     assert (len(list(Path("/proc/self/fd").iterdir())), children()) == before
 
 
+@pytest.mark.slow
 def test_crashes_leak_nothing_either(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(GATES, grants=GATE) as stage:

@@ -56,6 +56,7 @@ def test_a_good_plugin_passes_all_and_the_report_reads_well() -> None:
     assert len(report.findings) == len(CHECKS)
 
 
+@pytest.mark.slow
 def test_a_report_shows_what_failed_and_what_is_only_a_note() -> None:
     report = check_plugin(Plugin, 'description = "x"\n[settings.n]\ntype = "integer"\n', name="bare")
     assert report.is_ok
@@ -189,6 +190,7 @@ def test_a_plugin_that_blocks_the_loop() -> None:
     assert run_check("does not block the loop", Good, GATE).is_ok
 
 
+@pytest.mark.slow
 def test_a_task_and_a_thread_that_stay_behind() -> None:
     stop = threading.Event()
 

@@ -254,6 +254,7 @@ def test_tools_actions_and_secret_settings_work() -> None:
         assert harness.request_action("key") == "k1"
 
 
+@pytest.mark.slow
 def test_grants_are_what_the_manifest_asks_for_unless_given() -> None:
     with start(grants=["events:TOOL_CALL_END", "emit_event"]) as harness:
         harness.emit(ToolCallEnd(tool_name="bash"))
