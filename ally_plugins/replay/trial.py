@@ -18,7 +18,7 @@ from attrs import Factory, frozen
 
 from ally_plugins.contract.hookspecs import HOOKS
 from ally_plugins.contract.values.compat import override
-from ally_plugins.contract.values.errors import ConsentError
+from ally_plugins.contract.values.errors import ConfigError, ConsentError
 from ally_plugins.host.host import Host
 from ally_plugins.host.sockets.leftovers import temporary_folder
 from ally_plugins.journal.journal import Journal
@@ -78,16 +78,21 @@ def _trial_home(home: Home) -> Generator[TrialHome]:
         yield TrialHome(home.app, home.path, scratch=folder)
 
 
-async def try_version(home: Home, name: str, files: Sequence[str], *, is_trusted: bool = False) -> dict[str, Any]:
+async def try_version(
+    home: Home, name: str, files: Sequence[str], *, is_trusted: bool = False, site: str | None = None
+) -> dict[str, Any]:
     """Play recordings through the version of a plugin that this process finds, and return what it did, as JSON values.
 
-    It is granted what it would get now, and runs in a sandbox where it can, wherever it runs else. Raises
-    RecordingError and ConfigError, and ConsentError for code that nobody has agreed to and no sandbox holds, unless it
-    `is_trusted`. Cancelling ends the replay, and the scratch home.
+    It is granted what it would get now, and runs in a sandbox where it can, wherever it runs else. `site` is the folder
+    that it has to come from. Raises RecordingError and ConfigError, and ConsentError for code that nobody has agreed to
+    and no sandbox holds, unless it `is_trusted`. Cancelling ends the replay, and the scratch home.
     """
     with _trial_home(home) as trial:
         registry = ReplayRegistry(trial, only=[name])
         plan = registry.plan(name)
+        if site is not None and not _comes_from(plan.record, site):
+            # What is installed would be found in its place, and be said to do the same as itself.
+            raise ConfigError(f"it has no plugin {name!r}")
         with suppress(ConsentError):  # it cannot run in one
             plan = registry.plan(name, placement="sandbox")
         if not (is_trusted or _is_agreed(plan.record) or _is_held(plan.record)):
@@ -124,6 +129,12 @@ async def try_version(home: Home, name: str, files: Sequence[str], *, is_trusted
             }
         finally:
             journal.close_blocking()
+
+
+def _comes_from(record: PluginRecord, site: str) -> bool:
+    root = record.found.root if record.found is not None else ""
+    # A source of plugins need not know where the files are.
+    return not root or Path(root).resolve().is_relative_to(Path(site).resolve())
 
 
 def _is_agreed(record: PluginRecord) -> bool:

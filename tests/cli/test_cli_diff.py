@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ally_plugins import ConsentError, Host, ToolCall, ToolResult
+from ally_plugins import ConfigError, ConsentError, Host, ToolCall, ToolResult
 from ally_plugins.replay import trial
 from ally_plugins.runtime.sandbox.support import Support
 from tests.kit.sites import Site
@@ -145,6 +145,31 @@ def test_code_that_nobody_has_agreed_to_and_no_sandbox_holds_is_tried_only_when_
         return
     with pytest.raises(ConsentError, match=r"nobody has agreed to loop-warner 2\.0"):
         asyncio.run(tried)
+
+
+def test_a_slip_in_a_version_is_said_and_no_package_of_that_name_is_fetched(warner: Operator) -> None:
+    for new in ("./gone", "gone", "other-plugin>=1", "-rlist.txt", ""):
+        for words in (("diff", NAME, "--", "installed", new), ("upgrade", NAME, "--", new)):
+            said = warner.run(*words, code=2).stderr
+            assert f"{new!r} is no version of 'loop-warner': expected `installed`, a number" in said
+            assert "$ " not in said
+
+
+def test_what_is_installed_is_not_tried_in_the_place_of_a_version_without_the_plugin(
+    warner: Operator, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="it has no plugin 'loop-warner'"):
+        asyncio.run(trial.try_version(warner.home, NAME, [], site=str(tmp_path / "2")))
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_version_without_the_plugin_is_not_said_to_do_what_the_installed_one_does(
+    recorded: Operator, tmp_path: Path
+) -> None:
+    Site(tmp_path / "2").plugin("other", MANIFEST, version="2.0", code=CODE)
+    said = recorded.run("diff", NAME, "installed", str(tmp_path / "2"), code=1).stderr
+    assert "a version of 'loop-warner' cannot be tried: it has no plugin 'loop-warner'" in said
 
 
 def test_without_a_recorded_session_diff_says_what_to_name(warner: Operator) -> None:

@@ -77,8 +77,9 @@ def diff(
       ally-plugins diff loop-warner installed ./loop-warner --last 50
     """
     record = state.registry.get(name)
+    versions = [each if each == INSTALLED else _requirement(record, each) for each in (old, new)]
     with _recordings(state.home, files, last) as played:
-        trials = [_try(state, record, version, played, is_open=is_open) for version in (old, new)]
+        trials = [_try(state, record, version, played, is_open=is_open) for version in versions]
     _report(state, record, *trials)
     raise click.exceptions.Exit(0 if _compared(*trials).is_nothing else REFUSED)
 
@@ -172,13 +173,32 @@ def _recordings(home: Home, files: Sequence[str], last: int) -> Generator[list[s
 
 
 def _requirement(record: PluginRecord, version: str) -> str:
-    """Return what pip installs for a version; a bare number is one of the plugin's distribution."""
+    """Return what pip installs for a version: a number is one of the plugin's distribution, and what is there a path.
+
+    Raises ConfigError for all else but a URL and a requirement of that distribution: of a slip in a folder's name pip
+    would make the name of somebody's package, and run what builds it.
+    """
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
     from packaging.version import InvalidVersion, Version
 
     try:
         return f"{record.distribution}=={Version(version)}"
     except InvalidVersion:
+        pass
+    if os.path.lexists(version):
+        return version if os.sep in version else f"{os.curdir}{os.sep}{version}"  # pip would take it for a name
+    if "://" in version:
         return version
+    try:
+        if canonicalize_name(Requirement(version).name) == canonicalize_name(record.distribution):
+            return version
+    except InvalidRequirement:
+        pass
+    raise ConfigError(
+        f"{version!r} is no version of {record.name!r}: expected `installed`, a number, a wheel or a folder that is"
+        f" there, a URL, or a requirement of {record.distribution or 'its distribution'!r}"
+    )
 
 
 def _is_site(version: str) -> bool:
@@ -188,9 +208,7 @@ def _is_site(version: str) -> bool:
 def _try(state: State, record: PluginRecord, version: str, files: Sequence[str], *, is_open: bool) -> dict[str, Any]:
     if version == INSTALLED:
         return _try_in(state, record, None, files, is_open=is_open)
-    if _is_site(version):
-        return _try_in(state, record, os.path.realpath(version), files, is_open=is_open)
-    with _installed(record, _requirement(record, version)) as folder:
+    with _installed(record, version) as folder:
         return _try_in(state, record, folder, files, is_open=is_open)
 
 
@@ -221,7 +239,7 @@ def _try_in(
     """Try the version in a folder, or the installed one, in a process that finds it first."""
     path = [*([folder] if folder is not None else []), *filter(None, [os.environ.get("PYTHONPATH")])]
     order = {"app": state.home.app, "home": str(state.home.path), "name": record.name,
-             "files": [os.path.realpath(file) for file in files], "is_trusted": is_open}  # fmt: skip
+             "files": [os.path.realpath(file) for file in files], "is_trusted": is_open, "site": folder}  # fmt: skip
     # `-P`: what lies in the working directory is not installed.
     done = subprocess.run(
         [sys.executable, "-P", "-m", "ally_plugins.cli.play.trial_process"],

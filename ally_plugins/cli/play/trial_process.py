@@ -28,7 +28,8 @@ def main() -> None:
 
     try:
         home, is_trusted = Home(order["app"], order["home"]), order["is_trusted"] is True
-        result = run(try_version(home, order["name"], order["files"], is_trusted=is_trusted))
+        trying = try_version(home, order["name"], order["files"], is_trusted=is_trusted, site=order["site"])
+        result = run(trying)
     except AllyError as error:
         result = {"error": str(error)}
     answer.write(json.dumps(result) + "\n")
