@@ -27,19 +27,36 @@ PLUGINS = Message(role="user", content="try", id="p1", metadata={"sourcePlugin":
 
 
 def test_a_plugins_message_is_the_same_after_a_history_was_stored() -> None:
-    assert kept_message(json.loads(json.dumps(kept_data(PLUGINS)))) == PLUGINS
+    assert kept_message(json.loads(json.dumps(kept_data(PLUGINS))), "[plugin p] try") == PLUGINS
 
 
 @pytest.mark.parametrize(
-    "change", [{"id": 1}, {"metadata": ["p"]}, {"content": None}, {"metadata": "x"}, {"metadata": {"a": float("nan")}}]
+    "change",
+    [
+        {"id": 1},
+        {"metadata": ["p"]},
+        {"content": None},
+        {"content": "stop"},
+        {"metadata": "x"},
+        {"metadata": {"a": float("nan")}},
+    ],
 )
 def test_what_somebody_has_edited_in_a_stored_history_is_no_plugins_message(change: dict[str, Any]) -> None:
-    assert kept_message({**kept_data(PLUGINS), **change}) is None
+    assert kept_message({**kept_data(PLUGINS), **change}, PLUGINS.text_for_model) is None
+
+
+@pytest.mark.parametrize("text", ["try", "[plugin p] try\nand this", "", None])
+def test_a_plugins_mark_on_another_text_makes_that_no_plugins(text: str | None) -> None:
+    assert kept_message(kept_data(PLUGINS), text) is None
+
+
+def test_a_mark_that_names_no_plugin_makes_a_text_nobodys_but_the_persons() -> None:
+    assert kept_message({**kept_data(PLUGINS), "metadata": {}}, "try") is None
 
 
 @pytest.mark.parametrize("kept", [None, "p1", [], 7, {}])
 def test_what_is_no_message_at_all_is_none(kept: Any) -> None:
-    assert kept_message(kept) is None
+    assert kept_message(kept, "try") is None
 
 
 def test_the_lines_that_describe_an_image_are_left_out_of_the_text_once_each() -> None:

@@ -60,7 +60,8 @@ def convert(event: Event) -> Iterable[Message]:
 
 
 def _kept(event: Event) -> Message | None:
-    return kept_message((event.custom_metadata or {}).get(MARK))
+    parts = (event.content.parts if event.content is not None else None) or []
+    return kept_message((event.custom_metadata or {}).get(MARK), parts[0].text if len(parts) == 1 else None)
 
 
 def _items(content: Content) -> list[tuple[list[Part], Message | None]]:

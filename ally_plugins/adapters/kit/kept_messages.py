@@ -23,17 +23,21 @@ def kept_data(message: Message) -> dict[str, Any]:
     return {"id": message.id, "role": message.role, "content": message.content, "metadata": thaw(message.metadata)}
 
 
-def kept_message(kept: Any) -> Message | None:
-    """Return the plugin's message that a history has kept, None for what is none: histories are stored, and edited."""
+def kept_message(kept: Any, text: str | None) -> Message | None:
+    """Return the plugin's message that a history has kept, None for what is none: histories are stored, and edited.
+
+    `text` is what the model reads of it: with another than the message's own it is somebody else's, who bears the mark.
+    """
     if not isinstance(kept, dict):
         return None
     texts, metadata = [kept.get("id"), kept.get("role"), kept.get("content")], kept.get("metadata")
     if not all(isinstance(text, str) for text in texts) or not isinstance(metadata, dict):
         return None
     try:
-        return Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=metadata)
+        message = Message(id=kept["id"], role=kept["role"], content=kept["content"], metadata=metadata)
     except EventError:
         return None
+    return message if message.source_plugin is not None and message.text_for_model == text else None
 
 
 def text_beside(text: str, described: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 
 from ally_plugins.adapters.kit.kept_messages import MARK, kept_data, kept_message, text_beside
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
@@ -23,6 +23,8 @@ __all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", 
 
 M = TypeVar("M", bound=BaseMessage)
 
+_PERSONS: Final = frozenset({"user", "human"})
+
 CUT: Final = "not run: the turn was interrupted"
 
 
@@ -33,7 +35,8 @@ def message_for(message: Message) -> HumanMessage:
 
 def is_persons(message: BaseMessage) -> bool:
     """Return whether a message is the person's own, and no plugin's."""
-    return isinstance(message, HumanMessage) and _kept(message) is None
+    is_users = isinstance(message, HumanMessage) or (isinstance(message, ChatMessage) and message.role in _PERSONS)
+    return is_users and _kept(message) is None
 
 
 def convert(message: BaseMessage) -> Iterable[Message]:
@@ -51,7 +54,8 @@ def convert(message: BaseMessage) -> Iterable[Message]:
 
 
 def _kept(message: BaseMessage) -> Message | None:
-    return kept_message(message.additional_kwargs.get(MARK))
+    mark = message.additional_kwargs.get(MARK)
+    return None if mark is None else kept_message(mark, text_of(message))
 
 
 def text_of(message: BaseMessage) -> str:

@@ -75,8 +75,8 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         self.kit = AgentKit(host=host, serves=self.serves, **options)
         self._opening: dict[UUID, CrossLoopLock] = {}
         self._asked: WeakKeyDictionary[LiveSession, Asked] = WeakKeyDictionary()
-        self._prompts: WeakKeyDictionary[LiveSession, set[str]] = WeakKeyDictionary()
-        """The ids of the person's messages that were begun with, also by runs that failed."""
+        self._prompts: WeakKeyDictionary[LiveSession, set[tuple[str | None, str]]] = WeakKeyDictionary()
+        """The person's messages that runs have begun with and nobody has answered: those failed. By id and text."""
 
     # --- runs ---
 
@@ -126,23 +126,25 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         except GateRefused as refused:
             run.refused = refused
             return {"messages": [RemoveMessage(each.id or "") for each in prompts], "jump_to": "end"}
+        # Only now: what was refused is asked about again when it is said again.
+        self._prompts.setdefault(run.work.live, set()).update((each.id, text_of(each)) for each in prompts)
         if sent is not None and sent != text:
             messages = [each for each in messages if each not in prompts]
             messages.append(with_text(prompts[-1], sent))
+            self._prompts[run.work.live].add((prompts[-1].id, text_of(messages[-1])))
         elif not given_up:
             return None
         return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *messages]}
 
     def _new_prompts(self, run: PluginRun, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Return what the person has said since the last answer, without what an earlier run has begun with."""
-        known = self._prompts.setdefault(run.work.live, set())
+        known = self._prompts.get(run.work.live, set())
         found: list[BaseMessage] = []
         for message in reversed(messages):
             if isinstance(message, AIMessage) or message.type == "tool":
                 break
-            if is_persons(message) and message.id not in known:
+            if is_persons(message) and (message.id, text_of(message)) not in known:
                 found.insert(0, message)
-        known.update(each.id or "" for each in found)
         return found
 
     async def _give_up(self, work: AgentWork, call_ids: Sequence[str]) -> None:
@@ -163,6 +165,8 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             raise run.refused
         run.follow(state["messages"])
         answer = next((text_of(each) for each in state["messages"][-1:] if isinstance(each, AIMessage)), None)
+        if answer is not None:
+            self._prompts.pop(run.work.live, None)
         added = await run.work.safe_point("turn_end") or await run.work.sent_on(answer)
         return {"messages": [message_for(each) for each in added], "jump_to": "model"} if added else None
 

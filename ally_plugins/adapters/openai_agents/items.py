@@ -26,7 +26,9 @@ __all__ = [
     "item_for",
     "items_of",
     "items_with",
+    "joined",
     "request_view",
+    "said_last",
     "sent",
     "text_of",
     "with_text",
@@ -53,6 +55,26 @@ def _is_models(item: Item) -> bool:
     return item.get("role") == "assistant" if kind == "message" else not kind.endswith(("_output", "_response"))
 
 
+def said_last(items: Sequence[Item]) -> list[Item]:
+    """Return what the person says in the items of an input, behind all that the model and its tools have said."""
+    found: list[Item] = []
+    for item in reversed(items):
+        if _is_models(item) or "role" not in item:
+            break
+        if item["role"] == "user" and _kept(item) is None:
+            found.insert(0, item)
+    return found
+
+
+def joined(items: Sequence[Item]) -> Item | None:
+    """Return several messages of the person as one, None for none."""
+    if len(items) < 2:  # noqa: PLR2004 - one stays what it is, a text a text
+        return items[0] if items else None
+    contents = (each["content"] for each in items)
+    parts = [[{"type": "input_text", "text": each}] if isinstance(each, str) else each for each in contents]
+    return {**items[-1], "content": [part for each in parts for part in each]}
+
+
 def grouped(items: Iterable[Item], before: Sequence[Group] = ()) -> list[Group]:
     """Return items in groups; those that are as in `before`, in its place, are the same objects."""
     found: list[Group] = []
@@ -66,7 +88,7 @@ def convert(group: Group) -> Iterable[Message]:
     """Return the message that a group is, without an id but for a plugin's; none for thoughts alone."""
     item = group[0]
     if not _is_models(item):
-        kept = kept_message(item.get(MARK))
+        kept = _kept(item)
         if kept is not None or "role" in item or "call_id" in item:
             yield kept if kept is not None else _message(item)
         return
@@ -74,6 +96,10 @@ def convert(group: Group) -> Iterable[Message]:
     calls: Any = [_call(each) for each in group if each.get("call_id")]
     if text or calls:
         yield Message(role="assistant", content=text, tool_calls=calls)
+
+
+def _kept(item: Item) -> Message | None:
+    return kept_message(item[MARK], text_of(item)) if MARK in item else None
 
 
 def _message(item: Item) -> Message:

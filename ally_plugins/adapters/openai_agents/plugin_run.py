@@ -27,7 +27,6 @@ from attrs import define, field
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
-from ally_plugins.adapters.kit.kept_messages import MARK
 from ally_plugins.adapters.kit.model_requests import changed_instructions, changed_request
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.adapters.kit.under_way import UnderWay
@@ -45,7 +44,9 @@ from .items import (
     item_for,
     items_of,
     items_with,
+    joined,
     request_view,
+    said_last,
     sent,
     text_of,
     with_text,
@@ -225,12 +226,17 @@ class PluginRun(RunHooks[Any]):
             self.calls.resume(given)
             return given
         items = items_of(given)
-        is_prompted = bool(items) and items[-1].get("role") == "user" and MARK not in items[-1]
+        prompts = said_last(items)
+        first = next((n for n, item in enumerate(items) if any(item is each for each in prompts)), len(items))
         kept = await self._session.get_items() if self._session is not None else []
-        self._follow([*items_of(kept), *(items[:-1] if is_prompted else items)])
-        prompt = text_of(items[-1]) if is_prompted else None
-        said = await self.work.begin(shown_text(prompt) if prompt is not None else None)
-        return given if said is None or said == prompt else [*items[:-1], with_text(items[-1], said)]
+        self._follow([*items_of(kept), *items[:first]])
+        prompt = joined(prompts)
+        text = shown_text(text_of(prompt)) if prompt is not None else None
+        said = await self.work.begin(text)
+        if prompt is None or said is None or said == text:
+            return given
+        others = [item for item in items[first:] if not any(item is each for each in prompts)]
+        return [*items[:first], *others, with_text(prompt, said)]
 
     def _follow(self, items: Sequence[Item]) -> None:
         """Copy what is new in the history; of one that the provider keeps there is only that."""

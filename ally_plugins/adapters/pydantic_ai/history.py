@@ -78,7 +78,7 @@ def messages_of_part(_part: object) -> Iterable[Message]:
 
 @messages_of_part.register
 def _(part: SystemPromptPart) -> Iterable[Message]:
-    return [kept_message((part.metadata or {}).get(MARK)) or Message(role="system", content=part.content)]
+    return [kept_message((part.metadata or {}).get(MARK), part.content) or Message(role="system", content=part.content)]
 
 
 @messages_of_part.register
@@ -103,7 +103,7 @@ def _(part: RetryFeedbackPart) -> Iterable[Message]:
 
 def _kept_in(item: UserContent) -> Message | None:
     if isinstance(item, TextContent) and isinstance(item.metadata, dict):
-        return kept_message(item.metadata.get(MARK))
+        return kept_message(item.metadata.get(MARK), item.content)
     return None
 
 

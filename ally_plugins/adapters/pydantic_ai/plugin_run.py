@@ -23,6 +23,7 @@ from .compaction import compacted
 from .history import convert, prompt_text, request_for, text_of, with_text
 from .history_repair import give_up_calls, mended_response
 from .model_wrapper import TransformedModel, provider_tools
+from .prompts import before_prompts, joined_prompts, replace_prompts, unheard_parts
 from .results import output_text
 
 if TYPE_CHECKING:
@@ -115,11 +116,20 @@ class PluginRun:
         async with self.under_way:
             # The framework's own list, and not a copy: `_end` reads what it has become.
             self._history = ctx.messages
-            work.follow(ctx.messages, convert)
-            text = prompt_text(ctx.prompt)
+            unheard = unheard_parts(work, ctx.messages)
+            if unheard:  # what a run begins with is kept by nobody before plugins allow it
+                self._history = before_prompts(ctx.messages, unheard)
+            work.follow(self._history, convert)
+            prompt = joined_prompts(unheard, ctx.prompt)
+            text = prompt_text(prompt)
             sent = await work.begin(shown_text(text) if text is not None else None)
+            self._history = ctx.messages
             if sent is not None and sent != text:
-                self._prompt = with_text(ctx.prompt, sent)
+                prompt = with_text(prompt, sent)
+                if ctx.prompt is not None:
+                    self._prompt = prompt
+                if unheard:
+                    replace_prompts(ctx.messages, unheard, None if ctx.prompt is not None else prompt)
             try:
                 with self._beginning:  # not the tools: the framework does, and waits for their clean-up
                     result = await handler()

@@ -25,7 +25,18 @@ if TYPE_CHECKING:
 
     from ally_plugins.adapters.kit.weaving import ShownItem, WovenItem
 
-__all__ = ["behind", "convert", "pieces", "result_of", "shown_of", "text_of", "unwoven", "with_result", "with_text"]
+__all__ = [
+    "behind",
+    "convert",
+    "pieces",
+    "result_of",
+    "said_last",
+    "shown_of",
+    "text_of",
+    "unwoven",
+    "with_result",
+    "with_text",
+]
 
 _MEDIA: Final = frozenset({"image", "document", "video", "audio"})
 
@@ -58,12 +69,12 @@ def _parts(entry: Any) -> list[tuple[Message | None, list[Any]]]:
         text = text_of(entry["content"])
         message = Message(role="assistant", content=text, tool_calls=made) if text or made else None
         return [(message, entry["content"])]
-    kept = [message for each in _kept(entry) if (message := kept_message(each)) is not None]
+    marks = _kept(entry)
     found: list[tuple[Message | None, list[Any]]] = []
     for block in entry["content"]:
-        plugins = next((each for each in kept if each.text_for_model == block.get("text")), None)
+        number, plugins = next(_plugins(marks, block.get("text")), (0, None))
         if plugins is not None:
-            kept.remove(plugins)
+            marks = [*marks[:number], *marks[number + 1 :]]
             found.append((plugins, [block]))
         elif "toolResult" in block:
             result = block["toolResult"]
@@ -76,10 +87,28 @@ def _parts(entry: Any) -> list[tuple[Message | None, list[Any]]]:
     return [(message or Message(role="user", content=shown_of(blocks)), blocks) for message, blocks in found]
 
 
+def _plugins(marks: Sequence[Any], text: str | None) -> Iterator[tuple[int, Message]]:
+    """Yield the plugins' messages among these marks that have a text, each with its place."""
+    for number, mark in enumerate(marks):
+        if (message := kept_message(mark, text)) is not None:
+            yield number, message
+
+
 def _kept(entry: Any) -> list[Any]:
     metadata = entry.get("metadata") or {}
     kept = (metadata.get("custom") or {}).get(MARK)
     return kept if isinstance(kept, list) else []
+
+
+def said_last(entries: Sequence[Any]) -> list[Any]:
+    """Return what the person says at the end of a list of messages, behind what the model and tools have said."""
+    found: list[Any] = []
+    for entry in reversed(entries):
+        if any(message.role == "user" and message.source_plugin is None for message in convert(entry)):
+            found.insert(0, entry)
+        if entry["role"] == "assistant" or any("toolResult" in block for block in entry["content"]):
+            break
+    return found
 
 
 def text_of(blocks: Iterable[Any]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from strands.types.events import ModelStopReason, TypedEvent
@@ -11,11 +12,12 @@ from strands.types.events import ModelStopReason, TypedEvent
 from ally_plugins.adapters.kit.answers import AnswerRefused, HeldText
 from ally_plugins.adapters.kit.mending import mended_value, new_call_id
 from ally_plugins.adapters.kit.model_requests import changed_blocks, changed_request
+from ally_plugins.adapters.kit.prompts import is_unheard
 from ally_plugins.adapters.kit.run import Interrupted
 from ally_plugins.contract.tools.schemas import thaw
 from ally_plugins.contract.values.errors import HostError
 
-from .messages import behind, convert, pieces, shown_of, text_of, unwoven, with_text
+from .messages import behind, convert, pieces, said_last, shown_of, text_of, unwoven, with_text
 
 if TYPE_CHECKING:
     from strands.agent import AgentResult
@@ -33,6 +35,10 @@ _WITHHELD = "guardrail_intervened"
 
 _COMPLETE = ("end_turn", "stop_sequence")
 _UNSEEN = ("user_message", "system_prompt", "model_request")
+
+
+def _is_among(entry: Any, entries: Iterable[Any]) -> bool:
+    return any(entry is each for each in entries)
 
 
 def model_name(model: Any) -> str | None:
@@ -121,16 +127,27 @@ class PluginRun:
         if messages is None and any(map(work.live.session.wants, _UNSEEN)):
             why = "plugins see nothing of what structured_output() asks; give the agent structured_output_model"
             raise HostError(why)
-        work.follow(self.agent.messages, convert)
-        given: list[Any] = [*(messages or ())]
-        own: Any = next((each for each in reversed(given) if each["role"] == "user"), None)
-        text = shown_of(own["content"]) if own is not None else None
+        history, given = self.agent.messages, [*(messages or ())]
+        prompts = self._said(history, given)
+        kept = [entry for entry in history if not _is_among(entry, prompts)]
+        work.follow(kept, convert)
+        blocks = [block for entry in prompts for block in entry["content"]]
+        text = shown_of(blocks) if prompts else None
         sent = await work.begin(text)
+        if sent is not None and sent != text:
+            history[:] = kept
+            given = [entry for entry in given if not _is_among(entry, prompts)]
+            given.append({**prompts[-1], "content": with_text(blocks, sent)})
         if messages is None:
             return
-        if sent is not None and sent != text:
-            given = [{**own, "content": with_text(own["content"], sent)} if each is own else each for each in given]
         event.messages = behind(given, await work.safe_point("step"))
+
+    def _said(self, history: list[Any], given: list[Any]) -> list[Any]:
+        """Return what the person says now: in what the run is given, and at the end of the history that it goes on."""
+        begun = len(list(takewhile(lambda entry: entry["role"] == "assistant", reversed(given))))
+        # Without an answer that is begun for the model: it answers nothing.
+        said = said_last([*history, *given[: len(given) - begun]])
+        return [entry for entry in said if _is_among(entry, given) or is_unheard(self.work, convert(entry))]
 
     async def goes_further(self, event: AfterInvocationEvent) -> bool:
         """At the end of a turn, let plugins' messages take the run further; say whether there were any."""
