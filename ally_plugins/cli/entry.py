@@ -15,7 +15,7 @@ def main() -> None:
     if sys.argv[1:] == ["--version"] and sys.stdout is not None:
         try:
             print(f"ally-plugins, version {__version__}", flush=True)  # noqa: T201 - nothing of anybody's is in it
-        except BrokenPipeError:
+        except OSError:  # a closed pipe, a full disk: what `run` makes of it
             pass
         else:
             return

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from ally_plugins.catalog import registry
 from ally_plugins.catalog.registry import Registry
 from ally_plugins.cli import entry
 from ally_plugins.cli.shell import exits
-from ally_plugins.cli.shell.exits import exit_code_of
+from ally_plugins.cli.shell.exits import FAILED, exit_code_of
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.cli.shell.plain_logs import plain_logs
 from ally_plugins.cli.shell.text import columns, harmless, inert, paint, preview
@@ -119,7 +120,39 @@ def test_a_wrong_or_missing_choice_is_one_readable_line_that_names_the_argument(
     missing = operator.run("completion", code=2).stderr
     assert missing == f"ally-plugins: missing argument 'SHELL'; expected one of bash, zsh, fish; {hint}\n"
     wrong = operator.run("completion", "csh", code=2).stderr
-    assert wrong == (f"ally-plugins: invalid value for 'SHELL': 'csh' is not one of 'bash', 'zsh', 'fish'; {hint}\n")
+    assert wrong == f"ally-plugins: invalid value 'csh' for 'SHELL', did you mean 'zsh'?; {hint}\n"
+    option = operator.run("new", "x", "--kind", "\n'", code=2).stderr
+    assert option.startswith("ally-plugins: invalid value \"\\n'\" for '--kind', expected one of class, daemon; see")
+    assert operator.run("quux", code=2).stderr == "ally-plugins: no command 'quux'; see `ally-plugins --help`\n"
+    assert "expected one of collect, init," in operator.run("fleet", "quux", code=2).stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: this system has no full device")
+@pytest.mark.parametrize("words", [["list", "--json"], ["--version"]])
+def test_an_output_that_cannot_be_written_is_said_in_one_line(operator: Operator, words: list[str]) -> None:
+    command = [sys.executable, "-m", "ally_plugins", *words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, env=operator.environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.stderr == "ally-plugins: the output cannot be written: No space left on device\n"
+    assert done.returncode == FAILED
+
+
+def test_without_an_output_a_command_does_its_work(warner: Operator) -> None:
+    words = shlex.join([sys.executable, "-m", "ally_plugins", "enable", "loop-warner", "--yes"])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{words} >&-"], env=warner.environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert warner.ask("list")["plugins"][0]["state"] == "enabled"
+
+
+def test_a_group_says_the_whole_of_what_its_commands_do(operator: Operator) -> None:
+    shown = " ".join(operator.run("fleet", "--help").stdout.split())
+    assert (
+        "publish Send what the home's journal has to the fleet's server, and go on as it grows, until Ctrl-C." in shown
+    )
 
 
 def test_where_no_plugin_is_installed_the_way_to_one_is_named(operator: Operator) -> None:

@@ -246,7 +246,7 @@ def test_a_python_that_lacks_what_is_to_be_run_is_warned_of(enabled: Operator, t
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("loop-warner", "cellar"), 2, "'cellar' is not one of"),
+        (("loop-warner", "cellar"), 2, "invalid value 'cellar' for 'PLACEMENT'"),
         (("loop-warnr", "process"), 2, "did you mean 'loop-warner'?"),
         (("loop-warner", "inline", "--env", "x"), 2, "are for a process"),
         (("loop-warner", "process", "--env", "x", "--interpreter", "y"), 2, "exclude each other"),

@@ -60,8 +60,33 @@ def test_where_the_last_column_would_be_a_strip_its_text_stands_below_the_row() 
 def test_a_word_that_is_wider_than_the_terminal_is_shown_to_its_end() -> None:
     lines = [click.unstyle(line) for line in table(("name", "state", "about"), [("n" * 100, "s" * 30, "b" * 200)])]
     shown = "".join(lines)
-    assert [shown.count(letter) for letter in "nsb"] == [101, 31, 200]
+    assert [shown.count(letter) for letter in "nsb"] == [100, 31, 200]
     assert max(map(len, lines)) <= 60
+
+
+@pytest.mark.usefixtures("terminal")
+def test_where_columns_would_break_words_each_row_names_its_values_below_its_first() -> None:
+    headings = ("plugin", *(f"long-heading-{number}" for number in range(4)), "CPU")
+    rows = [("loop-warner", "1", "2", "", "4", "0.1 s"), ("other", *"56789")]
+    lines = [click.unstyle(line) for line in table(headings, rows)]
+    assert lines == [
+        "loop-warner",
+        "    long-heading-0 1, long-heading-1 2, long-heading-3 4,",
+        "    CPU 0.1 s",
+        "other",
+        "    long-heading-0 5, long-heading-1 6, long-heading-2 7,",
+        "    long-heading-3 8, CPU 9",
+    ]
+    texts = [click.unstyle(line) for line in table((*headings[:5], "about"), [(*rows[0][:5], LONG)])]
+    assert texts[:2] == ["loop-warner", "    long-heading-0 1, long-heading-1 2, long-heading-3 4"]
+    assert " ".join(line.strip() for line in texts[2:]) == LONG
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_path_that_has_room_below_its_row_is_not_broken_beside_it() -> None:
+    path = "/home/somebody/.config/" + "x" * 30
+    lines = [click.unstyle(line) for line in table(("agent", "settings"), [("claude-code", path)])]
+    assert lines == ["agent", "claude-code", f"    {path}"]
 
 
 @pytest.mark.usefixtures("terminal")

@@ -6,6 +6,7 @@ The lines of the list in `--help` are in the table, so that showing it imports n
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from importlib import import_module
@@ -29,6 +30,15 @@ __all__ = ["DEBUG_VARIABLE", "LazyCommands", "LazyGroup"]
 DEBUG_VARIABLE: Final = "ALLY_DEBUG"
 
 _PROGRAM: Final = "ally-plugins"
+
+_NO_CHOICE: Final = re.compile(r"""('.*'|".*") is not (?:one of )?'""", re.DOTALL)
+"""What click says of a value that is none of the choices."""
+
+_WHOLE: Final = 500
+"""Characters of a command's line in the help of its group; none of ours is as long."""
+
+_FEW: Final = 20
+"""Commands that an error may list; more are for the help."""
 
 
 class LazyCommands(MutableMapping[str, click.Command]):
@@ -83,7 +93,10 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table, without importing anything; a group without one has few commands, which are there."""
         if not self._sections:
-            super().format_commands(ctx, formatter)
+            with formatter.section("Commands"):
+                # Whole sentences: click would cut each at the end of the line.
+                found = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+                formatter.write_dl([(name, one.get_short_help_str(_WHOLE)) for name, one in found if not one.hidden])
         for heading, section in self._sections.items():
             with formatter.section(heading):
                 formatter.write_dl([(name, line) for name, (_, line) in section.items()])
@@ -116,9 +129,10 @@ class LazyGroup(click.Group):
         name = args[0]
         # What begins with a dash is an option that click does not know: its own error names the nearest one.
         if name not in self.commands and not name.startswith("-"):
-            from ally_plugins.contract.wording import describe, suggest
+            from ally_plugins.contract.wording import describe, nearest, suggest
 
-            ctx.fail(f"no command {describe(name)}, {suggest(name, list(self.commands))}")
+            near = nearest(name, self.commands) is not None or len(self.commands) <= _FEW
+            ctx.fail(f"no command {describe(name)}{f', {suggest(name, list(self.commands))}' if near else ''}")
         return super().resolve_command(ctx, args)
 
     @override
@@ -143,7 +157,7 @@ class LazyGroup(click.Group):
         try:
             result = super().main(arguments, prog_name, complete_var, standalone_mode=False, **extra)
             # Here and not at the interpreter's end, where a closed pipe prints an ignored exception and exits with 120.
-            sys.stdout.flush()
+            _flush()
         except BrokenPipeError:
             _leave_broken_pipe()
         except (KeyboardInterrupt, click.Abort):
@@ -163,14 +177,33 @@ class LazyGroup(click.Group):
             _leave_broken_pipe()
 
 
+def _flush() -> None:
+    if sys.stdout is not None:  # pythonw has none
+        sys.stdout.flush()
+
+
+def _is_of_output(error: Exception) -> bool:
+    """Return whether something could not be printed; all, click's own help too, goes through `click.echo`."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    places = (click.echo.__code__, _flush.__code__)  # noqa: TID251 - it prints nothing
+    return isinstance(error, OSError) and trace is not None and trace.tb_frame.f_code in places
+
+
 def _leave_broken_pipe() -> NoReturn:
-    """End quietly: stdout becomes /dev/null, since the interpreter flushes its buffer once more at its end."""
+    """End quietly."""
+    _write_nowhere("stdout")
+    sys.exit(BROKEN_PIPE)
+
+
+def _write_nowhere(name: str) -> None:
+    """Have a stream become /dev/null, since the interpreter flushes its buffer once more at its end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, getattr(sys, name).fileno())
     except (OSError, ValueError):  # no real file, as in tests
-        sys.stdout = None
-    sys.exit(BROKEN_PIPE)
+        setattr(sys, name, None)
 
 
 def _report(error: Exception, *, as_json: bool) -> int:
@@ -180,7 +213,10 @@ def _report(error: Exception, *, as_json: bool) -> int:
 
         echo("".join(traceback.format_exception(error)), ends_line=False, to_stderr=True)
     text, code, about = _described(error)
-    echo(f"{_PROGRAM}: {text}", to_stderr=True)
+    try:
+        echo(f"{_PROGRAM}: {text}", to_stderr=True)
+    except OSError:  # nobody can be told; the exit code says it
+        _write_nowhere("stderr")
     if as_json:
         print_json({"error": {"type": type(error).__name__, "message": text, "exit_code": code, **about}})
     return code
@@ -195,6 +231,9 @@ def _described(error: Exception) -> tuple[str, int, dict[str, Any]]:
         context = getattr(error, "ctx", None)
         hint = f"; see `{context.command_path} --help`" if context is not None else ""
         return inert(_usage_text(error)) + hint, USAGE, {}
+    if isinstance(error, OSError) and _is_of_output(error):
+        _write_nowhere("stdout")
+        return f"the output cannot be written: {error.strerror or error}", FAILED, {}
     if isinstance(error, OSError) and error.filename is not None:
         # A disk that is full, a name that is too long: what the system said, and of which file.
         text = f"{os.fsdecode(error.filename)!r} cannot be used: {error.strerror or error}"
@@ -206,9 +245,14 @@ def _described(error: Exception) -> tuple[str, int, dict[str, Any]]:
 def _usage_text(error: click.ClickException) -> str:
     """Write click's messages as all our errors are written: in one line, and a parameter by its name."""
     param = getattr(error, "param", None)
-    if isinstance(param, click.Argument) and isinstance(param.type, click.Choice):
+    if isinstance(param, click.Parameter) and isinstance(param.type, click.Choice):
         assert isinstance(error, click.BadParameter)  # noqa: S101 - nothing else has a parameter
-        error.param_hint = repr(param.human_readable_name)  # click's own hint is all the choices, which follow anyway
-    message = error.format_message().replace(". Choose from:", "; expected one of")
-    message = " ".join(message.split())
+        if isinstance(param, click.Argument):
+            error.param_hint = repr(param.human_readable_name)  # click's own hint is all the choices, which follow
+        if found := _NO_CHOICE.match(error.message):
+            from ally_plugins.contract.wording import suggest
+
+            hint = error.param_hint or param.get_error_hint(error.ctx)
+            return f"invalid value {found[1]} for {hint}, {suggest(found[1][1:-1], list(map(str, param.type.choices)))}"
+    message = " ".join(error.format_message().replace(". Choose from:", "; expected one of").split())
     return (message[:1].lower() + message[1:]).rstrip(".")

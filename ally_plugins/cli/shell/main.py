@@ -129,7 +129,7 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the program; it ends with a code of `exits`."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # None under pythonw, another object where a caller captures it
+        if isinstance(stream, TextIOWrapper):  # None where it was closed (`>&-`), another object where it is captured
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to fail
     end_in_order()
     cli.main()

@@ -21,6 +21,7 @@ import click
 from ally_plugins.contract.values.inert import inert, shortened
 
 if TYPE_CHECKING:
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
@@ -50,6 +51,8 @@ _GAP: Final = "  "
 _INDENT: Final = "    "
 _NARROWEST: Final = 40
 """Columns of the last cell of a row; with less room than that, commands in it would be torn apart."""
+_SHORT: Final = 20
+"""Columns up to which the last cell is a value like the others, and no text; a time with its date has 19."""
 
 PREVIEW: Final = 160
 """Characters of a message that a table shows; `explain` shows all of it."""
@@ -111,17 +114,20 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _folded(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table for a terminal; the last cell stands below its row where it would be a narrow strip."""
+    """Return a table for a terminal; a long last cell stands below its row where it would be a narrow strip.
+
+    Where columns would be narrower than the words in them, each row is its first cell with the others named below it.
+    """
     from io import StringIO
 
     from rich.console import Console  # 30 ms, and only where a person looks
-    from rich.padding import Padding
 
     width = shutil.get_terminal_size().columns
-    widths = [max(len(click.unstyle(row[i])) for row in (headings, *rows)) for i in range(len(headings))]
-    last, left = widths.pop(), width - sum(widths) - len(_GAP) * len(widths)
-    is_below = left < min(last, _NARROWEST)
-    _shrink(widths, width - len(_GAP) * len(widths))
+    widths, floors = (
+        [max(map(size, column)) for column in zip(headings, *rows, strict=True)] for size in (_size, _word)
+    )
+    room = width - len(_GAP) * (len(headings) - 1)
+    left = room - sum(widths[:-1])
     file = StringIO()
     out = Console(
         file=file,
@@ -135,14 +141,67 @@ def _folded(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]
         # Otherwise an old Windows console is written to directly, past `file`.
         legacy_windows=False,
     )
-    if is_below:
-        for row in ((*(paint(each, bold=True) for each in headings[:-1]), ""), *rows):
-            out.print(_grid([row[:-1]], widths))
-            if row[-1]:
-                out.print(Padding(_cell(row[-1]), (0, 0, 0, len(_INDENT))))
+    is_strip = left < min(widths[-1], _NARROWEST) or left < floors[-1] <= width - len(_INDENT)
+    if not is_strip:
+        widths[-1] = left
+    beside = len(headings) - (is_strip and widths[-1] > _SHORT)  # the cells beside each other; a text stands below
+    fitting = _narrowed(widths[:beside], floors, room)
+    titles = [paint(each, bold=True) for each in headings[:beside]]
+    if fitting and beside == len(headings):
+        out.print(_grid([titles, *rows], fitting))
+    elif fitting:
+        out.print(_grid([titles], fitting))
+        for row in rows:
+            out.print(_grid([row[:beside]], fitting), *map(_indented, filter(None, row[beside:])))
     else:
-        out.print(_grid([[paint(each, bold=True) for each in headings], *rows], [*widths, left]))
+        for row in rows:
+            named = [
+                f"{heading} {cell}" for heading, cell in zip(headings[1:beside], row[1:beside], strict=True) if cell
+            ]
+            below = [*_packed(named, width - len(_INDENT)), *filter(None, row[beside:])]
+            out.print(_cell(paint(row[0], bold=True)), *map(_indented, below), sep="\n")
     return [_PADDING.sub(r"\1", line) for line in file.getvalue().splitlines()]
+
+
+def _size(cell: str) -> int:
+    return len(click.unstyle(cell))
+
+
+def _word(cell: str) -> int:
+    return max(map(len, click.unstyle(cell).split()), default=0)
+
+
+def _narrowed(widths: Sequence[int], floors: Sequence[int], room: int) -> list[int]:
+    """Return the widths with the widest ones made narrower until all have room, but none so that a word is broken.
+
+    Empty where there is no such way.
+    """
+    narrowed = list(widths)
+    while sum(narrowed) > room:
+        loose = [number for number, width in enumerate(narrowed) if width > floors[number]]
+        if not loose:
+            return []
+        narrowed[max(loose, key=narrowed.__getitem__)] -= 1
+    return narrowed
+
+
+def _packed(parts: Iterable[str], width: int) -> list[str]:
+    """Return lines of parts with commas between them; a line is broken between parts alone."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and _size(lines[-1]) + _size(part) + 3 <= width:  # the blank, this comma and the next one
+            lines[-1] += f", {part}"
+            continue
+        if lines:
+            lines[-1] += ","
+        lines.append(part)
+    return lines
+
+
+def _indented(cell: str) -> Padding:
+    from rich.padding import Padding
+
+    return Padding(_cell(cell), (0, 0, 0, len(_INDENT)))
 
 
 def _grid(rows: Iterable[Sequence[str]], widths: Iterable[int]) -> Table:
@@ -161,12 +220,6 @@ def _cell(text: str) -> Text:
     from rich.text import Text
 
     return Text.from_ansi(harmless(text))
-
-
-def _shrink(widths: list[int], room: int) -> None:
-    """Make the widest ones narrower until all have room."""
-    while sum(widths) > room and max(widths) > 1:
-        widths[widths.index(max(widths))] -= 1
 
 
 def columns(rows: Sequence[Sequence[str]], gap: str = _GAP) -> list[str]:
