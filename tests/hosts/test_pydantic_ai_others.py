@@ -13,6 +13,7 @@ from pydantic_ai import Agent, ApprovalRequired, CallDeferred, DeferredToolReque
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import ToolFailed
 from pydantic_ai.messages import BinaryContent, ToolCallPart, ToolReturn
+from pydantic_ai.realtime import RealtimeModel
 from pydantic_ai.tools import DeferredToolResults, ToolApproved, ToolDefinition
 from pydantic_ai.toolsets import ExternalToolset, FunctionToolset
 
@@ -20,6 +21,7 @@ from ally_plugins import (
     AgentEnd,
     Ask,
     Deny,
+    HostError,
     Replace,
     TodoUpdate,
     ToolCall,
@@ -405,5 +407,21 @@ def test_a_capability_says_which_results_are_failures_and_what_is_left_to_do(*, 
                 ([(True, None), (True, None)], []) if broken else ([(True, None), (False, "burnt")], [["peel it"], []])
             )
             assert returns_of(result.all_messages())["toast"].content == "toast: burnt"  # the model's, in any case
+
+    go(main())
+
+
+def test_a_realtime_session_is_refused_before_it_connects() -> None:
+    class Model(RealtimeModel):
+        model_name = system = "spoken"
+
+        def connect(self, **_: Any) -> Any:
+            pytest.fail("connected")
+
+    async def main() -> None:
+        async with live() as bench:
+            spoken = bench.agent(Script()).realtime(Model())
+            with pytest.warns(UserWarning, match="AllyPlugins"), pytest.raises(HostError, match="realtime session"):
+                await spoken.session().__aenter__()
 
     go(main())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Unpack, get_args
 from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.models import Model
 from pydantic_ai.tools import DeferredToolRequests
 
 from ally_plugins.adapters.kit.between_runs import BetweenRuns
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         WrapToolExecuteHandler,
     )
     from pydantic_ai.messages import ModelResponse, ToolCallPart
-    from pydantic_ai.models import Model, ModelRequestContext
+    from pydantic_ai.models import ModelRequestContext
     from pydantic_ai.run import AgentRunResult
     from pydantic_ai.tools import DeferredToolResults, RunContext, ToolDefinition
     from pydantic_ai.toolsets import AbstractToolset
@@ -121,7 +122,12 @@ class AllyPlugins(BetweenRuns, AbstractCapability[Any]):
 
     @override
     async def wrap_run(self, ctx: RunContext[Any], *, handler: WrapRunHandler) -> AgentRunResult[Any]:
-        """Join the session of the conversation, or of the agent that this one works for."""
+        """Join the session of the conversation, or of the agent that this one works for.
+
+        Raises HostError for a realtime session, of which the framework shows plugins the tool calls alone.
+        """
+        if not isinstance(ctx.model, Model):
+            raise HostError("plugins see nothing of what is said in a realtime session; use run, iter or run_stream")
         run_id = ctx.run_id or ""
         if run_id in self._runs:
             raise HostError(f"a run with the id {run_id!r} is under way; give each run an id of its own")
