@@ -15,6 +15,7 @@ from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import RunCancelled
 from pydantic_ai.messages import (
     ModelMessage,
+    ModelRequest,
     ModelResponse,
     PartDeltaEvent,
     PartStartEvent,
@@ -422,6 +423,26 @@ def test_structured_output_is_an_answer_as_its_json(way: str, output: Any) -> No
             with pytest.raises(GateRefused, match=REFUSED):
                 await run(bench.agent(script, output_type=output), way, [], conversation_id="t")
             assert len(script.seen) == 1
+
+    go(main())
+
+
+@pytest.mark.parametrize(
+    "last", [TextPart("a secret"), ToolCallPart("final_result", {"text": "a secret"}, "o1")], ids=["text", "output"]
+)
+def test_an_answer_at_the_end_of_the_history_that_a_run_is_given_is_gated(last: Any) -> None:
+    kept: list[str] = []
+
+    def keep(text: str) -> str:
+        kept.append(text)
+        return text
+
+    async def main() -> None:
+        async with live({"guard": guard()}) as bench:
+            agent = bench.agent(Script(), output_type=keep if isinstance(last, ToolCallPart) else str)
+            with pytest.raises(GateRefused, match=REFUSED):
+                await agent.run(message_history=[ModelRequest(parts=[]), ModelResponse(parts=[last])])
+            assert not kept
 
     go(main())
 

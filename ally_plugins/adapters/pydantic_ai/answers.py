@@ -75,6 +75,11 @@ class Answers:
         session = self.work.live.session
         return session.wants("answer")
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is known what an answer may be in, since the model was asked in this run."""
+        return self._parameters is not None
+
     def expect(self, parameters: ModelRequestParameters) -> None:
         """Take note of what the model is about to be asked for."""
         # A model may answer the same words twice: each request is settled anew.

@@ -11,6 +11,7 @@ from anyio import CancelScope
 from attrs import define, field
 from pydantic_ai.agent import CallToolsNode, UserPromptNode
 from pydantic_ai.messages import ModelResponse, ThinkingPart
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.tools import DeferredToolRequests
 from pydantic_graph import End
 
@@ -173,6 +174,8 @@ class PluginRun:
 
     async def _settle(self, ctx: RunContext[Any], node: CallToolsNode[Any, Any]) -> None:
         """Show plugins what other capabilities have made of the answer, before it is anything to anybody."""
+        if not self.answers.is_expected:  # the history that the run was given ends with it
+            self.answers.expect(_parameters_of(ctx))
         response = await self.answers.settled(node.model_response)
         if response is not node.model_response:
             # In place: the framework keeps this list, and goes on with it.
@@ -254,3 +257,8 @@ class PluginRun:
         if not (session.ungated.may_refuse or any(map(session.wants, ("system_prompt", "model_request", "answer")))):
             return None
         return TransformedModel(model, self.work, self.answers)
+
+
+def _parameters_of(ctx: RunContext[Any]) -> ModelRequestParameters:
+    """Return what the answers of a run may be in that has not asked the model."""
+    return ModelRequestParameters(output_tools=[tool for tool in ctx.tools.values() if tool.kind == "output"])
