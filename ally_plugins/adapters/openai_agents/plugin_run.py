@@ -329,13 +329,13 @@ class PluginRun(RunHooks[Any]):
     async def _settle(self, response: ModelResponse, agent: Agent[Any]) -> None:
         """Let plugins decide about the answer, before it is kept, shown or acted on. Raises AnswerRefused."""
         parts = [part for each in response.output if isinstance(each, ResponseOutputMessage) for part in each.content]
-        texts = [part for part in parts if isinstance(part, ResponseOutputText)]
-        before = "".join(part.text for part in texts)
+        # Why a model refuses are its words too: an error has them, and streams and sessions.
+        before = "".join(part.text if isinstance(part, ResponseOutputText) else part.refusal for part in parts)
         hold = (self.holds[-1] if self.holds else None) or Hold(None)
         after = await hold.settle(self.work, before, is_structured=_is_structured(agent))
-        for part, text in zip(texts, (after, *("" for _ in texts)), strict=False):
+        for part, text in zip(parts, (after, *("" for _ in parts)), strict=False):
             if after != before:  # the framework's items are made of these
-                part.text = text
+                setattr(part, "text" if isinstance(part, ResponseOutputText) else "refusal", text)
 
     def _responded(self, response: ModelResponse, agent: Agent[Any], shown: Sequence[Item]) -> None:
         thoughts = [each.get("summary") or each.get("content") for each in shown if each.get("type") == "reasoning"]

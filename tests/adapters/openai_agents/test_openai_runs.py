@@ -29,6 +29,7 @@ from agents import (
 )
 from agents.run import set_default_agent_runner
 from agents.run_config import CallModelData, ModelInputData
+from openai.types.responses import ResponseOutputMessage, ResponseOutputRefusal
 from pydantic import BaseModel
 
 from ally_plugins import (
@@ -912,6 +913,27 @@ def test_an_answer_that_is_withheld_is_counted_and_nothing_of_it_is_told() -> No
                 await bench.plugins.run(agent, "go")
             assert [(each.input_tokens, each.output_tokens) for each in bench.of(ModelResponse)] == [(70, 7)]
             assert not bench.of(AssistantMessage, ThoughtComplete)
+
+    asyncio.run(main())
+
+
+def test_why_a_model_refuses_is_its_answer() -> None:
+    class Refusing(FollowingModel):
+        async def get_response(self, *args: Any, **kwargs: Any) -> Any:
+            response = await super().get_response(*args, **kwargs)
+            for item in response.output:
+                assert isinstance(item, ResponseOutputMessage)
+                item.content = [ResponseOutputRefusal(type="refusal", refusal="I will not say wxyz")]
+            return response
+
+    async def main() -> None:
+        async with live({"guard": withholding("wxyz")}) as bench:
+            session = SQLiteSession("talk")
+            agent = Agent(name="agent", model=Refusing(Script(["said"])))
+            with pytest.raises(AnswerRefused):
+                await bench.plugins.run(agent, "go", session=session)
+            assert "wxyz" not in str(await session.get_items())
+            assert not bench.of(AssistantMessage)
 
     asyncio.run(main())
 
