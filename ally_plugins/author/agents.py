@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from ally_plugins.contract.serves import Serves
-from ally_plugins.contract.values.errors import OperatorError
+from ally_plugins.contract.values.errors import ConfigError
 from ally_plugins.contract.wording import suggest
 from ally_plugins.policy.serving import unserved_grants
 
@@ -45,14 +45,16 @@ def agents() -> dict[str, Agent]:
 
 
 def chosen_agents(names: str) -> list[Agent]:
-    """Return the agents of a list with commas; `all` is all of them. Raises OperatorError for one that is not known."""
+    """Return the agents of a list with commas; `all` is all of them. Raises ConfigError for one not known, or none."""
     known = agents()
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if wanted == ["all"]:
         return list(known.values())
+    if not wanted:  # a variable that is not set, where somebody relies on the check
+        raise ConfigError(f"no agent is named, expected all, or some of {', '.join(sorted(known))}")
     for name in wanted:
         if name not in known:
-            raise OperatorError(f"no agent {name!r} is known, {suggest(name, sorted(known))}")
+            raise ConfigError(f"no agent {name!r} is known, {suggest(name, sorted(known))}")
     return [known[name] for name in wanted]
 
 

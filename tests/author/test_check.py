@@ -225,7 +225,7 @@ def test_each_agent_says_what_it_does_not_serve(new: Callable[..., Path], check:
     found = [each for each in check(folder, "--for", "google-adk,langchain") if each[2] == "not-served"]
     assert [each[1] for each in found] == [10]
     assert "google-adk does not serve gate:stop" in found[0][3]
-    refused = run_command("check", str(folder), "--for", "cladue", code=1)
+    refused = run_command("check", str(folder), "--for", "cladue", code=2)
     assert "no agent 'cladue' is known, did you mean 'claude'?" in refused.stderr
 
 

@@ -167,7 +167,7 @@ def test_restart_starts_a_new_instance_in_every_host_that_has_it(enabled: Operat
     assert [agent.ask("emit") for agent in agents] == [{"count": 1}] * 2
     told = enabled.ask("restart", NAME)
     assert [each["state"] for each in told["hosts"]] == ["running", "running"]
-    assert "no running host has it" in enabled.run("restart", "nobody", code=1).stderr
+    assert "no plugin 'nobody' is installed" in enabled.run("restart", "nobody", code=2).stderr
     enabled.run("disable", NAME)
     shown = enabled.run("restart", NAME, code=1).stdout
     assert shown.count("is disabled") == 2

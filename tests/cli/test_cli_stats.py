@@ -109,7 +109,7 @@ def test_stats_counts_what_is_newer_than_it_was_asked_for(enabled: Operator) -> 
     assert enabled.ask("stats", "--since", "2100-01-01")["plugins"] == []
     assert "nothing is recorded of any plugin" in enabled.run("stats", "--since", "2100-01-01").stdout
     assert "nothing is recorded of loop-warner" in enabled.run("stats", NAME, "--since", "2100-01-01").stdout
-    assert "no plugin 'other'" in enabled.run("stats", "other", code=1).stderr
+    assert "no plugin 'other'" in enabled.run("stats", "other", code=2).stderr
 
 
 def test_what_a_replay_recorded_is_not_counted_nor_what_cannot_be_read(enabled: Operator) -> None:

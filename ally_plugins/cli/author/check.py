@@ -15,6 +15,7 @@ from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, inert, paint, print_json
+from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,7 +74,7 @@ def check(
 
     if state.as_json:
         format_ = "json"
-    wanted = chosen_agents(agents) if agents else []  # before anything else: a slip in a name is no finding
+    wanted = chosen_agents(agents) if agents is not None else []  # before anything else: a slip in a name is no finding
     projects = _projects(state, what)
     findings: list[SourceFinding] = []
     for project in projects:
@@ -102,7 +103,12 @@ def _projects(state: State, what: str) -> list[Project]:
 
     if os.path.isdir(what) or os.sep in what or what == ".":  # noqa: PTH112 - a name may be no path at all
         return find_projects(what)
-    return [_installed(state, what)]
+    try:
+        return [_installed(state, what)]
+    except ConfigError:
+        if os.path.isfile(what):  # noqa: PTH113 - likewise
+            return find_projects(what)  # which says what it expects
+        raise
 
 
 def _installed(state: State, name: str) -> Project:
@@ -110,7 +116,6 @@ def _installed(state: State, name: str) -> Project:
     from ally_plugins.author.project import Project
     from ally_plugins.catalog.home.files import locate
     from ally_plugins.contract.manifest import MANIFEST_NAME
-    from ally_plugins.contract.values.errors import ConfigError
 
     record = state.registry.get(name)
     found = record.found

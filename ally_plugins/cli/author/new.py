@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -86,6 +87,7 @@ def new(
 def _next(folder: Path) -> list[tuple[str, str]]:
     return [
         (f"cd {shlex.quote(inert(folder))}", ""),
+        *([] if find_spec("pytest") else [("pip install --group test", "pytest, which its tests need")]),
         ("python -m pytest", "its tests, on a real host in memory"),
         ("ally-plugins check", "everything that is wrong, with the way out"),
         ("ally-plugins try", "what it does in a recorded session, again whenever you save"),

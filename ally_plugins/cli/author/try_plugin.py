@@ -65,6 +65,7 @@ def try_plugin(
     from ally_plugins.author.project import find_project
 
     project = find_project(path, name)
+    _check_sessions(sessions)
     trial = _Trial(project, sessions, _read_settings(settings), speed, as_json=state.as_json)
     is_watching = watches if watches is not None else is_terminal("stdout") and not state.as_json
     try:
@@ -75,6 +76,18 @@ def try_plugin(
         problems = []  # the way in which somebody who watches comes to the end
     if problems:
         raise click.exceptions.Exit(REFUSED)
+
+
+def _check_sessions(sessions: Sequence[str]) -> None:
+    """Raise UsageError for what cannot be replayed, before a plugin is started for it."""
+    from ally_plugins.contract.values.errors import RecordingError
+    from ally_plugins.replay.recording import open_recording
+
+    try:
+        for each in sessions:
+            open_recording(each)
+    except RecordingError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _read_settings(given: Sequence[str]) -> dict[str, Any]:

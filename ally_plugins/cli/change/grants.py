@@ -115,6 +115,7 @@ def _release(registry: Registry, name: str, *, is_live: bool) -> OperatorChange:
     except ConsentError:
         if is_live:
             return OperatorChange(kind="release", plugin=name)
+        registry.get(name)  # a slip is said with the nearest right name
         raise
 
 

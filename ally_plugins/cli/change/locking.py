@@ -58,6 +58,8 @@ def lock(state: State, output: str, options: tuple[str, ...]) -> None:
       ally-plugins lock
       ally-plugins lock -o pylock.team.toml --no-index --find-links ./wheels
     """
+    if options and not options[0].startswith("-"):  # else pip would be given it, and say nothing
+        raise click.UsageError(f"{options[0]!r} is no option of pip; to write there: -o {options[0]}")
     _need_packaging()
     from ally_plugins.catalog.environments.pinning import pinned_packages
     from ally_plugins.catalog.home.folder import write_atomically
@@ -128,6 +130,8 @@ def _read(file: str) -> tuple[dict[str, LockedPlugin], Pylock]:
     from ally_plugins.catalog.home.folder import read_capped
     from ally_plugins.contract.documents import text_of
 
+    if Path(file).is_dir():
+        raise ConfigError(f"{file!r} is a folder, expected a lock such as {str(Path(file, LOCK_NAME))!r}", path=file)
     try:
         content = read_capped(file, MAX_LOCK_BYTES)
         text = text_of(content) if content is not None else None

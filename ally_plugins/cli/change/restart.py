@@ -39,6 +39,8 @@ def restart(state: State, name: str) -> None:
     effect = notify_hosts(state.home, "restart", name, RESTART_TIMEOUT)
     answers = [each for each in effect.answers if not each.error.startswith(_NOT_THERE)]
     if not answers:
+        if effect.answers:  # else nothing can be said of a plugin that a host gives by code
+            state.registry.get(name)  # a slip is said with the nearest right name
         hosts = "no host runs" if not effect.answers else "no running host has it"
         raise NotFoundRefused(f"{name!r} cannot be restarted: {hosts}; to see what runs: ally-plugins hosts")
     if state.as_json:

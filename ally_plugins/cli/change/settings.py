@@ -10,6 +10,7 @@ import click
 from ally_plugins.cli.shell.completion import plugin_names, setting_keys, settings_to_assign
 from ally_plugins.cli.shell.questions import read_secret
 from ally_plugins.cli.shell.recorder import Recorder, recorder
+from ally_plugins.cli.shell.running_hosts import hosts_status
 from ally_plugins.cli.shell.setting_rows import setting_rows, shown_settings
 from ally_plugins.cli.shell.state import command
 from ally_plugins.cli.shell.text import echo, print_json
@@ -100,7 +101,9 @@ def _report(state: State, change: OperatorChange) -> None:
         return
     verb = "is not set any more" if change.data["is_removed"] else "is set"
     name = change.plugin
-    echo(f"{name}: {change.data['key']} {verb}; it is read when the plugin starts: ally-plugins restart {name}")
+    # Where no host runs, a restart would be refused.
+    again = f": ally-plugins restart {name}" if hosts_status(state.home).hosts else ""
+    echo(f"{name}: {change.data['key']} {verb}; it is read when the plugin starts{again}")
 
 
 def _show(state: State, registry: Registry, record: PluginRecord) -> None:

@@ -15,6 +15,8 @@ from ally_plugins.cli.shell.text import echo, inert, print_json, table, when
 from ally_plugins.contract.values.errors import ConfigError, HostError
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from ally_plugins.adapters.coding.client.client_files import ClientKind
     from ally_plugins.adapters.coding.dialect import Dialect
     from ally_plugins.adapters.coding.settings.connections import Connection
@@ -131,8 +133,9 @@ def connect(  # noqa: PLR0913 - an option each
          f"{agent}: plugins' tools are not offered: {inert(tools['why'])}")  # fmt: skip
     for line in table(("plugin", "granted", "served", "why"), [tuple(map(inert, row)) for row in rows]):
         echo(line)
-    if not records:
-        echo("no plugin is enabled, so nothing is guarded yet: ally-plugins list")
+    if not rows:  # no plugin, or none that guards
+        which = "that is enabled has a gate or a transform" if records else "is enabled"
+        echo(f"no plugin {which}, so nothing is guarded yet: ally-plugins list --all")
     _say_risks(agent, others)
 
 
@@ -255,9 +258,11 @@ def _show_status(state: State, found: list[Connection]) -> None:
     unmanaged = client_problem()
     rows: list[dict[str, Any]] = []
     for connection in found:
-        events, seen = connections.connected_events(connection), last_hook(state.home, connection.agent)
+        seen = last_hook(state.home, connection.agent)
+        events, problem = _connected_events(connection)
         is_whole = events >= CLOSED[connection.agent].keys()
-        how = "no" if not events else "partly: connect it again" if not is_whole else "yes"
+        partly = "yes" if is_whole else "partly: connect it again"
+        how = partly if events else f"no: {problem}".removesuffix(": ")
         if (managed := find_managed(connection.agent, connections.is_ours)) is not None:
             how = f"no: {unmanaged}" if unmanaged else "not seen yet" if seen is None else "yes"
         elif events and (overrides := connections.find_overrides(connection)):
@@ -286,6 +291,16 @@ def _show_status(state: State, found: list[Connection]) -> None:
                 echo(f"{each['agent']} is newer than the versions that are known ({versions}): it sends {names}, too")
     is_fine = all(each["connected"] in {"yes", "no", "not seen yet"} for each in rows)
     click.get_current_context().exit(DONE if is_fine else REFUSED)
+
+
+def _connected_events(connection: Connection) -> tuple[AbstractSet[str], str]:
+    """Return at which events our hooks are, and what is wrong with the agent's settings: not to hide other agents."""
+    from ally_plugins.adapters.coding.settings.connections import connected_events
+
+    try:
+        return connected_events(connection), ""
+    except ConfigError as error:
+        return set(), str(error)
 
 
 def _has_tools(connection: Connection) -> bool:

@@ -181,8 +181,10 @@ def _is_recorded(home: Home, kind: str) -> bool:
 
 
 def _say_none(records: Collection[object], filters: Mapping[str, Any], since: int | None) -> None:
-    if not records and any(value is not None for value in (*filters.values(), since)):
-        echo("no record is of this kind, plugin, session and time", to_stderr=True)
+    if not records:
+        is_filtered = any(value is not None for value in (*filters.values(), since))
+        text = "no record is of this kind, plugin, session and time" if is_filtered else "nothing is recorded yet"
+        echo(text, to_stderr=True)
 
 
 def _wanted(records: Iterable[StoredRecord], replays: bool | None) -> Iterable[StoredRecord]:  # noqa: FBT001

@@ -67,16 +67,16 @@ def stats(state: State, name: str | None, since: str, fleet_place: str | None, f
         if store is not None:
             _show_fleet(state, store, after, plugin, fleet_home)
             return
-    silent = [answer.host.pid for answer in _ask(state.home) if answer.result is None]
-    for pid in silent:
-        echo(f"host {pid} does not answer, and may have counted more than is recorded", to_stderr=True)
+    without = [answer for answer in _ask(state.home) if answer.result is None]
+    for line in _not_answered(without):
+        echo(f"{line}; it may have counted more than is recorded", to_stderr=True)
     with reading_of(state.home) as reading:
         found = statistics_of(reading, since=after, plugin=plugin) if reading is not None else {}
-    if plugin is not None and not found and plugin not in {record.name for record in state.registry.load()}:
-        raise NotFoundRefused(f"no plugin {plugin!r} is installed, and since {when(after)} nothing is recorded of one")
+    if plugin is not None and not found:
+        state.registry.get(plugin)
     if state.as_json:
         plugins = [plugin_data(each, found[each]) for each in sorted(found)]
-        print_json({"since": after, "plugins": plugins, "silent_hosts": silent})
+        print_json({"since": after, "plugins": plugins, "silent_hosts": [each.host.pid for each in without]})
         return
     _show_found(found, after, plugin)
 
@@ -182,7 +182,7 @@ def top(state: State, name: str | None, every: float, count: int | None) -> None
         look = _Look({answer.host.pid: answer.result for answer in answers if answer.result is not None}, plugin)
         if redraws:
             click.clear()
-        _show_look(state, look, before, now - looked_at, [each.host.pid for each in answers if each.result is None])
+        _show_look(state, look, before, now - looked_at, [each for each in answers if each.result is None])
         before, looked_at, left = look, now, left - 1
         if left == 0:
             return
@@ -211,15 +211,15 @@ class _Look:
                 yield pid, plugin, hook
 
 
-def _show_look(state: State, look: _Look, before: _Look, seconds: float, silent: Sequence[int]) -> None:
+def _show_look(state: State, look: _Look, before: _Look, seconds: float, without: Sequence[HostAnswer]) -> None:
     if state.as_json:
         hosts = [{"pid": pid, "plugins": plugins} for pid, plugins in look.hosts.items()]
-        print_json({"at": now_ms(), "hosts": hosts, "silent_hosts": silent})
+        print_json({"at": now_ms(), "hosts": hosts, "silent_hosts": [each.host.pid for each in without]})
         return
-    for pid in silent:
-        echo(f"host {pid} does not answer", to_stderr=True)
+    for line in _not_answered(without):
+        echo(line, to_stderr=True)
     if not look.hosts:
-        echo("no host runs" if not silent else "no host answers")
+        echo("no host runs" if not without else "no host answers")
         return
     echo(f"{when(now_ms())}, {len(look.hosts)} host{'s' if len(look.hosts) > 1 else ''}")
     _show(_LIVE_HOOKS, (_live_hook(pid, each, hook, before, seconds) for pid, each, hook in look.hooks()))
@@ -242,6 +242,13 @@ def _live_plugin(pid: int, plugin: Mapping[str, Any], before: _Look, seconds: fl
     now = _part(cpu - earlier, seconds) if cpu is not None and earlier is not None else "-"
     return (str(pid), inert(plugin["name"]), paint_state(inert(plugin.get("state", "-"))), *counts,
             _bytes(plugin.get("memory")), _cpu(cpu), now)  # fmt: skip
+
+
+def _not_answered(without: Iterable[HostAnswer]) -> Iterator[str]:
+    for each in without:
+        yield (
+            f"host {each.host.pid} does not answer" if each.is_silent else f"host {each.host.pid}: {inert(each.error)}"
+        )
 
 
 def _ask(home: Home) -> list[HostAnswer]:

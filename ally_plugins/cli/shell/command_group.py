@@ -5,10 +5,12 @@ The lines of the list in `--help` are in the table, so that showing it imports n
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -132,7 +134,9 @@ class LazyGroup(click.Group):
             from ally_plugins.contract.wording import describe, nearest, suggest
 
             near = nearest(name, self.commands) is not None or len(self.commands) <= _FEW
-            ctx.fail(f"no command {describe(name)}{f', {suggest(name, list(self.commands))}' if near else ''}")
+            others = list(self.commands)
+            expected = f"expected {others[0]!r}" if len(others) == 1 else suggest(name, others)
+            ctx.fail(f"no command {describe(name)}{f', {expected}' if near else ''}")
         return super().resolve_command(ctx, args)
 
     @override
@@ -165,7 +169,8 @@ class LazyGroup(click.Group):
             sys.exit(INTERRUPTED)
         except Exception as error:  # noqa: BLE001 - the one place where every error ends
             # The arguments too: when a command line cannot be parsed, the callback of `--json` may not have run.
-            sys.exit(_report(error, as_json=state.as_json or "--json" in arguments))
+            foreign = _foreign_home(state) if isinstance(state, State) else ""
+            sys.exit(_report(error, as_json=state.as_json or "--json" in arguments, foreign=foreign))
         sys.exit(result if isinstance(result, int) else DONE)
 
     @override
@@ -206,13 +211,25 @@ def _write_nowhere(name: str) -> None:
         setattr(sys, name, None)
 
 
-def _report(error: Exception, *, as_json: bool) -> int:
+def _foreign_home(state: State) -> str:
+    """Return whose the home is, and the way out; "" where it is one's own, or not there."""
+    with suppress(Exception):  # what cannot be asked is no second error
+        home = state.home.path
+        owner = os.stat(home).st_uid  # noqa: PTH116 - it may be anything
+        if hasattr(os, "geteuid") and os.geteuid() not in {0, owner}:
+            return f"{str(home)!r} belongs to the user {owner}; to use a home of your own: --home DIR, or ALLY_HOME"
+    return ""
+
+
+def _report(error: Exception, *, as_json: bool, foreign: str = "") -> int:
     """Print an error in one line (and as an object with --json), and return the exit code."""
     if os.environ.get(DEBUG_VARIABLE) == "1":
         import traceback
 
         echo("".join(traceback.format_exception(error)), ends_line=False, to_stderr=True)
     text, code, about = _described(error)
+    if foreign and os.strerror(errno.EACCES) in text:
+        text = f"{text}; {foreign}"
     try:
         echo(f"{_PROGRAM}: {text}", to_stderr=True)
     except OSError:  # nobody can be told; the exit code says it

@@ -202,6 +202,9 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
     "grant": lambda data: str(data["grant"]),
     "revoke": lambda data: ", ".join(data["grants"]),
     "shadow": _shadow,
+    "place": lambda data: ", ".join(
+        str(value) if key == "placement" else f"{key} {value}" for key, value in data.items()
+    ),
     "setting": _setting,
     "configure": lambda data: f"{', '.join(data['keys'])}, by a lock file",
     "quarantine": lambda data: str(data["reason"]),
@@ -236,5 +239,5 @@ _SUMMARIES: Final[dict[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 # The last ones have no summary of their own: `_plain` shows what is in them.
-KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "place", "received"}
+KINDS: Final = frozenset(_SUMMARIES) | {"activation", "env", "events", "history", "received"}
 """The kinds of records that this version writes."""

@@ -35,8 +35,9 @@ def require_operator(home: Home) -> None:
     try:
         agent = GuardedAgents(home).above(lineage.processes)
     except OSError as error:
+        way_out = "remove what is in the way" if not isinstance(error, PermissionError) else "see who owns it"
         raise ConsentError(
-            f"it cannot be seen which agents are connected, so nothing is changed: {error}; remove what is in the way"
+            f"it cannot be seen which agents are connected, so nothing is changed: {error}; {way_out}"
         ) from error
     if agent is not None:
         who = f"{agent.agent} (process {agent.identity.pid})"
