@@ -19,7 +19,7 @@ from ally_plugins.contract.tools.recorded_calls import recorded_call
 from ally_plugins.contract.values.conversation import Message
 from ally_plugins.contract.values.shown import media, shown_text
 
-__all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", "text_of", "with_text"]
+__all__ = ["CUT", "answered", "convert", "is_persons", "mended", "message_for", "refusal_of", "text_of", "with_text"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -63,6 +63,14 @@ def text_of(message: BaseMessage) -> str:
     if isinstance(message.content, str) or isinstance(message, AIMessage):
         return shown_text(message.text)  # of a subclass of str, the text itself
     return shown_text("\n".join(_texts(message)))
+
+
+def refusal_of(message: BaseMessage) -> str:
+    """Return why a model refuses, in its words, which stand beside its text; empty where it does not."""
+    blocks = message.content if isinstance(message.content, list) else []
+    said = [message.additional_kwargs.get("refusal")]
+    said += [block.get("refusal") for block in blocks if isinstance(block, dict)]
+    return shown_text("\n".join(each for each in said if isinstance(each, str) and each))
 
 
 def _texts(message: BaseMessage, *, without_text: bool = False) -> Iterable[str]:

@@ -14,7 +14,7 @@ from ally_plugins.adapters.kit.weaving import rebuilt
 from ally_plugins.contract.tools.schemas import thaw
 
 from .messages import convert, mended, message_for, text_of, with_text
-from .streams import held
+from .streams import held, judge_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,6 +122,8 @@ async def settled(run: PluginRun, response: ModelResponse[Any], stream: HeldStre
         left, shown = text, stream.shown if stream is not None else ""
         if stream is None or stream.allowed != text:
             left = await work.answered(text, is_structured=is_structured, shown=shown)
+        if stream is None or stream.allowed is None:
+            await judge_refusal(work, message)
         after = [await work.answered_data(each) for each in made]
         if after != made or (is_structured and left != text):
             raise work.withheld("a transform has changed structured output, which cannot be done here")

@@ -9,7 +9,8 @@ class does so by itself while it makes a whole answer. So the model is one of a 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, reduce
+from operator import add
 from types import new_class
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -25,14 +26,14 @@ from ally_plugins.contract.values.compat import override
 from ally_plugins.contract.values.shown import shown_text
 from ally_plugins.runtime.lanes.call_thread import run_blocking
 
-from .messages import with_text
+from .messages import refusal_of, with_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from ally_plugins.adapters.kit.work import AgentWork  # noqa: TC004 - nobody reads it at run time
 
-__all__ = ["HeldStream", "held", "held_stream"]
+__all__ = ["HeldStream", "held", "held_stream", "judge_refusal"]
 
 if TYPE_CHECKING:
     _ChatModel = BaseChatModel
@@ -87,6 +88,8 @@ class HeldStream:
         """Return what is left to show, once plugins have seen the answer whole; of a refused one, what it has cost."""
         try:
             self.allowed = await self.work.answered(self._text.text, shown=self.shown)
+            if self._rest:
+                await judge_refusal(self.work, reduce(add, (each.message for each in self._rest)))
             return (*self._pieces(self._text.left(self.allowed)), *self._rest)
         except AnswerRefused:  # the run has it, and ends with it
             self.allowed = None
@@ -98,8 +101,10 @@ class HeldStream:
         text = shown_text(made.message.text)
         try:
             self.allowed = await self.work.answered(text)
+            await judge_refusal(self.work, made.message)
             message = made.message if self.allowed == text else with_text(made.message, self.allowed)
         except AnswerRefused:
+            self.allowed = None
             message = _cost(made.message, AIMessage)
         left = ChatGeneration(message=message, generation_info=made.generation_info)
         return ChatResult(generations=[left], llm_output=result.llm_output)
@@ -112,6 +117,13 @@ class HeldStream:
         blocks = [each for each in last.content if isinstance(each, str) or each.get("type") == "text"][:1]
         made = AIMessageChunk(content="" if isinstance(last.content, str) else blocks, id=last.id)
         return (ChatGenerationChunk(message=with_text(made, text)),)
+
+
+async def judge_refusal(work: AgentWork, message: BaseMessage) -> None:
+    """Ask plugins about why a model refuses. Raises AnswerRefused where they withhold it, or would change it."""
+    said = refusal_of(message)
+    if said and await work.answered(said) != said:
+        raise work.withheld("a transform has changed why the model refuses, which cannot be done here")
 
 
 def _cost(message: BaseMessage, kind: type[M]) -> M:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.caches import InMemoryCache
-from langchain_core.messages import AIMessageChunk
-from langchain_core.outputs import ChatGenerationChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import BaseModel
@@ -233,6 +233,50 @@ def _parts(agent: Any) -> Iterator[str | Exception]:
             yield str(part.text)
     except GateRefused as error:
         yield error
+
+
+class Refusing(Pieces):
+    """A model that says in pieces why it refuses, in one of the two places that providers have for that."""
+
+    place: str = "block"
+
+    def _refusal(self, text: str) -> Any:
+        if self.place == "block":
+            return AIMessageChunk(content=[{"type": "refusal", "refusal": text, "index": 0}])
+        return AIMessageChunk(content="", additional_kwargs={"refusal": text})
+
+    @override
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        made = self._refusal(self._answer(messages, kwargs).text)
+        message = AIMessage(content=made.content, additional_kwargs=made.additional_kwargs)
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    @override
+    def _stream(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+        for piece in re.findall(r"..?", self._answer(messages, kwargs).text):
+            yield ChatGenerationChunk(message=self._refusal(piece))
+
+
+@pytest.mark.parametrize("place", ["block", "beside"])
+@pytest.mark.parametrize("guard", [SENTENCES, withholding("wxyz")], ids=["by sentences", "whole"])
+@pytest.mark.parametrize("way", ["invoke", "stream"])
+def test_why_a_model_refuses_is_its_answer(way: str, guard: Any, place: str) -> None:
+    async def play() -> None:
+        async with live({"guard": guard}) as bench:
+            agent = talker(bench, "I say wxyz", kind=Refusing, place=place)
+            shown: list[str] = []
+
+            async def stream() -> None:
+                shown.extend([repr(part) async for part, _ in agent.astream(HELLO, ONE, stream_mode="messages")])
+
+            with pytest.raises(GateRefused, match="it has a code"):
+                await (agent.ainvoke(HELLO, ONE) if way == "invoke" else stream())
+            assert not [each for each in shown if "wx" in each]
+            assert "wxyz" not in repr((await agent.aget_state(ONE)).values)
+            agreed = talker(bench, "I say no", kind=Refusing, place=place)
+            assert "I say no" in repr(await agreed.ainvoke(HELLO, {"configurable": {"thread_id": "t2"}}))
+
+    go(play())
 
 
 @pytest.mark.parametrize("how", ["messages", "events", "in a thread"])
