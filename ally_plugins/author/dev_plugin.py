@@ -90,7 +90,9 @@ class DevPlugin:
         plugin = self.host.plugins[self.name]
         if plugin.state in (RunState.RUNNING, RunState.STARTING):
             return ()
-        return (self._with_place(plugin.reason, 0, find_project(self.path, self.name)),)
+        # It need not be installed, where `info` would find it.
+        reason = plugin.reason.removesuffix(f"; see `ally-plugins info {self.name}`")
+        return (self._with_place(reason, 0, find_project(self.path, self.name)),)
 
     def place_of_crash(self) -> str:
         """Return the file and line of the last traceback in its log that is of its own code, empty without one."""

@@ -57,11 +57,42 @@ def test_a_misspelt_plugin_is_wrong_usage_and_the_nearest_is_named(warner: Opera
     assert "did you mean 'loop-warner'?" in warner.run(*words, "loop-wraner", code=2).stderr
 
 
+def test_a_home_that_is_an_unset_variable_is_not_the_working_directory(warner: Operator, folder: Path) -> None:
+    assert "--home is '', expected a path" in warner.run("--home", "", "enable", "loop-warner", "--yes", code=2).stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named_as_it_was(operator: Operator, folder: Path) -> None:
+    said = operator.run("index", "build", str(folder), "-o", "gone/index.json", code=3).stderr
+    assert "'gone/index.json' cannot be used: No such file or directory" in said
+
+
+def test_where_a_file_is_written_and_how_much_is_shown_is_said_by_the_same_options(operator: Operator) -> None:
+    for command in (["export"], ["replay"], ["lock"], ["index"]):
+        assert "-o, --output" in operator.run(*command, "--help").stdout
+    for command in (["audit"], ["logs"]):
+        shown = operator.run(*command, "--help").stdout
+        assert "-f, --follow" in shown
+        assert "-n, --l" in shown
+
+
 def test_try_starts_nothing_for_a_session_that_cannot_be_read(operator: Operator) -> None:
     operator.run("new", "x-y")
     result = operator.run("try", "x-y", "gone.jsonl", code=2)
     assert "cannot read 'gone.jsonl': No such file or directory" in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.long
+def test_what_is_wrong_with_a_folders_plugin_leads_to_no_command_that_knows_it_not(
+    operator: Operator, folder: Path
+) -> None:
+    operator.run("new", "x-y")
+    code = folder / "x-y" / "src" / "x_y" / "__init__.py"
+    code.write_text(code.read_text().replace("ally_tool_call_end", "ally_tool_cal_end"))
+    said = operator.run("try", "x-y", "--once", code=1).stdout
+    assert "did you mean 'ally_tool_call_end'?" in said
+    assert "ally-plugins info" not in said
 
 
 def test_new_says_how_to_get_pytest_where_it_is_not_there(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,9 +82,11 @@ def _default_path(app: str) -> Path:
 def absolute_path(text: str, named_by: str) -> Path:
     """Return the absolute path of what a person named, where `~` is a home directory.
 
-    Raises ConfigError, which names `named_by`, when that home or the working directory is not there, and for what no
-    system can look for: names that are too long, links that lead in a circle.
+    Raises ConfigError, which names `named_by`, for an empty text, when that home or the working directory is not there,
+    and for what no system can look for: names that are too long, links that lead in a circle.
     """
+    if not text:  # a variable that is not set, and no way to say the working directory
+        raise ConfigError(f"{named_by} is '', expected a path", path=named_by)
     try:
         # Not resolved: a home may be a link, which its owner can lead elsewhere.
         path = Path(text).expanduser().absolute()
@@ -381,9 +383,11 @@ def write_atomically(
         _write_new(temporary, content, kept, durable=durable)
         temporary.replace(target)
     # Ctrl-C too: nobody else would remove the half of a file.
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is not None:
+            error.filename = str(path)  # as the caller knows it
         raise
     # The rename is in the folder, which has to be on disk as well.
     if durable:

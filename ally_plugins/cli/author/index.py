@@ -20,7 +20,7 @@ __all__ = ["index"]
 @command("index")
 @click.argument("action", type=click.Choice(["build"]), metavar="build")
 @click.argument("folder", type=click.Path(file_okay=False, exists=True, path_type=Path))
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
+@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path),
               help="Where to write it; without it, index.json in FOLDER.")  # fmt: skip
 def index(state: State, action: str, folder: Path, output: Path | None) -> None:
     """Write an index of the plugins in the wheels of FOLDER: a static JSON that anybody can host, for `search`.

@@ -30,7 +30,14 @@ _PATIENCE_S = 10.0
 
 @command("export")
 @click.argument("session")
-@click.option("--out", metavar="FILE", help="Write to this file, readable by you only, instead of standard output.")
+@click.option(
+    "--output",
+    "--out",
+    "-o",
+    "out",
+    metavar="FILE",
+    help="Write to this file, readable by you only, instead of standard output.",
+)
 def export(state: State, session: str, out: str | None) -> None:
     """Write the events and messages of SESSION as JSON lines, which `replay` reads again.
 

@@ -57,9 +57,9 @@ _WAIT_S: Final = 0.2  # how often `--follow` looks for a journal that is not the
 @click.option("--replays/--no-replays", default=None,
               help="Only what replays have recorded, or only what they have not; without it both.")  # fmt: skip
 @click.option("--since", metavar="TIME", help="Only what is newer: 10m, 2h, 3d, or a time such as 2026-03-01T10:00.")
-@click.option("--limit", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
+@click.option("--limit", "-n", type=click.IntRange(min=0), default=_LIMIT, metavar="N",
               help=f"At most the last N records; 0 for all. Without it {_LIMIT}.")  # fmt: skip
-@click.option("--follow", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Then go on with records as they are written, until Ctrl-C.")
 @fleet_options
 @click.option("--format", "form", type=click.Choice(["text", "ocsf", "otlp"]), default="text", show_default=True,
               help="ocsf: decisions and refusals as findings of that schema, a line of JSON each; otlp: logs for "

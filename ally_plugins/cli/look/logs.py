@@ -39,7 +39,9 @@ _LONGEST: Final = 1024 * 1024
 
 @command("logs")
 @click.argument("name", shell_complete=plugin_names)
-@click.option("--lines", default=_LINES, type=click.IntRange(0, _MAX_LINES), show_default=True, help="How many lines.")
+@click.option(
+    "--lines", "-n", default=_LINES, type=click.IntRange(0, _MAX_LINES), show_default=True, help="How many lines."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 def logs(state: State, name: str, lines: int, follow: bool) -> None:  # noqa: FBT001 - click's way
     """Show the last lines that the daemon NAME wrote to its standard error.

@@ -32,7 +32,9 @@ __all__ = ["play", "replay", "replay_home", "replay_host", "show_report"]
 
 @command("replay")
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--out", metavar="FILE", help="Write the resulting conversation there, as JSON lines.")
+@click.option(
+    "--output", "--out", "-o", "out", metavar="FILE", help="Write the resulting conversation there, as JSON lines."
+)
 @click.option(
     "--speed",
     type=click.FloatRange(min=0, min_open=True),
