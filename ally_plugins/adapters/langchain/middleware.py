@@ -77,6 +77,8 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         self._asked: WeakKeyDictionary[LiveSession, Asked] = WeakKeyDictionary()
         self._prompts: WeakKeyDictionary[LiveSession, set[tuple[str | None, str]]] = WeakKeyDictionary()
         """The person's messages that runs have begun with and nobody has answered: those failed. By id and text."""
+        self._heard: WeakKeyDictionary[LiveSession, dict[str | None, str]] = WeakKeyDictionary()
+        """The person's messages as the last run has left them, by id: whoever sends one again may change it by that."""
 
     # --- runs ---
 
@@ -137,14 +139,19 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
         return {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES), *messages]}
 
     def _new_prompts(self, run: PluginRun, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """Return what the person has said since the last answer, without what an earlier run has begun with."""
-        known = self._prompts.get(run.work.live, set())
+        """Return what the person has said since the last answer, without what an earlier run has begun with.
+
+        An older message that is another one by now is said now, too.
+        """
+        known, heard = self._prompts.get(run.work.live, set()), self._heard.get(run.work.live, {})
         found: list[BaseMessage] = []
+        is_last = True
         for message in reversed(messages):
-            if isinstance(message, AIMessage) or message.type == "tool":
-                break
-            if is_persons(message) and (message.id, text_of(message)) not in known:
-                found.insert(0, message)
+            is_last = is_last and not (isinstance(message, AIMessage) or message.type == "tool")
+            if is_persons(message):
+                text = text_of(message)
+                if (message.id, text) not in known if is_last else heard.get(message.id, text) != text:
+                    found.insert(0, message)
         return found
 
     async def _give_up(self, work: AgentWork, call_ids: Sequence[str]) -> None:
@@ -165,8 +172,9 @@ class AllyPlugins(BetweenRuns, AgentMiddleware[Any, Any, Any]):
             raise run.refused
         run.follow(state["messages"])
         answer = next((text_of(each) for each in state["messages"][-1:] if isinstance(each, AIMessage)), None)
-        if answer is not None:
+        if answer is not None and run.work.parent is None:
             self._prompts.pop(run.work.live, None)
+            self._heard[run.work.live] = {each.id: text_of(each) for each in state["messages"] if is_persons(each)}
         added = await run.work.safe_point("turn_end") or await run.work.sent_on(answer)
         return {"messages": [message_for(each) for each in added], "jump_to": "model"} if added else None
 

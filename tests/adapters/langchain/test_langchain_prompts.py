@@ -60,6 +60,10 @@ def test_another_message_with_the_id_of_one_that_was_allowed_is_gated() -> None:
             with pytest.raises(GateRefused, match="not so"):
                 await agent.ainvoke({"messages": [HumanMessage("evil", id="m1")]}, ONE)
             await agent.ainvoke({"messages": [HumanMessage("good", id="m1")]}, ONE)
+            # In the place of the answered one, which is no longer the last.
+            with pytest.raises(GateRefused, match="not so"):
+                await agent.ainvoke({"messages": [HumanMessage("evil", id="m1"), HumanMessage("well?")]}, ONE)
+            assert "evil" not in repr((await agent.aget_state(ONE)).values)
             assert {each.content for each in bench.of(UserMessage)} == {"good"}
 
     go(main())
