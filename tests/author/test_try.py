@@ -53,7 +53,7 @@ async def running(folder: Path, home: Path) -> AsyncIterator[tuple[Host, DevPlug
 def test_it_is_played_the_sample_without_being_installed_or_agreed_to(new: Callable[..., Path], home: Path) -> None:
     shown = run_command("try", str(new(kind="daemon", language="sh"))).stdout
     assert f"loop-warner says as user: Bash has failed often; {ADVICE}" in shown
-    assert "it heard 23, sent 1 messages" in shown
+    assert "it heard 23, sent 1 message, " in shown
     assert list(home.iterdir()) == []
 
 

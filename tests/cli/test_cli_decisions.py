@@ -57,6 +57,11 @@ def test_explain_and_export_show_what_was_denied(decided: dict[str, str]) -> Non
     assert line["decision"]["verdict"] == "deny"
 
 
+def test_explain_says_of_a_pruned_decision_in_a_sentence_that_its_content_is_gone(decided: dict[str, str]) -> None:
+    run_command("prune", "--older-than", "0s", "--yes")
+    assert run_command("explain", decided["fetch"]).stdout.splitlines()[0] == "decision, whose content was pruned."
+
+
 def test_neither_shows_what_is_sensitive_but_its_shape_and_digest(decided: dict[str, str]) -> None:
     shown = run_command("explain", decided["vault"]).stdout
     assert 'its shape: {"arguments": {"code": "text of 11 characters"}}' in shown

@@ -50,7 +50,7 @@ def test_it_is_what_the_code_has_before_anything_was_called_and_what_came_of_it_
         "ally_gate_tool_call": (0, None, None),
         "ally_transform_tool_input": (0, None, None),
     }
-    assert "never called yet" in operator.run("info", "guard").stdout
+    assert "no call is recorded" in operator.run("info", "guard").stdout
     operator.run("enable", "guard", "--place", "inline", "--yes")
 
     async def main() -> None:

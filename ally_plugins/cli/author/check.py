@@ -14,7 +14,7 @@ import click
 from ally_plugins.cli.shell.completion import plugin_names
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import echo, inert, paint, print_json
+from ally_plugins.cli.shell.text import counted_noun, echo, inert, paint, print_json
 from ally_plugins.contract.values.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -237,12 +237,8 @@ def _summary(names: str, findings: Sequence[SourceFinding], errors: int, *, runs
         line = f"{paint(inert(names), bold=True)}: nothing is wrong"
     else:
         warnings = len(findings) - errors
-        line = f"{paint(inert(names), bold=True)}: {_some(errors, 'error')}, {_some(warnings, 'warning')}"
+        line = f"{paint(inert(names), bold=True)}: {counted_noun(errors, 'error')}, {counted_noun(warnings, 'warning')}"
     return [line, *([] if runs else [paint("its code was read and not run; --run does that too", dim=True)])]
-
-
-def _some(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _data(projects: Sequence[Project], findings: Sequence[SourceFinding], errors: int, *, runs: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import click
 from ally_plugins.cli.shell.exits import REFUSED
 from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import echo, inert, is_terminal, paint, preview, print_json
+from ally_plugins.cli.shell.text import counted_noun, echo, inert, is_terminal, paint, preview, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -277,9 +277,10 @@ def _summary(report: ReplayReport, name: str) -> Iterator[str]:
     counts = report.plugin(name)
     decisions = report.decisions
     asked = sum(decisions.values())
-    gates = f", gates asked {asked} times: {decisions['deny']} denied" if asked else ""
-    refused = f", {sum(counts.refused.values())} calls refused" if counts.refused else ""
+    gates = f", gates asked {counted_noun(asked, 'time')}: {decisions['deny']} denied" if asked else ""
+    refused = f", {counted_noun(sum(counts.refused.values()), 'call')} refused" if counts.refused else ""
     yield (
         f"{report.events.total()} events in {report.elapsed_s:.2f} s: it heard {counts.delivered}, "
-        f"sent {counts.messages} messages, emitted {counts.emitted}{gates}{refused}, crashed {counts.crashes} times"
+        f"sent {counted_noun(counts.messages, 'message')}, emitted {counts.emitted}{gates}{refused}, "
+        f"crashed {counted_noun(counts.crashes, 'time')}"
     )

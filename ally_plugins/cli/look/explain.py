@@ -159,7 +159,8 @@ def why(found: Explanation) -> str:
         return inert(_why_decision(record.data))
     if record is not None:
         who = f"{record.plugin}: " if record.plugin else ""
-        return inert(f"{who}{record.kind.replace('_', ' ')}, {summary(record)}{_after(found)}.")
+        content = f", {summary(record)}" if record.data is not None else ", whose content was pruned"
+        return inert(f"{who}{record.kind.replace('_', ' ')}{content}{_after(found)}.")
     event = found.event
     by = "what plugins led to" if event is not None and event.origin else "the agent or the host"
     return inert(f"{event.type if event is not None else 'It'} was emitted by {by}{_after(found)}.")

@@ -62,7 +62,7 @@ def hook_lines(facts: list[dict[str, Any]]) -> list[str]:
     rows = []
     for each in facts:
         calls = f"{each['calls']} call{'s' * (each['calls'] != 1)}" if each["calls"] else ""
-        last = f"last {when(each['last'])}" if each["last"] is not None else "never called yet"
+        last = f"last {when(each['last'])}" if each["last"] is not None else "no call is recorded"
         rows.append((inert(each["hook"]), calls, last, preview(each["answer"] or "")))
     return columns(rows)
 

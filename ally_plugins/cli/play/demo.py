@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ally_plugins.cli.shell.exits import INTERRUPTED
 from ally_plugins.cli.shell.signals import run
 from ally_plugins.cli.shell.state import command
-from ally_plugins.cli.shell.text import columns, echo, inert, paint, print_json
+from ally_plugins.cli.shell.text import columns, counted_noun, echo, inert, paint, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -231,12 +231,8 @@ def _plugins(report: ReplayReport) -> Iterator[str]:
 def _activity(counts: PluginCounts) -> str:
     if not counts.delivered:
         return "hears no events: it is asked about calls, results and messages"
-    messages, events = _some(counts.messages, "message"), _some(counts.emitted, "event")
-    return f"heard {_some(counts.delivered, 'event')}, sent {messages}, emitted {events}"
-
-
-def _some(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    messages, events = counted_noun(counts.messages, "message"), counted_noun(counts.emitted, "event")
+    return f"heard {counted_noun(counts.delivered, 'event')}, sent {messages}, emitted {events}"
 
 
 def _messages(shown: Demo) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ally_plugins.cli.shell.text import columns, inert, preview
+from ally_plugins.cli.shell.text import columns, counted_noun, inert, preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,13 +47,13 @@ def _rows(report: ReplayReport) -> Iterator[tuple[str, str]]:
 
 
 def _plugin(counts: PluginCounts) -> str:
-    text = f"{counts.delivered:,} delivered, {counts.messages:,} messages, {counts.emitted:,} emitted"
+    text = f"{counts.delivered:,} delivered, {counted_noun(counts.messages, 'message')}, {counts.emitted:,} emitted"
     if counts.dropped:
         text += f", {counts.dropped:,} dropped"
     if counts.refused:
         text += f"; refused: {counted(counts.refused)}"
     if counts.crashes:
-        text += f"; crashed {counts.crashes} times"
+        text += f"; crashed {counted_noun(counts.crashes, 'time')}"
     if counts.prompt_changes:
         text += f"; would change what requests begin with {counts.prompt_changes:,} times"
         text += f" ({counts.uncached_tokens:,} cached tokens)" if counts.uncached_tokens else ""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "columns",
+    "counted_noun",
     "echo",
     "echo_pages",
     "harmless",
@@ -234,6 +235,11 @@ def _line(row: Sequence[str], widths: Iterable[int], gap: str) -> str:
     # Not strict: the last cell has no width.
     padded = [cell + " " * (width - len(click.unstyle(cell))) for cell, width in zip(row, widths, strict=False)]
     return gap.join([*padded, row[-1]]).rstrip()
+
+
+def counted_noun(count: int, thing: str) -> str:
+    """Return a number with its thing, which takes an s unless it is one."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def when(at_ms: int | None) -> str:
