@@ -14,6 +14,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    SpeechPart,
     SystemPromptPart,
     TextPart,
     ToolCallPart,
@@ -53,8 +54,19 @@ def guard() -> Any:
         ([said("evil")], "good"),
         ([ModelRequest(parts=[UserPromptPart("evil"), SystemPromptPart("be kind")])], None),
         ([said("fine"), *RETURNED], None),
+        ([ModelRequest(parts=[SpeechPart(speaker="user", transcript="evil")])], None),
+        ([ModelRequest(parts=[SpeechPart(speaker="user", transcript="evil")])], "good"),
     ],
-    ids=["alone", "with another", "before another", "before the prompt", "before a system prompt", "behind a result"],
+    ids=[
+        "alone",
+        "with another",
+        "before another",
+        "before the prompt",
+        "before a system prompt",
+        "behind a result",
+        "spoken",
+        "spoken before",
+    ],
 )
 def test_what_the_person_says_in_a_history_is_gated_and_a_denied_word_is_kept_nowhere(
     history: Sequence[ModelMessage], prompt: str | None

@@ -17,6 +17,7 @@ from pydantic_ai.messages import (
     ModelRequest,
     ModelResponse,
     RetryFeedbackPart,
+    SpeechPart,
     SystemPromptPart,
     TextContent,
     TextPart,
@@ -32,7 +33,7 @@ from ally_plugins.contract.values.codec import encode
 from ally_plugins.contract.values.conversation import Message, ToolCall
 from ally_plugins.contract.values.shown import media
 
-__all__ = ["MARK", "convert", "messages_of_part", "prompt_text", "request_for", "text_of", "with_text"]
+__all__ = ["MARK", "convert", "messages_of_part", "prompt_text", "request_for", "spoken", "text_of", "with_text"]
 
 
 def request_for(message: Message) -> ModelRequest:
@@ -92,6 +93,11 @@ def _(part: UserPromptPart) -> Iterable[Message]:
 
 
 @messages_of_part.register
+def _(part: SpeechPart) -> Iterable[Message]:
+    return [Message(role="user", content=_joined(spoken(part)))]
+
+
+@messages_of_part.register
 def _(part: ToolReturnPart) -> Iterable[Message]:
     return [Message(role="tool", content=part.model_response_str(), tool_call_id=part.tool_call_id)]
 
@@ -99,6 +105,13 @@ def _(part: ToolReturnPart) -> Iterable[Message]:
 @messages_of_part.register
 def _(part: RetryFeedbackPart) -> Iterable[Message]:
     return [Message(role="user", content=part.model_response())]
+
+
+def spoken(part: SpeechPart) -> list[UserContent]:
+    """Return what the person has spoken in a realtime session as content: its words, else the audio."""
+    if part.transcript is not None:
+        return [part.transcript]
+    return [part.audio] if part.audio is not None else []
 
 
 def _kept_in(item: UserContent) -> Message | None:
