@@ -32,6 +32,14 @@ def test_a_file_where_lock_takes_options_of_pip_is_not_passed_on_in_silence(oper
     assert list(folder.iterdir()) == []
 
 
+def test_a_name_that_is_a_folder_here_is_not_fetched_from_an_index(operator: Operator) -> None:
+    operator.run("new", "x-y")
+    said = operator.run("install", "--upgrade", "x-y", code=2).stderr
+    assert "for the folder: ally-plugins install ./x-y; for the index: ally-plugins install 'x-y>=0'" in said
+    assert "$ " not in said
+    assert operator.records("install") == []
+
+
 def test_a_folder_in_the_place_of_a_lock_is_not_to_be_moved_away(operator: Operator, folder: Path) -> None:
     (folder / "team").mkdir()
     said = operator.run("apply", "team", code=2).stderr

@@ -50,6 +50,7 @@ def install(state: State, requirements: tuple[str, ...]) -> None:
     from ally_plugins.catalog.environments import installer as installing
 
     _refuse_folders(state.home, requirements)
+    _refuse_ambiguous(requirements)
     # The journal is opened first: what could not be recorded is not installed.
     with recorder(state.registry) as writing:
         show_command(state, installing.install_command(requirements))
@@ -76,6 +77,17 @@ def _refuse_folders(home: Home, requirements: Sequence[str]) -> None:
             way_out = f"put it where these are found: {copy}; then: {enable}"
         what = f"{text!r} is a plugin's folder ({manifest}) and no Python distribution, which pip and uv install"
         raise ConfigError(f"{what}; {way_out}", path=text)
+
+
+def _refuse_ambiguous(requirements: Sequence[str]) -> None:
+    """Refuse a name that is a project's folder here: pip takes it from an index, and would run what builds that."""
+    for before, text in zip(("", *requirements), requirements, strict=False):
+        is_name = before not in {"-e", "--editable"} and not any(each in text for each in (os.sep, os.altsep or os.sep))
+        if is_name and text not in {os.curdir, os.pardir} and any(Path(text, name).exists() for name in _BUILT_BY):
+            here = shlex.join(["ally-plugins", "install", os.curdir + os.sep + text])
+            index = shlex.join(["ally-plugins", "install", f"{text}>=0"])
+            what = f"{text!r} is a folder here, and to pip the name of a distribution in an index"
+            raise ConfigError(f"{what}; for the folder: {here}; for the index: {index}", path=text)
 
 
 @command("uninstall")
