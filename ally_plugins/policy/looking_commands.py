@@ -30,7 +30,10 @@ CHANGING: Final = frozenset({
 
 _CHANGE: Final = rf"(?<![\w./-])(?:{'|'.join(sorted(CHANGING))})(?![\w./=-])"
 _NAMED: Final = re.compile(rf"ally[-_]plugins(?![\w-])[^;|&]{{0,200}}?{_CHANGE}")
-_IMPORTED: Final = re.compile(rf"ally_plugins\.cli[\s\S]{{0,400}}?['\"]{_CHANGE}")
+_IMPORTED: Final = re.compile(
+    r"ally_plugins\.(?:cli|__main__)|from ally_plugins import cli|run_module\(['\"]ally_plugins"
+)
+_CHANGED: Final = re.compile(_CHANGE)
 
 _WITH_VALUE: Final = frozenset({"--home", "--app"})
 
@@ -64,7 +67,10 @@ def may_loosen(words: Sequence[str]) -> bool:
 
 def names_change(text: str) -> bool:
     """Say whether a text, or code, names our program and after it a command that changes something."""
-    return _NAMED.search(text) is not None or _IMPORTED.search(text) is not None
+    if _NAMED.search(text) is not None:
+        return True
+    # In code, the command may stand before the import.
+    return _IMPORTED.search(text) is not None and _CHANGED.search(text) is not None
 
 
 def _asks_for_help(words: Sequence[str]) -> bool:

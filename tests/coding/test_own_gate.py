@@ -13,6 +13,7 @@ from ally_plugins import Allow, Host, ToolCall
 from ally_plugins.adapters.coding.dialects import DIALECTS
 from ally_plugins.adapters.coding.serving.conversations import Conversations
 from ally_plugins.adapters.coding.serving.own_gate import OwnGate
+from ally_plugins.adapters.coding.settings.connections import own_code
 from ally_plugins.catalog.home.folder import Home
 from ally_plugins.cli.shell.main import cli
 from ally_plugins.contract.tools.common_names import TOOL_NAMES
@@ -23,6 +24,7 @@ from tests.kit.hosts import make_plugin, setup
 from tests.kit.waiting import go
 
 from .agents import recorded
+from .shell_attacks import AROUND, EVERYDAY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 HOME = "/home/u/.local/state/ally-plugins"
 SETTINGS = "/home/u/.claude/settings.json"
 GATE = OwnGate(
-    (HOME, "/home/u/.config/opencode/plugin", "/srv/state"),
+    (HOME, "/home/u/.config/opencode/plugin", "/srv/state", "/opt/venv/lib/python3.11/site-packages/ally_plugins"),
     (SETTINGS, "/home/u/.claude/settings.local.json", "/home/u/.codex/hooks.json", "/home/u/.codex/config.toml"),
     "/home/u",
 )
@@ -308,12 +310,12 @@ ALLOWED = [
 ]
 
 
-@pytest.mark.parametrize("line", DENIED)
+@pytest.mark.parametrize("line", [*DENIED, *AROUND])
 def test_a_line_that_would_loosen_is_denied(line: str) -> None:
     assert GATE.why_denied(bash(line), "/home/u/project")
 
 
-@pytest.mark.parametrize("line", ALLOWED)
+@pytest.mark.parametrize("line", [*ALLOWED, *EVERYDAY])
 def test_a_line_that_reads_or_only_tells_of_it_is_not(line: str) -> None:
     assert GATE.why_denied(bash(line), "/home/u/project") is None
 
@@ -399,9 +401,40 @@ def test_no_line_makes_it_fail(line: str) -> None:
 
 
 def test_a_line_of_any_size_is_looked_at_or_denied() -> None:
-    words = " ".join(f"dir{number}/file{number}.py" for number in range(20_000))
+    words = " ".join(f"dir{number}/file{number}.py" for number in range(4_000))
     assert GATE.why_denied(bash(f"some-tool {words} ~/.claude/settings.json"), "/home/u/project")
     assert "are looked at" in (GATE.why_denied(bash("a" * 600_000), "/home/u/project") or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("a+=x;" * 300, "has more than 200 values"),
+        (f"for i in {' '.join(map(str, range(150)))}; do {'rm $i;' * 4_000} done", "stands for more commands"),
+        (f"a=1; a=2; a=3; rm {'$a ' * 40_000}", "stands for more commands"),
+        ("(a)|" * 9_000, "its commands hand on more"),
+        (f"echo {'x' * 9_000} > f; " + "sh f;" * 200, "its commands hand on more"),
+    ],
+)
+def test_a_line_that_stands_for_more_than_can_be_looked_at_is_denied(line: str, why: str) -> None:
+    assert why in (GATE.why_denied(bash(line), "/home/u/project") or "")
+
+
+def test_a_file_that_others_run_later_may_hold_no_line_that_would_loosen() -> None:
+    for path, text, is_denied in (
+        ("~/.bashrc", "ally-plugins disable x", True),
+        (".git/hooks/pre-commit", "#!/bin/sh\nrm ~/.claude/settings.json", True),
+        ("~/.bashrc", "export PATH=~/bin:$PATH", False),
+        ("docs/bashrc.md", "ally-plugins disable x", False),
+    ):
+        call = ToolCall("Write", {"path": path, "content": text}, common_name="write")
+        assert (GATE.why_denied(call, "/home/u/project") is not None) is is_denied, path
+
+
+def test_the_files_of_the_program_itself_are_guarded_where_they_are_installed(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "site-packages"
+    assert own_code(site / "ally_plugins" / "x.py") == [site / "ally_plugins", site / "ally_plugins_contrib"]
+    assert own_code(tmp_path / "checkout" / "ally_plugins" / "x.py") == []
 
 
 def test_commands_that_change_something_are_none_of_those_that_look() -> None:

@@ -18,23 +18,19 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import Factory, field, frozen
+from attrs import frozen
 
 from ally_plugins.policy.looking_commands import CHANGING, may_loosen, names_change
 
 from . import shell_programs as programs
+from .guarded_paths import IN_PROJECTS, GuardedPaths
+from .guarding_programs import is_run_later, names_ours, replaces_ours, why_unhooked
 from .shell_lines import ShellCommand, numbered, read_line
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolCall
 
 __all__ = ["OwnGate"]
-
-_IN_PROJECTS: Final = (
-    ".claude/settings.json", ".claude/settings.local.json", ".codex/hooks.json", ".codex/config.toml",
-    ".gemini/settings.json", ".pi/settings.json",
-)  # fmt: skip
-"""Files in which a project says which hooks an agent runs, or that it runs none."""
 
 _HARMLESS_KINDS: Final = frozenset({"read", "search", "web", "agent", "todo"})
 """Common names of tools that write no file; what a sub-agent does is asked about in its turn."""
@@ -64,8 +60,11 @@ _MANY: Final = 1000
 _BRACES: Final = re.compile(r"\{([^{}]*,[^{}]*)\}")
 _PATCHED: Final = re.compile(r"^\*\*\* (?:(?:Add|Update|Delete) File|Move to): (.+?)\s*$", re.MULTILINE)
 
-_MAX_TEXT: Final = 512 * 1024
-"""Characters of a shell's line that are looked at: systems pass no longer one to a program."""
+_MAX_TEXT: Final = 128 * 1024
+"""Characters of a shell's line that are looked at: Linux passes no longer one to a program (MAX_ARG_STRLEN)."""
+
+_MOST_HANDED_ON: Final = 8 * _MAX_TEXT
+"""Characters, through pipes and by files: a text of the greatest length through eight programs."""
 
 _LONGEST_PATH: Final = 4096  # bytes that Linux opens
 
@@ -77,17 +76,8 @@ _RESOLVED: Final = 400
 
 
 @frozen
-class OwnGate:
+class OwnGate(GuardedPaths):
     """What one conversation's calls are held to. Reads links on disk, and nothing else; raises nothing of its own."""
-
-    folders: tuple[str, ...]
-    """The home, and folders of ours among an agent's; absolute."""
-    files: tuple[str, ...]
-    """Settings of agents that say which hooks they run; absolute."""
-    user_home: str
-    _real: tuple[tuple[str, ...], tuple[str, ...]] = field(
-        init=False, default=Factory(lambda self: (_spelled(self.folders), _spelled(self.files)), takes_self=True)
-    )
 
     def why_denied(self, call: ToolCall, cwd: str | None) -> str | None:
         """Return why a call must not run, None where nothing speaks against it; `cwd` is where it would."""
@@ -95,44 +85,6 @@ class OwnGate:
         folders = [_Look(self, cwd).absolute(each) for each in _worked_in(call.common_arguments)]
         looks = (_Look(self, folder).at_call(call) for folder in dict.fromkeys((cwd, *folders)))
         return next(filter(None, looks), None)
-
-    def is_guarded(self, path: str) -> bool:
-        """Say whether a path is one of them, or lies in one."""
-        folders, files = self._real
-        return (
-            path in files
-            or any(path == folder or path.startswith(f"{folder}/") for folder in folders)
-            or path.endswith(tuple(f"/{name}" for name in _IN_PROJECTS))
-        )
-
-    def holds_guarded(self, path: str) -> bool:
-        """Say whether one of them lies in a folder."""
-        folders, files = self._real
-        inside = path.rstrip("/") + "/"
-        return any(each.startswith(inside) for each in (*folders, *files)) or path.endswith(
-            ("/.claude", "/.codex", "/.gemini")
-        )
-
-    def holds_at_once(self, path: str) -> bool:
-        """Say whether one of them lies in this very folder; of the user's home that is nothing special."""
-        if path == self.user_home:
-            return False
-        return path.endswith(("/.claude", "/.codex", "/.gemini")) or any(
-            str(PurePosixPath(each).parent) == path for group in self._real for each in group
-        )
-
-    def is_put_together(self, code: str) -> bool:
-        """Say whether a text names a guarded file in two parts, or the folder that it lies in."""
-        paths = [PurePosixPath(each) for each in (*self._real[1], *_IN_PROJECTS)]
-        return any(path.parent.name in code and path.name in code for path in paths) or any(
-            re.search(rf"{re.escape(path.parent.name)}/?['\"]", code) for path in paths
-        )
-
-    def spellings(self) -> tuple[str, ...]:
-        """Return how they may be written in a program's code."""
-        absolute = (*self._real[0], *self._real[1])
-        home = self.user_home.rstrip("/") + "/"
-        return (*absolute, *(each.removeprefix(home) for each in absolute if each.startswith(home)), *_IN_PROJECTS)
 
 
 class _Look:
@@ -142,6 +94,11 @@ class _Look:
         self._gate, self._cwd, self._depth, self._resolved, self._expanded = gate, cwd, depth, 0, 0
         self._variables = {"HOME": gate.user_home, "PWD": cwd}
         self._line = ""
+        self._settings: dict[str, str] = {}
+        self._files: dict[str, list[str]] = {}
+        """What the line has written to files, by their path."""
+        self._handed_on = 0
+        """Characters that commands of the line hand to others of it."""
 
     def at_call(self, call: ToolCall) -> str | None:
         if call.common_name in _HARMLESS_KINDS:
@@ -159,7 +116,12 @@ class _Look:
         if kind not in _KNOWN_KINDS and name.lower() not in _COMMANDS and not _READS.search(call.tool_name):
             is_path = text.startswith(("/", "~")) or not any(map(str.isspace, text))
         named = [text] if is_path else _PATCHED.findall(text)
-        return next((self._written(call.tool_name, path) for path in named if self._is_guarded(path)), None)
+        if (path := next(filter(self._is_guarded, named), None)) is not None:
+            return self._written(call.tool_name, path)
+        if kind not in {"write", "edit"} or is_path:
+            return None
+        paths = [*named, *(each for key, each in _texts(call.common_arguments) if key == "path")]
+        return next(filter(None, (self._at_later(self.absolute(each), text) for each in paths)), None)
 
     def _written(self, what: str, path: str) -> str:
         return f"{what} would change {path!r:.300}, which says how this agent is guarded"
@@ -177,20 +139,62 @@ class _Look:
             commands = read_line(text, self._variables)
         except ValueError as error:
             return f"the command cannot be taken apart: {error}"
-        printed = ""
+        printed, all_printed = "", list[str]()
         for command in commands:
-            if (why := self._at_command(command, command.given or printed)) is not None:
+            given = command.given or printed
+            if (why := self._at_command(command, given) or self._at_written(command, given)) is not None:
                 return why
-            printed = _printed(command, command.given or printed) if command.sends_on else ""
+            said = _printed(command, given)
+            all_printed.append(said)
+            # What ends brackets or a loop hands on what all in it have printed.
+            printed = (said if command.words else "\n".join(all_printed)) if command.sends_on else ""
+            if printed and (why := self._at_length(printed)) is not None:
+                return why
         return f"its braces stand for more than {_MANY} names" if self._expanded > _MANY else None
 
+    def _at_written(self, command: ShellCommand, given: str) -> str | None:
+        """Keep what a command writes to files, which the line may run; look at it where others run it later."""
+        files = [*command.writes, *(command.words[1:] if command.words[:1] == ["tee"] else ())]
+        text = given if command.words[:1] == ["tee"] else _printed(command, given)
+        for path in map(self.absolute, files):
+            self._files.setdefault(path, []).append(text)
+            if (why := self._at_later(path, text)) is not None:
+                return why
+        return None
+
+    def _at_later(self, path: str, text: str) -> str | None:
+        """Look at what is written to a file that a shell, git or the system runs of its own accord."""
+        if not is_run_later(path) or not text.strip():
+            return None
+        why = _Look(self._gate, self._cwd, self._depth + 1).at_line(text)
+        return f"what {path!r:.200} would hold is run later: {why}" if why is not None else None
+
+    def _at_guards(self, command: ShellCommand, given: str) -> str | None:
+        """Look whether a command takes our programs away, gives them another name, or starts an agent without hooks."""
+        if not command.words:
+            self._settings |= command.settings
+        inner = [word for one in command.inner for each in one.each() for word in each.words[1:]]
+        if (packager := replaces_ours([*command.words, *inner, *given.split()])) is not None:
+            return f"{packager} would remove or replace ally-plugins, which guards this agent; the person runs it"
+        if PurePosixPath("".join(command.words[:1])).name in {"cp", "ln", "mv", "install"} and any(
+            map(names_ours, command.words[1:])
+        ):
+            return f"{command.words[0]} would give ally-plugins another name, by which it cannot be seen"
+        return why_unhooked(command.words, {**self._settings, **command.settings})
+
     def _at_command(self, command: ShellCommand, given: str) -> str | None:
-        words, why = self._unwrapped(command, given)
-        if why is not None or not words:
+        if (why := self._at_guards(command, given)) is not None:
             return why
+        words, why = self._unwrapped(command, given)
+        return why if why is not None or not words else self._at_words(words, command, given)
+
+    def _at_words(self, words: list[str], command: ShellCommand, given: str) -> str | None:
         program = PurePosixPath(words[0]).name or words[0]
+        inner = [each for one in command.inner for each in one.each()]
+        if self._files and (why := self._at_run(words)) is not None:
+            return why
         if program in programs.SHELLS:
-            printed = (" ".join(each.words[1:]) for each in command.inner)
+            printed = (" ".join(each.words[1:]) for each in inner)
             return self._at_program(words, "\n".join([given, *printed]))
         added = given.split() if "xargs" in command.words else []
         if programs.arguments_of_ours(words) is not None:
@@ -199,17 +203,39 @@ class _Look:
         if why is not None or programs.only_reads(program, words[1:]):
             return why
         # What other commands print stands among its words.
-        naming = [each for each in command.inner if PurePosixPath("".join(each.words[:1])).name in programs.NAMING]
+        if program not in {"cd", "pushd"} and any(_PACKAGE.search(" ".join(each.words)) for each in inner):
+            return f"{program} would change what ally-plugins is made of, which guards this agent"
+        naming = [each for each in inner if PurePosixPath("".join(each.words[:1])).name in programs.NAMING]
         added += [word for each in naming for word in each.words[1:]]
         return self._first_guarded(program, added, reaches_in=True)
 
+    def _at_length(self, text: str) -> str | None:
+        self._handed_on += len(text)
+        if self._handed_on > _MOST_HANDED_ON:
+            return f"its commands hand on more than the {_MOST_HANDED_ON:,} characters that are looked at"
+        return None
+
+    def _at_run(self, words: list[str]) -> str | None:
+        """Look at a file that the line has written before, which a shell or an interpreter may run."""
+        written = "\n".join(text for word in words for text in self._files.get(self.absolute(word), ()))
+        if not written:
+            return None
+        if (why := self._at_length(written)) is not None:
+            return why
+        program = PurePosixPath(words[0]).name or words[0]
+        if program in programs.SHELLS or self.absolute(words[0]) in self._files:
+            return self._at_shell("sh", words[1:], written)
+        if programs.INTERPRETERS.fullmatch(program):
+            return self._at_mention(program, words[1:], written) or self._at_paths(program, words[1:], written)
+        return None
+
     def _unwrapped(self, command: ShellCommand, given: str) -> tuple[list[str], str | None]:
         """Return the words without what runs what comes after it, and whatever else that is told; or why not."""
-        words, why = command.words, self._at_shell_state(command)
+        words, why = programs.split_by_env(command.words), self._at_shell_state(command)
         while why is None and len(words) > 1 and PurePosixPath(words[0]).name in programs.WRAPPERS:
             left = programs.unwrapped(words)
             why = self._at_wrapper(words[: len(words) - len(left)], left, given)
-            words = left
+            words = programs.split_by_env(left)
         return words, why
 
     def _at_wrapper(self, wrapper: list[str], words: list[str], given: str) -> str | None:
@@ -248,7 +274,7 @@ class _Look:
             self._cwd = self.absolute(rest[-1]) if rest else self._gate.user_home
             return None
         ours = programs.arguments_of_ours(words)
-        if words[0].startswith("$") and CHANGING & {*rest[:3]} and _OURS.search(self._line) is not None:
+        if any(word.startswith("$") for word in words[:2]) and CHANGING & {*rest[:4]} and _OURS.search(self._line):
             ours = rest  # its name is known when it is run, and the line has ours somewhere
         if ours is not None:
             return self._at_ours(ours)
@@ -269,6 +295,8 @@ class _Look:
 
     def _at_shell(self, program: str, rest: list[str], given: str) -> str | None:
         """Look at what a shell, or what launches something, is given to run."""
+        if program == "crontab":
+            given = _TIMES.sub("", given)
         lines, plain = [given], [word for word in rest if not word.startswith(("-", "+"))]
         if program in programs.LAUNCHERS:
             lines += [*(word for word in rest if " " in word), shlex.join(programs.from_program(program, rest))]
@@ -284,15 +312,28 @@ class _Look:
             look._variables.update(numbered(rest[rest.index(line) + 1 :]) if line in rest else {})
             if (why := look.at_line(line)) is not None:
                 return why
+        if program in {"docker", "podman", "nerdctl"}:
+            return self._at_mounts(program, rest)
         if program == "script":
             return self._first_guarded(program, rest)
         return self._at_paths(program, rest, "") if program == "find" else None
+
+    def _at_mounts(self, program: str, rest: list[str]) -> str | None:
+        """Look at the folders that a container is given to write to."""
+        for word in rest:
+            *paths, last = _PARTS.split(word)
+            if not {"ro", "readonly"} & {*paths, last}:
+                why = self._first_guarded(program, [each for each in paths if each[:1] in {"/", "~"}], reaches_in=True)
+                if why is not None:
+                    return why
+        return None
 
     def _worked_in(self, program: str, rest: list[str]) -> str | None:
         """Return the folder of guarded files in which a program is to write, of which files it does not say."""
         if programs.only_reads(program, rest):
             return None
         folders = [*programs.folders_of(rest), *([self._cwd] if programs.unpacks(program, rest) else ())]
+        folders += rest if program == "git" else ()  # what it checks out, restores or cleans
         return next(filter(self._holds_at_once, folders), None)
 
     def _holds_at_once(self, word: str) -> bool:
@@ -319,13 +360,15 @@ class _Look:
         return self._first_guarded(program, rest)
 
     def _names_guarded(self, code: str) -> bool:
-        if any(name in code for name in self._gate.spellings()) or self._gate.is_put_together(code):
+        if any(name in code.casefold() for name in self._gate.spellings()) or self._gate.is_put_together(code):
+            return True
+        if _PACKAGE.search(code) and _OWN_FILES.search(code):
             return True
         here = self._cwd if self._gate.holds_at_once(self._cwd) else ""
         return bool(here) and any(self._gate.is_guarded(f"{here}/{name}") for name in re.findall(r"[\w.-]+", code))
 
     def _first_guarded(self, program: str, words: list[str], *, reaches_in: bool = False) -> str | None:
-        reaches_in = reaches_in or program in programs.TREES
+        reaches_in = reaches_in or programs.takes_away(program, words)
         for word in words:
             for path in programs.paths_in(word):
                 if self._is_guarded(path) or (reaches_in and self._holds_guarded(path)):
@@ -337,6 +380,8 @@ class _Look:
         targets = [word.partition("=")[2] for word in rest if word.startswith("--target-directory=")]
         targets += [after for option, after in pairwise(rest) if option == "-t"]
         sources = plain if targets else plain[:-1]
+        if any(map(_LINKS.fullmatch, rest)) and (why := self._first_guarded(program, sources, reaches_in=True)):
+            return why
         # What a folder holds is copied under names that the line does not say.
         brings_any = any(map(_AS_IT_IS.fullmatch, rest)) or any(each.endswith(("/", "/.", "*")) for each in sources)
         for target in targets or plain[-1:]:
@@ -376,12 +421,24 @@ class _Look:
             word = self._gate.user_home + word[1:]
         return os.path.normpath(os.path.join(self._cwd, word))  # noqa: PTH118 - of text, and nothing on disk
 
+    def _with_signs(self, word: str) -> str:
+        """Return a word with `*` for what is not seen of it: of a name that is seen in part, or in a guarded folder."""
+        if "$" not in word:
+            return word
+        parts = _HIDDEN.sub("\0", word).split("/")
+        for number, part in enumerate(parts):
+            if "\0" in part and not (part.strip("\0") or self._holds_at_once("/".join(parts[:number]))):
+                return word
+        return "/".join(part.replace("\0", "*") for part in parts)
+
     def _matches(self, word: str, *, within: bool) -> bool:
         """Say whether a pattern meets one of them, or a folder above one."""
+        word = self._with_signs(word)
         if not set("*?[") & set(word):
             return False
-        pattern = self.absolute(word)
-        guarded = (*self._gate.folders, *self._gate.files, *(f"{self._cwd}/{name}" for name in _IN_PROJECTS))
+        pattern = self.absolute(word).casefold()
+        named = (*self._gate.folders, *self._gate.files, *(f"{self._cwd}/{name}" for name in IN_PROJECTS))
+        guarded = [each.casefold() for each in named]
         return any(
             fnmatchcase(each, pattern)
             or (within and any(fnmatchcase(str(above), pattern) for above in PurePosixPath(each).parents))
@@ -389,19 +446,23 @@ class _Look:
         )
 
 
-def _spelled(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Return paths as they are spelled and as they are: either may be linked."""
-    return tuple(dict.fromkeys(name for each in paths for name in (os.path.normpath(each), os.path.realpath(each))))
-
-
 def _printed(command: ShellCommand, given: str) -> str:
     """Return what a command may print: what it is given, and its words."""
     if command.words[:1] == ["base64"] and {"-d", "-D", "--decode"} & set(command.words):
         with suppress(ValueError):
             return b64decode(given, validate=False).decode("utf-8", "replace")
-    return "\n".join([" ".join(command.words[1:]), given])
+    return "\n".join(filter(None, [" ".join(command.words[1:]), given]))
 
 
+_PACKAGE: Final = re.compile(r"(?<![\w/-])ally_plugins(?:_contrib)?(?![\w/-])")
+_OWN_FILES: Final = re.compile(r"__path__|__file__|getfile|getsourcefile|find_spec|resources|origin")
+"""By which code finds the files of a package."""
+_TIMES: Final = re.compile(r"^[ \t]*(?:@\w+|(?:[\d*,/a-zA-Z-]+[ \t]+){4}[\d*,/a-zA-Z-]+)[ \t]", re.MULTILINE)
+"""What stands before a command in a table of cron."""
+_HIDDEN: Final = re.compile(r"\$(?:\(\)|\{[^}]*\}|\w+|[@*])")
+_PARTS: Final = re.compile(r"[,:=]")
+_LINKS: Final = re.compile(r"-[a-zA-Z]*[ls][a-zA-Z]*|--link|--symbolic-link")
+"""Of `cp`: under another name the same file."""
 _AS_IT_IS: Final = re.compile(r"-[a-zA-Z]*T[a-zA-Z]*|--no-target-directory")
 _OURS: Final = re.compile(r"(?:(?<![\w./-])|bin/)ally[-_]plugins(?![\w/-])")
 _NOTHING: Final = re.compile(r"(?!)")

@@ -1,7 +1,8 @@
 """A shell's line taken apart, as far as that can be done without running it: commands, their words, what they write to.
 
-Quotes, substitutions, here-documents and variables that the line itself sets are followed. What only a running shell
-knows (other variables, what a command prints) stays as it is written.
+Quotes, substitutions, here-documents and variables that the line itself sets are followed: of one that has several
+values, as in a loop, each makes a command of its own. What only a running shell knows (other variables, what most
+commands print) stays as it is written.
 """
 
 from __future__ import annotations
@@ -9,18 +10,37 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from itertools import islice, product
 from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
 
-__all__ = ["ShellCommand", "numbered", "read_line"]
+__all__ = ["UNSEEN", "ShellCommand", "numbered", "read_line"]
+
+UNSEEN: Final = "$()"
+"""Stands in a word for what a command prints; no path has it."""
 
 _DEEPEST: Final = 8
 """Substitutions within one another; nobody writes more than two."""
 
-_ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\+?=(.*)", re.DOTALL)
+_MOST_VALUES: Final = 200
+"""Of a variable that a line sets, all that it may have had; a loop over more names is written with a pattern."""
+
+_MOST_WORDS: Final = 50_000
+"""Of the commands that a line stands for by its variables' values, beside those that are written there."""
+
+_ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]]*\])?(\+?)=(.*)", re.DOTALL)
+_ALIAS: Final = "alias "
+"""Before the name of an alias, among the variables."""
 _NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*|[0-9@*]"
-_VARIABLE: Final = re.compile(rf"\$(?:\{{({_NAME})(?:(?::?[-=]|[%#@])[^}}]*)?\}}|({_NAME}))")
+_QUOTED: Final = "\ue000"
+"""Stands before a variable in double quotes, whose value is not split."""
+_SPLIT: Final = "\ue001"
+"""Stands where a value is split into words."""
+_VARIABLE: Final = re.compile(
+    rf"(?P<quoted>{_QUOTED}?)\$(?:\{{(?P<braced>{_NAME})(?P<all>\[[^\]}}]*\])?"
+    rf"(?:(?::?[-=]|@)[^}}]*|(?P<sign>[%#]{{1,2}})(?P<removed>[^}}]*))?\}}|(?P<plain>{_NAME}))"
+)
 _ESCAPES: Final = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|.)", re.DOTALL)
 _KEYWORDS: Final = frozenset(
     {"if", "then", "else", "elif", "do", "while", "until", "!", "{", "}", "time", "fi", "done", "coproc"}
@@ -42,38 +62,143 @@ class ShellCommand:
     """Those whose output its words, or what it is given, are made of."""
     settings: dict[str, str] = field(factory=dict)
     """The variables that it sets, for itself or for what follows."""
+    arrays: dict[str, list[str]] = field(factory=dict)
+    """Those that it sets to several values."""
+    others: list[ShellCommand] = field(factory=list)
+    """What it is as well, with other values of its variables."""
+
+    def each(self) -> list[ShellCommand]:
+        """Return it with the others."""
+        return [self, *self.others]
 
 
 def read_line(text: str, variables: Mapping[str, str]) -> list[ShellCommand]:
-    """Return the commands of a line, those within others before them. Raises ValueError for one nested too deeply."""
-    known = {"IFS": " ", **variables}
-    return [_settled(command, known) for command in _Reader(text, 0).read()]
+    """Return the commands of a line, those within others before them.
+
+    Raises ValueError for one nested too deeply, or with too many values of its variables.
+    """
+    known: dict[str, tuple[str, ...]] = {"IFS": (" ",), **{name: (value,) for name, value in variables.items()}}
+    if _QUOTED in text or _SPLIT in text:
+        raise ValueError("it holds characters that no name has")
+    found: list[ShellCommand] = []
+    before, budget = ShellCommand(), [_MOST_WORDS]
+    for command in _fed(_Reader(text, 0).read()):
+        _settle(command, known, before, budget)
+        found += command.each()
+        before = command
+    return found
 
 
-def _settled(command: ShellCommand, known: dict[str, str]) -> ShellCommand:
-    """Put in the values of variables, and keep those that the command sets."""
+def _fed(commands: list[ShellCommand]) -> list[ShellCommand]:
+    """Give what a loop is given to the commands in it that read."""
+    given = ""
+    for command in reversed(commands):
+        if command.words[:1] == ["done"]:
+            given = command.given
+        elif "read" in command.words[:3] and not command.given:
+            command.given = given
+    return commands
+
+
+def _settle(command: ShellCommand, known: dict[str, tuple[str, ...]], before: ShellCommand, budget: list[int]) -> None:
+    """Put in the values of variables, and keep those that the command sets; `before` is the command before it.
+
+    `budget` is how many words may still be made. Raises ValueError for more.
+    """
+    words, writes = command.words, command.writes
+    names = {name for word in (*words, *writes) for each in _VARIABLE.finditer(word) if (name := _name(each))}
+    several = [name for name in sorted(names) if len(known.get(name, ())) > 1]
+    room = budget[0] // (len(words) + len(writes) + 1) + 1
+    choices = list(islice(product(*(known[name] for name in several)), room + 1))
+    if len(choices) > room:
+        raise ValueError(f"by the values of {', '.join(several)} it stands for more commands than are looked at")
+    budget[0] -= (len(choices) - 1) * (len(words) + len(writes) + 1)
+    made, single = [], {name: known[name][0] for name in (*names, "IFS") if name in known}
+    for number, choice in enumerate(choices):
+        values = single | dict(zip(several, choice, strict=True))
+        each = evolve(command, settings={}, others=[]) if number else command
+        each.words = _bare([piece for word in words for piece in _filled(word, values)], each, known)
+        each.writes = [" ".join(_filled(word, values)) for word in writes]
+        made.append(each)
+    for each in made:
+        _set(each, known, before)
+    command.others = made[1:]
+
+
+def _name(found: re.Match[str]) -> str:
+    return found["braced"] or found["plain"]
+
+
+def _filled(word: str, values: Mapping[str, str]) -> list[str]:
+    """Return what a word comes to with the values of its variables: several where one is split."""
+    if "$" not in word:
+        return [word]
 
     def value(found: re.Match[str]) -> str:
-        return known.get(found[1] or found[2], found[0])
+        known, removed = values.get(_name(found)), found["removed"]
+        if known is None:
+            return found[0]
+        if found["sign"] and found["sign"][0] == "#":
+            known = known.removeprefix(removed) if known.startswith(removed) else UNSEEN
+        elif found["sign"]:
+            known = known.removesuffix(removed) if known.endswith(removed) else UNSEEN
+        is_whole = found["quoted"] and _name(found) != "@" and found["all"] != "[@]"
+        return known if is_whole else splits.sub(_SPLIT, known)
 
-    written, command.words = command.words, [_VARIABLE.sub(value, word) for word in command.words]
-    if command.words and command.words[0] != written[0]:
-        # The shell splits what a variable holds.
-        command.words[:1] = command.words[0].split()
-    command.writes = [_VARIABLE.sub(value, word) for word in command.writes]
-    while command.words and command.words[0] in _KEYWORDS:
-        del command.words[0]
-    if command.words[:1] in (["export"], ["declare"], ["local"], ["readonly"]):
-        del command.words[0]
-    while command.words and (found := _ASSIGNED.fullmatch(command.words[0])) is not None:
-        command.settings[found[1]] = known[found[1]] = found[2]
-        del command.words[0]
-    if command.words[:1] == ["set"] and "--" in command.words:
-        known.update(numbered(command.words[command.words.index("--") :]))
-    if command.words[:1] == ["for"] and command.words[2:3] == ["in"] and len(command.words) > 3:  # noqa: PLR2004 - for NAME in WORD
-        # The first stands for all: a loop over several protected files names at least one.
-        known[command.words[1]] = command.words[3]
-    return command
+    splits = re.compile(rf"[\s{re.escape(values['IFS'])}]+")
+    filled = _VARIABLE.sub(value, word).replace(_QUOTED, "")
+    return [each for each in filled.split(_SPLIT) if each] if _SPLIT in filled else [filled]
+
+
+def _bare(words: list[str], command: ShellCommand, known: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Return the words without what stands before a program; keep what a command's variables are set to."""
+    while words and words[0] in _KEYWORDS:
+        del words[0]
+    if words[:1] in (["export"], ["declare"], ["local"], ["readonly"], ["typeset"]):
+        words = [word for word in words[1:] if not word.startswith("-")]
+    while words and (found := _ASSIGNED.fullmatch(words[0])) is not None:
+        before = known.get(found[1], ("",))[0] if found[2] else ""
+        command.settings[found[1]] = before + found[3]
+        del words[0]
+    if words and (aliases := known.get(_ALIAS + words[0])) is not None:
+        words[:1] = aliases[0].split()
+    return words
+
+
+def _set(command: ShellCommand, known: dict[str, tuple[str, ...]], before: ShellCommand) -> None:
+    """Keep the values of the variables that a command sets, beside those that they had: it need not have run."""
+    found = {name: [value] for name, value in command.settings.items()}
+    found |= {name: _one_or_all(values) for name, values in command.arrays.items()}
+    match command.words:
+        case ["set", *words] if "--" in words:
+            found |= {name: [value] for name, value in numbered(words[words.index("--") :]).items()}
+        case ["for", name, "in", *words]:
+            found[name] = words
+        case ["read" | "mapfile" | "readarray", *words]:
+            values = _one_or_all(_read(command, before))
+            found |= {word: values for word in words if word.isidentifier()}
+        case ["alias", *words]:
+            pairs = (word.partition("=") for word in words)
+            found |= {_ALIAS + name: [value] for name, equals, value in pairs if equals}
+        case _:
+            pass
+    for name, values in found.items():
+        known[name] = tuple(dict.fromkeys([*values, *known.get(name, ())])) or ("",)
+        if len(known[name]) > _MOST_VALUES:
+            raise ValueError(f"{name} has more than {_MOST_VALUES} values")
+
+
+def _one_or_all(values: list[str]) -> list[str]:
+    return [*values, " ".join(values)]
+
+
+def _read(command: ShellCommand, before: ShellCommand) -> list[str]:
+    """Return what a command may read: what it is given, or the words of the command whose output it reads."""
+    if command.given or not before.sends_on:
+        return command.given.split()
+    words = before.words[1:]
+    # What most such commands print lies in the folders that they are given.
+    return [*words, *(f"{word}/{UNSEEN}" for word in words if not word.startswith("-")), *before.given.split()]
 
 
 def numbered(words: list[str]) -> dict[str, str]:
@@ -102,7 +227,7 @@ class _Reader:
         self._end_command()
         return self._found
 
-    def _step(self, char: str) -> None:  # noqa: C901 - one case for each character that means something
+    def _step(self, char: str) -> None:  # noqa: C901, PLR0912 - one case for each character that means something
         text, at = self._text, self._at
         if char in " \t\r":
             self._end_word()
@@ -130,6 +255,8 @@ class _Reader:
             self._redirect()
         elif char == "#" and self._word is None:
             self._at = self._find("\n", at)
+        elif char == "(" and self._word is not None and _ASSIGNED.fullmatch("".join(self._word)):
+            self._read_array()
         elif char in _ENDS:
             self._at += 1
             self._end_command(sends_on=char == "|" and text[at - 1 : at] != "|" and text[at + 1 : at + 2] != "|")
@@ -159,7 +286,7 @@ class _Reader:
             elif text.startswith("$(", self._at) or char == "`":
                 self._nest(char)
             else:
-                self._add(char)
+                self._add(_QUOTED + char if char == "$" else char)
                 self._at += 1
         self._at += 1
 
@@ -172,24 +299,36 @@ class _Reader:
         self._at = end + 1
 
     def _nest(self, char: str) -> None:
-        """Read a substitution; in the word stands a mark that is no path."""
+        """Read a substitution; in the word stands what it prints, where that can be seen."""
         start = self._at + (1 if char == "`" else 2)
         end = self._find("`", start) if char == "`" else _closing(self._text, start)
-        self._take(self._text[start:end])
-        self._add("$()")
+        found = self._take(self._text[start:end])
+        self._add(_printed_by(found[0].words) if len(found) == 1 and not found[0].inner else UNSEEN)
         self._at = end + 1
 
-    def _take(self, text: str) -> None:
+    def _take(self, text: str) -> list[ShellCommand]:
         found = _Reader(text, self._depth + 1).read()
         self._found += found
         self._command.inner += found
+        return found
+
+    def _read_array(self) -> None:
+        """Read what a variable is set to in brackets, each with its key before it or without."""
+        name = "".join(self._word or ()).rstrip("+=")
+        end = _closing(self._text, self._at + 1)
+        found = _Reader(self._text[self._at + 1 : end].replace("\n", " "), self._depth + 1).read()
+        self._command.arrays[name] = [re.sub(r"^\[[^\]]*\]=", "", word) for each in found for word in each.words]
+        self._command.inner += found[:-1]
+        self._found += found[:-1]
+        self._word = None
+        self._at = end + 1
 
     def _redirect(self) -> None:
         text, at = self._text, self._at
         if text[at : at + 2] in {"<(", ">("}:
             end = _closing(text, at + 2)
             self._take(text[at + 2 : end])
-            self._add("$()")
+            self._add(UNSEEN)
             self._at = end + 1
             return
         if self._word is not None and "".join(self._word).isdigit():
@@ -218,7 +357,9 @@ class _Reader:
     def _end_command(self, *, sends_on: bool = False) -> None:
         self._end_word()
         self._target = ""
-        if self._command.words or self._command.writes:
+        if sends_on and not self._command.words:
+            self._command.words = ["}"]  # all that stands in the brackets before it
+        if self._command.words or self._command.writes or self._command.arrays:
             self._command.sends_on = sends_on
             self._found.append(self._command)
         self._command = ShellCommand()
@@ -239,6 +380,19 @@ class _Reader:
                 within = _Reader('"' + command.given.replace('"', " ") + '"', self._depth + 1).read()
                 self._found += within[:-1]
         self._waiting = []
+
+
+def _printed_by(words: list[str]) -> str:
+    """Return what a command prints that names a program, or says its own words; else the mark for what is not seen."""
+    match words:
+        case ["which" | "command" | "type" | "whence", *_, name] if not name.startswith("-"):
+            return f"/usr/bin/{name}"  # wherever it is
+        case ["echo", first, *rest] if not first.startswith("-"):
+            return " ".join([first, *rest])
+        case ["printf", "%s", only] | ["printf", only] if "%" not in only:
+            return only
+        case _:
+            return UNSEEN
 
 
 def _closing(text: str, start: int) -> int:

@@ -27,6 +27,8 @@ __all__ = [
     "only_reads",
     "only_tells",
     "paths_in",
+    "split_by_env",
+    "takes_away",
     "unpacks",
     "unwrapped",
 ]
@@ -35,7 +37,7 @@ _READERS: Final = frozenset(
     """cat tac ls ll dir head tail less more bat grep egrep fgrep rg ag ack stat file wc diff cmp comm jq yq tree du df
     sha256sum sha1sum md5sum cksum readlink realpath dirname basename test [ [[ echo printf strings xxd hexdump od nl
     cut sort uniq column fold tr rev true false type which export set unset pwd sleep for case esac id getfacl
-    lsattr base64""".split()  # noqa: SIM905 - a table of words
+    lsattr base64 fd fdfind""".split()  # noqa: SIM905 - a table of words
 )
 """Programs that write nothing to what they are given to read."""
 
@@ -54,7 +56,7 @@ SHELLS: Final = frozenset(
 
 WRAPPERS: Final = frozenset(
     """sudo doas env nohup nice ionice chrt setsid time timeout stdbuf exec command builtin xargs watch unbuffer
-    caffeinate uv uvx pipx poetry hatch pdm rye""".split()  # noqa: SIM905
+    caffeinate uv uvx npx bunx pipx poetry hatch pdm rye""".split()  # noqa: SIM905
 )
 """Programs that run the one that follows, in their own place."""
 
@@ -68,21 +70,21 @@ LAUNCHERS: Final = frozenset(
 INTERPRETERS: Final = re.compile(r"(?:python|pypy|node|bun|deno|perl|ruby|php|g?awk|mawk|lua|Rscript|tclsh)[0-9.]*")
 
 WRITING: Final = re.compile(
-    r"write|unlink|remove|delete|rename|replace|rmtree|truncate|chmod|chown|dump\(|copy|move|shutil|subprocess|system|"
+    r"write|connect\(|unlink|remove|delete|rename|replace|rmtree|truncate|chmod|chown|dump\(|copy|move|shutil|subprocess|system|"
     r"popen|exec|spawn|['\"][wax]b?\+?['\"]|['\"]r\+b?['\"]|>|\brm",
     re.IGNORECASE,
 )
 """In the code of an interpreter: it may write."""
 
-RUNNING: Final = re.compile(r"system|exec|spawn|popen|subprocess|\brun|`|\bmain\(|invoke|qx", re.IGNORECASE)
+RUNNING: Final = re.compile(r"system|exec|spawn|popen|subprocess|\brun|`|\bmain\(|__main__|invoke|qx", re.IGNORECASE)
 """In such code: it may run something."""
 
 INLINE: Final = re.compile(r"-[a-zA-Z]*c[a-zA-Z]*|-Command|--command", re.ASCII)
 """The option of a shell that a line follows."""
 
 TREES: Final = frozenset(
-    {"rm", "mv", "rmdir", "shred", "chmod", "chown", "chattr", "rsync", "find", "unlink", "ln", "mount", "umount",
-     "bindfs"}
+    {"rm", "mv", "rmdir", "shred", "chmod", "chown", "chattr", "rsync", "find", "fd", "fdfind", "unlink", "ln", "mount",
+     "umount", "bindfs"}
 )  # fmt: skip
 """Programs that reach what lies in a folder that they are given."""
 
@@ -95,6 +97,7 @@ _GIT_READS: Final = frozenset(
 _WRAPPER_WORDS: Final = frozenset({"run", "tool", "--"})
 _PROGRAM: Final = "ally-plugins"
 _MODULE: Final = "ally_plugins"
+_MODULE_FILE: Final = re.compile(rf"(?:^|/){_MODULE}/?(?:__main__\.py)?$")
 _SIGNS: Final = str.maketrans("", "", "*?[]")
 _FEWEST: Final = 4  # letters of its name beside the signs of a pattern: with fewer it is one of `case`
 _FOUND_BY: Final = frozenset({"-delete", "-exec", "-execdir", "-ok", "-okdir"})
@@ -110,6 +113,8 @@ _FOLDERS: Final = re.compile(
 
 _WRITING_OPTIONS: Final = {
     "find": r"-(?:delete|exec|execdir|ok|okdir)$|-fprint",
+    "fd": r"-[a-zA-Z]*[xX]|--exec",
+    "fdfind": r"-[a-zA-Z]*[xX]|--exec",
     "sed": r"-[a-zA-Z]*i|--in-place",
     "gsed": r"-[a-zA-Z]*i|--in-place",
     "sort": r"-[a-zA-Z]*o|--output",
@@ -122,6 +127,11 @@ _WRITING_OPTIONS: Final = {
 _RUNNING_OPTIONS: Final = re.compile(r"--(?:checkpoint-action|to-command|use-compress|info-script|new-volume)|-[IF]")
 """With which tar runs what it is given."""
 
+_RUN_BY_SED: Final = re.compile(
+    r"(?:^|[;{}\n\d$/,!])\s*e(?:\s|$)|s(\W).*\1.*\1[gpIiMm0-9]*e[gpIiMm0-9]*(?:[;}\s]|w|$)", re.DOTALL
+)
+"""In a text for sed: the command `e`, and the sign of `s` that runs what came of it."""
+
 _UNPACKERS: Final = frozenset({"unzip", "7z", "7za", "cpio", "patch", "bsdtar"})
 
 _RUN_VARIABLES: Final = re.compile(r"\w*(?:PAGER|EDITOR|VISUAL|COMMAND|ASKPASS|BROWSER|_SSH|_DIFF|_ENV)|ENV|PS[0-4]")
@@ -133,7 +143,7 @@ def only_reads(program: str, rest: list[str]) -> bool:
         return not any(map(re.compile(option).match, rest))
     match program:
         case "tar":
-            return not _extracts(rest)
+            return not _extracts(rest) and not takes_away(program, rest)
         case "uniq" | "xxd":  # the second is written
             return len([word for word in rest if not word.startswith("-")]) < 2  # noqa: PLR2004
         case "git":
@@ -147,6 +157,8 @@ def only_tells(program: str, rest: list[str]) -> bool:
     """Say whether a program runs nothing of what it is given, whatever that is about."""
     if program == "tar":
         return not any(map(_RUNNING_OPTIONS.match, rest))
+    if program in {"sed", "gsed"}:
+        return not any(map(_RUN_BY_SED.search, rest))
     if program != "git":
         return program in _TELLERS or (program in _READERS and program not in {"export", "set"})
     words = [word for before, word in pairwise(["", *rest]) if before not in _SET_BY_GIT and not word.startswith("-")]
@@ -174,6 +186,19 @@ def unpacks(program: str, rest: list[str]) -> bool:
     return program in _UNPACKERS or (program == "tar" and _extracts(rest))
 
 
+def takes_away(program: str, rest: list[str]) -> bool:
+    """Say whether a program that copies or packs removes what it has read."""
+    match program:
+        case "tar" | "rsync":
+            return any(word.startswith(("--remove-", "--delete")) for word in rest)
+        case "zip":
+            return any(re.fullmatch(r"-[a-zA-Z]*m[a-zA-Z]*|--move", word) for word in rest)
+        case "7z" | "7za" | "7zz":
+            return "-sdel" in rest
+        case _:
+            return program in TREES
+
+
 def _extracts(rest: list[str]) -> bool:
     return any(re.fullmatch(r"-[a-zA-Z]*x[a-zA-Z]*|--extract|--get", word) for word in rest) or (
         "x" in rest[0] if rest and not rest[0].startswith("-") else False
@@ -190,6 +215,19 @@ def unwrapped(words: list[str]) -> list[str]:
     return rest
 
 
+def split_by_env(words: list[str]) -> list[str]:
+    """Return the words with the value of `env -S` taken apart; others as they are."""
+    if not words or PurePosixPath(words[0]).name != "env":
+        return words
+    for number, word in enumerate(words[1:], 1):
+        if (found := re.fullmatch(r"-[a-zA-Z]*S(.*)|--split-string(?:=(.*))?", word, re.DOTALL)) is not None:
+            value, after = found[1] or found[2], words[number + 1 :]
+            return [*words[:number], *(value.split() if value else [*"".join(after[:1]).split(), *after[1:]])]
+        if not word.startswith("-") and "=" not in word:
+            break
+    return words
+
+
 def from_program(launcher: str, words: list[str]) -> list[str]:
     """Return the words from the first that may be a program whose arguments count, for what launches it."""
     if launcher == "find":  # whose other words are folders and patterns
@@ -204,13 +242,23 @@ def from_program(launcher: str, words: list[str]) -> list[str]:
 def arguments_of_ours(words: list[str]) -> list[str] | None:
     """Return the arguments of our own program, None for another one."""
     name = PurePosixPath(words[0]).name
-    if fnmatchcase(_PROGRAM, name) and len(name.translate(_SIGNS)) >= _FEWEST:
+    if _is_ours(name):
         return words[1:]
+    if INTERPRETERS.fullmatch(name):
+        # The program's file given to what runs it.
+        at = next((number for number, word in enumerate(words[1:], 1) if not word.startswith("-")), 0)
+        if at and (_is_ours(PurePosixPath(words[at]).name) or _MODULE_FILE.search(words[at])):
+            return words[at + 1 :]
     for number, (option, module) in enumerate(pairwise(words)):
         if option.startswith("-") and option.endswith("m") and module == _MODULE:
             return words[number + 2 :]
     joined = next((number for number, word in enumerate(words) if word == f"-m{_MODULE}"), None)
     return words[joined + 1 :] if joined is not None else None
+
+
+def _is_ours(name: str) -> bool:
+    # Without regard to case, as on a disk of macOS.
+    return fnmatchcase(_PROGRAM, name.lower()) and len(name.translate(_SIGNS)) >= _FEWEST
 
 
 def paths_in(word: str) -> Iterator[str]:

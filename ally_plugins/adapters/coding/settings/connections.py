@@ -342,6 +342,12 @@ def find_overrides(connection: Connection) -> list[str]:
     return find_switches(connection.agent, connection.folder)
 
 
+def own_code(file: Path = Path(__file__)) -> list[Path]:
+    """Return the folders of our installed packages, by a file in one: none in a checkout, where people work on them."""
+    site = next((each for each in file.parents if each.name in {"site-packages", "dist-packages"}), None)
+    return [] if site is None else [site / "ally_plugins", site / "ally_plugins_contrib"]
+
+
 def guarded_places(home: Home | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what no agent may change: folders that are ours, and files that say which hooks agents run.
 
@@ -350,6 +356,7 @@ def guarded_places(home: Home | None) -> tuple[tuple[str, ...], tuple[str, ...]]
     found = [connection_of(agent) for agent in _FORMS]
     folders = [] if home is None else [home.path]
     folders += [each.folder for each in found if each.form.own]
+    folders += own_code()
     files = [file for each in found for file in (each.file, *(file for file, _ in switches(each.agent, each.folder)))]
     if home is not None:
         files += [Path(each["file"]) for each in _records(home).values() if isinstance(each.get("file"), str)]
