@@ -410,10 +410,16 @@ def test_a_line_of_any_size_is_looked_at_or_denied() -> None:
     ("line", "why"),
     [
         ("a+=x;" * 300, "has more than 200 values"),
-        (f"for i in {' '.join(map(str, range(150)))}; do {'rm $i;' * 4_000} done", "stands for more commands"),
+        (f"for i in {' '.join(map(str, range(150)))}; do {'rm $i;' * 2_000} done", "stands for more commands"),
         (f"a=1; a=2; a=3; rm {'$a ' * 40_000}", "stands for more commands"),
-        ("(a)|" * 9_000, "its commands hand on more"),
-        (f"echo {'x' * 9_000} > f; " + "sh f;" * 200, "its commands hand on more"),
+        ("(a bbbbbbbbb)|" * 1_500, "its commands hand on more"),
+        ("a|" * 9_000, "more than the 4000 commands"),
+        ("a=xx;" + "a=$a$a;" * 40 + "$a", "characters in one"),
+        (f"a={'x' * 9_000}; echo {'$a' * 900}", "more text than is looked at"),
+        ("xargs " * 9_000, "would run each other"),
+        ("sh -c " * 9_000, "words that are looked at"),
+        ("rm " + "[" * 60_000, "would change"),
+        (f"echo {'x' * 60_000} > f; " + "sh f;" * 20, "its commands hand on more"),
     ],
 )
 def test_a_line_that_stands_for_more_than_can_be_looked_at_is_denied(line: str, why: str) -> None:

@@ -22,7 +22,10 @@ _ELSEWHERE: Final = re.compile(
 )
 """Options by which a package comes from, or goes to, another place than by default."""
 
-_FILE: Final = re.compile(r"[/:@\\]|\.whl$|\.gz$")
+_FILE: Final = re.compile(r"[/:@\\]|\.whl$|\.gz$|==|<|~=|!=")
+"""In what is to be installed: a file, an address, or another version than the newest."""
+
+_INDEX: Final = re.compile(r"(?:PIP|UV)_\w*(?:INDEX|LINKS|TARGET|CONFIG)")
 
 _AGENTS: Final[Mapping[str, str]] = {
     "claude": r"--settings|--setting-sources|--bare|--safe-mode",
@@ -41,7 +44,7 @@ _AGENTS: Final[Mapping[str, str]] = {
 
 _ELSEWHERE_BY: Final = re.compile(
     r"HOME|USERPROFILE|XDG_CONFIG_HOME|(?:CLAUDE|CODEX|GEMINI|COPILOT|OPENCODE|PI|GOOSE)_\w*"
-    r"(?:HOME|DIR|CONFIG|PATH|ROOT|SETTINGS|SIMPLE|DISABLE)\w*"
+    r"(?:HOME|DIR|CONFIG|PATH|ROOT|SETTINGS|SIMPLE|DISABLE|PURE)\w*"
 )
 """Variables by which an agent finds other settings, or none."""
 
@@ -53,7 +56,7 @@ _LATER: Final = re.compile(
 )
 
 
-def replaces_ours(words: Sequence[str]) -> str | None:
+def replaces_ours(words: Sequence[str], settings: Mapping[str, str]) -> str | None:
     """Return which program of these takes our packages away, or installs something else as them; None for none."""
     names = [PurePosixPath(word).name for word in words[:8]]
     at = next((number for number, name in enumerate(names) if _PACKAGERS.fullmatch(name)), None)
@@ -64,8 +67,8 @@ def replaces_ours(words: Sequence[str]) -> str | None:
     if _REMOVING & {*rest} and any(_OURS.fullmatch(word) or "*" in word for word in named):
         return names[at]
     if _INSTALLING & {*rest} and named:
-        is_moved = any(map(_ELSEWHERE.fullmatch, rest)) or any(map(_FILE.search, named))
-        return names[at] if is_moved else None
+        moved = (*map(_ELSEWHERE.fullmatch, rest), *map(_FILE.search, named), *map(_INDEX.match, settings))
+        return names[at] if any(moved) else None
     return None
 
 
@@ -85,13 +88,15 @@ def why_unhooked(words: Sequence[str], settings: Mapping[str, str]) -> str | Non
 
     `settings` are the variables that the line has set before; `words` begin with what runs the agent, as `env` does.
     """
-    names = [PurePosixPath(word.partition("@")[0] or word[1:].partition("@")[0]).name for word in words]
+    names = [_agent_named(word) for word in words]
     at = next((number for number, name in enumerate(names) if name in _AGENTS), None)
     if at is None or (words[at - 1] not in _RUN_BY_FIND and not all(map(_may_precede, pairwise(["", *words[:at]])))):
         return None
     agent, before = names[at], words[:at]
     if name := next(filter(_ELSEWHERE_BY.fullmatch, [*settings, *(word.partition("=")[0] for word in before)]), None):
         return f"{agent} would be started with another {name}, and need not find the hooks that guard it"
+    if other := {PurePosixPath(word).name for word in before} & _AS_ANOTHER:
+        return f"{agent} would be started by {min(other)} as another user, for whom no hooks may guard it"
     if any(PurePosixPath(word).name == "env" for word in before) and any(map(_EMPTYING.fullmatch, before)):
         return f"{agent} would be started without its environment, and need not find the hooks that guard it"
     pattern = re.compile(rf"(?:{_AGENTS[agent]})(?:=.*)?", re.DOTALL)
@@ -100,10 +105,20 @@ def why_unhooked(words: Sequence[str], settings: Mapping[str, str]) -> str | Non
     return None
 
 
+def _agent_named(word: str) -> str:
+    path = PurePosixPath(word)
+    if path.suffix in _SCRIPTS:  # what a package of an agent is started by: `node .../claude-code/cli.js`
+        return next((part for part in path.parts if part in _AGENTS), "")
+    return PurePosixPath(word.partition("@")[0] or word[1:].partition("@")[0]).name  # without a version
+
+
+_SCRIPTS: Final = frozenset({".js", ".mjs", ".cjs"})
+_AS_ANOTHER: Final = frozenset({"sudo", "doas", "su", "runuser"})
 _RUN_BY_FIND: Final = frozenset({"-exec", "-execdir", "-ok", "-okdir", "-x", "-X", "--exec"})
 _RUNNERS: Final = frozenset(
     {"env", "sudo", "doas", "nohup", "setsid", "time", "timeout", "nice", "exec", "command", "npx", "bunx", "pnpm",
-     "yarn", "dlx", "npm", "bun", "x", "run", "stdbuf", "xargs", "uvx", "script"}
+     "yarn", "dlx", "npm", "bun", "x", "run", "stdbuf", "xargs", "uvx", "script", "su", "runuser", "node",
+     "deno"}
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from ally_plugins.policy.looking_commands import CHANGING, may_loosen, names_cha
 from . import shell_programs as programs
 from .guarded_paths import IN_PROJECTS, GuardedPaths
 from .guarding_programs import is_run_later, names_ours, replaces_ours, why_unhooked
-from .shell_lines import ShellCommand, numbered, read_line
+from .shell_lines import UNSEEN, ShellCommand, numbered, read_line, unescaped
 
 if TYPE_CHECKING:
     from ally_plugins.contract.values.conversation import ToolCall
@@ -66,6 +66,12 @@ _MAX_TEXT: Final = 128 * 1024
 _MOST_HANDED_ON: Final = 8 * _MAX_TEXT
 """Characters, through pipes and by files: a text of the greatest length through eight programs."""
 
+_MOST_PLAIN: Final = 200
+"""Words of one shell, each of which may be the line that it runs."""
+
+_MOST_WRAPPERS: Final = 20
+"""Programs before another one that it is run by."""
+
 _LONGEST_PATH: Final = 4096  # bytes that Linux opens
 
 _DEEPEST: Final = 6
@@ -95,6 +101,8 @@ class _Look:
         self._variables = {"HOME": gate.user_home, "PWD": cwd}
         self._line = ""
         self._settings: dict[str, str] = {}
+        self._now: dict[str, str] = {}
+        """Those of the command that is looked at, too."""
         self._files: dict[str, list[str]] = {}
         """What the line has written to files, by their path."""
         self._handed_on = 0
@@ -173,14 +181,18 @@ class _Look:
         """Look whether a command takes our programs away, gives them another name, or starts an agent without hooks."""
         if not command.words:
             self._settings |= command.settings
+        elif command.words[0] == "unset":
+            self._settings |= dict.fromkeys(command.words[1:], "")
+        given_words = (word.partition("=") for word in command.words[:8] if not word.startswith("-"))
+        self._now = self._settings | command.settings | {name: value for name, equals, value in given_words if equals}
         inner = [word for one in command.inner for each in one.each() for word in each.words[1:]]
-        if (packager := replaces_ours([*command.words, *inner, *given.split()])) is not None:
+        if (packager := replaces_ours([*command.words, *inner, *given.split()], self._now)) is not None:
             return f"{packager} would remove or replace ally-plugins, which guards this agent; the person runs it"
         if PurePosixPath("".join(command.words[:1])).name in {"cp", "ln", "mv", "install"} and any(
             map(names_ours, command.words[1:])
         ):
             return f"{command.words[0]} would give ally-plugins another name, by which it cannot be seen"
-        return why_unhooked(command.words, {**self._settings, **command.settings})
+        return why_unhooked(command.words, self._now)
 
     def _at_command(self, command: ShellCommand, given: str) -> str | None:
         if (why := self._at_guards(command, given)) is not None:
@@ -232,7 +244,10 @@ class _Look:
     def _unwrapped(self, command: ShellCommand, given: str) -> tuple[list[str], str | None]:
         """Return the words without what runs what comes after it, and whatever else that is told; or why not."""
         words, why = programs.split_by_env(command.words), self._at_shell_state(command)
+        tried = 0
         while why is None and len(words) > 1 and PurePosixPath(words[0]).name in programs.WRAPPERS:
+            if (tried := tried + 1) > _MOST_WRAPPERS:
+                return words, f"more than {_MOST_WRAPPERS} programs would run each other, and no more are looked at"
             left = programs.unwrapped(words)
             why = self._at_wrapper(words[: len(words) - len(left)], left, given)
             words = programs.split_by_env(left)
@@ -251,6 +266,11 @@ class _Look:
         """Look at what it writes to, and at its variables: at its own, and those that programs run."""
         if target := next(filter(self._is_guarded, command.writes), None):
             return self._written("a redirection", target)
+        inner = " ".join(word for one in command.inner for each in one.each() for word in each.words)
+        if any(UNSEEN in target for target in command.writes) and _PACKAGE.search(inner):
+            return "a redirection would change what ally-plugins is made of, which guards this agent"
+        if (tree := command.settings.get("GIT_WORK_TREE", "")) and self._holds_at_once(tree):
+            return self._written("git", tree)
         for name, value in command.settings.items():
             if (command.words or programs.is_run_by_others(name)) and names_change(value):
                 return f"{name} would have a program run {value:.200}, which may loosen what guards this agent"
@@ -295,20 +315,12 @@ class _Look:
 
     def _at_shell(self, program: str, rest: list[str], given: str) -> str | None:
         """Look at what a shell, or what launches something, is given to run."""
-        if program == "crontab":
-            given = _TIMES.sub("", given)
-        lines, plain = [given], [word for word in rest if not word.startswith(("-", "+"))]
-        if program in programs.LAUNCHERS:
-            lines += [*(word for word in rest if " " in word), shlex.join(programs.from_program(program, rest))]
-        elif program == "eval":
-            lines.append(" ".join(rest))
-        elif program == "busybox":
-            lines.append(shlex.join(rest))
-        elif any(map(programs.INLINE.fullmatch, rest)):
-            lines += plain
-        lines += [word.partition("=")[2] for word in rest if word.startswith("--command=")]
-        for line in filter(str.strip, lines):
+        plain = [word for word in rest if not word.startswith(("-", "+"))]
+        if len(plain) > _MOST_PLAIN:
+            return f"{program} is given more than the {_MOST_PLAIN} words that are looked at"
+        for line in dict.fromkeys(filter(str.strip, _lines_run(program, rest, plain, given))):
             look = _Look(self._gate, self._cwd, self._depth + 1)
+            look._settings = dict(self._now)
             look._variables.update(numbered(rest[rest.index(line) + 1 :]) if line in rest else {})
             if (why := look.at_line(line)) is not None:
                 return why
@@ -348,7 +360,7 @@ class _Look:
                 return f"{program} would run code that may write, and that names what guards this agent"
         if programs.INTERPRETERS.fullmatch(program):
             # Of a name alone, nobody knows what the program does with it.
-            return self._first_guarded(program, [word for word in rest if not set(word) & _CODE])
+            return self._at_names(program, [word for word in rest if not set(word) & _CODE])
         named = [each for text in (*rest, given) for each in _NAMED_IN.get(program, _NOTHING).findall(text)]
         if (why := self._first_guarded(program, named)) is not None:
             return why
@@ -358,6 +370,11 @@ class _Look:
         if program in programs.COPIES and not {"--delete", "--remove-source-files"} & set(rest):
             return self._at_copy(program, rest)
         return self._first_guarded(program, rest)
+
+    def _at_names(self, interpreter: str, names: list[str]) -> str | None:
+        if "-m" in names and (folder := next(filter(self._holds_at_once, names), None)) is not None:
+            return self._written(interpreter, folder)  # by a module that unpacks, as `zipfile`
+        return self._first_guarded(interpreter, names)
 
     def _names_guarded(self, code: str) -> bool:
         if any(name in code.casefold() for name in self._gate.spellings()) or self._gate.is_put_together(code):
@@ -433,9 +450,11 @@ class _Look:
 
     def _matches(self, word: str, *, within: bool) -> bool:
         """Say whether a pattern meets one of them, or a folder above one."""
-        word = self._with_signs(word)
+        word = _STARS.sub("*", self._with_signs(word))
         if not set("*?[") & set(word):
             return False
+        if len(word) > _LONGEST_PATH:
+            return not any(map(str.isspace, word))  # no name, and as a pattern nobody can say what it meets
         pattern = self.absolute(word).casefold()
         named = (*self._gate.folders, *self._gate.files, *(f"{self._cwd}/{name}" for name in IN_PROJECTS))
         guarded = [each.casefold() for each in named]
@@ -446,12 +465,30 @@ class _Look:
         )
 
 
+def _lines_run(program: str, rest: list[str], plain: list[str], given: str) -> list[str]:
+    """Return the lines that a shell, or what launches something, may run of its words and of what it is given."""
+    if program == "crontab":
+        given = _TIMES.sub("", given)
+    lines = [given]
+    if program in programs.LAUNCHERS:
+        lines += [*(word for word in rest if " " in word), shlex.join(programs.from_program(program, rest))]
+    elif program == "eval":
+        lines.append(" ".join(rest))
+    elif program == "busybox":
+        lines.append(shlex.join(rest))
+    elif any(map(programs.INLINE.fullmatch, rest)):
+        lines += plain
+    lines += [word.partition("=")[2] for word in rest if word.startswith("--command=")]
+    return lines
+
+
 def _printed(command: ShellCommand, given: str) -> str:
     """Return what a command may print: what it is given, and its words."""
     if command.words[:1] == ["base64"] and {"-d", "-D", "--decode"} & set(command.words):
         with suppress(ValueError):
             return b64decode(given, validate=False).decode("utf-8", "replace")
-    return "\n".join(filter(None, [" ".join(command.words[1:]), given]))
+    said = " ".join(command.words[1:])
+    return "\n".join(filter(None, [unescaped(said) if command.words[:1] == ["printf"] else said, given]))
 
 
 _PACKAGE: Final = re.compile(r"(?<![\w/-])ally_plugins(?:_contrib)?(?![\w/-])")
@@ -459,6 +496,7 @@ _OWN_FILES: Final = re.compile(r"__path__|__file__|getfile|getsourcefile|find_sp
 """By which code finds the files of a package."""
 _TIMES: Final = re.compile(r"^[ \t]*(?:@\w+|(?:[\d*,/a-zA-Z-]+[ \t]+){4}[\d*,/a-zA-Z-]+)[ \t]", re.MULTILINE)
 """What stands before a command in a table of cron."""
+_STARS: Final = re.compile(r"\*{2,}")
 _HIDDEN: Final = re.compile(r"\$(?:\(\)|\{[^}]*\}|\w+|[@*])")
 _PARTS: Final = re.compile(r"[,:=]")
 _LINKS: Final = re.compile(r"-[a-zA-Z]*[ls][a-zA-Z]*|--link|--symbolic-link")
@@ -468,7 +506,7 @@ _OURS: Final = re.compile(r"(?:(?<![\w./-])|bin/)ally[-_]plugins(?![\w/-])")
 _NOTHING: Final = re.compile(r"(?!)")
 _DIFFED: Final = re.compile(r"^\+\+\+ (?:b/)?(\S+)", re.MULTILINE)
 _NAMED_IN: Final = {
-    "sed": re.compile(r"(?:^|[\s;{}/|,=\dgpIiMm$])w\s+(\S+)"), "patch": _DIFFED, "git": _DIFFED,
+    "sed": re.compile(r"(?:^|[\s;{}/|,=\dgpIiMm$])w\s*(\S+)"), "patch": _DIFFED, "git": _DIFFED,
 }  # fmt: skip
 """Files that some programs are told to write to within a text."""
 

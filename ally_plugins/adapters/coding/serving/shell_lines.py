@@ -15,7 +15,7 @@ from typing import Final
 
 from attrs import define, evolve, field
 
-__all__ = ["UNSEEN", "ShellCommand", "numbered", "read_line"]
+__all__ = ["UNSEEN", "ShellCommand", "numbered", "read_line", "unescaped"]
 
 UNSEEN: Final = "$()"
 """Stands in a word for what a command prints; no path has it."""
@@ -29,6 +29,15 @@ _MOST_VALUES: Final = 200
 _MOST_WORDS: Final = 50_000
 """Of the commands that a line stands for by its variables' values, beside those that are written there."""
 
+_MOST_COMMANDS: Final = 4000
+"""Of one line; scripts that agents write on one have some hundred."""
+
+_LONGEST_VALUE: Final = 16 * 1024
+"""Characters of a variable's value: variables can double each other."""
+
+_MOST_FILLED: Final = 4 * 1024 * 1024
+"""Characters that come of the values of a line's variables, together."""
+
 _ASSIGNED: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]]*\])?(\+?)=(.*)", re.DOTALL)
 _ALIAS: Final = "alias "
 """Before the name of an alias, among the variables."""
@@ -38,8 +47,8 @@ _QUOTED: Final = "\ue000"
 _SPLIT: Final = "\ue001"
 """Stands where a value is split into words."""
 _VARIABLE: Final = re.compile(
-    rf"(?P<quoted>{_QUOTED}?)\$(?:\{{(?P<braced>{_NAME})(?P<all>\[[^\]}}]*\])?"
-    rf"(?:(?::?[-=]|@)[^}}]*|(?P<sign>[%#]{{1,2}})(?P<removed>[^}}]*))?\}}|(?P<plain>{_NAME}))"
+    rf"(?P<quoted>{_QUOTED}?)\$(?:\{{(?P<braced>{_NAME})(?P<all>\[[^\]}}]{{0,200}}\])?"
+    rf"(?:(?::?[-=]|@)[^}}]{{0,500}}|(?P<sign>[%#]{{1,2}})(?P<removed>[^}}]{{0,500}}))?\}}|(?P<plain>{_NAME}))"
 )
 _ESCAPES: Final = re.compile(r"\\(x[0-9a-fA-F]{1,2}|[0-7]{1,3}|u[0-9a-fA-F]{1,4}|U[0-9a-fA-F]{1,8}|.)", re.DOTALL)
 _KEYWORDS: Final = frozenset(
@@ -81,8 +90,11 @@ def read_line(text: str, variables: Mapping[str, str]) -> list[ShellCommand]:
     if _QUOTED in text or _SPLIT in text:
         raise ValueError("it holds characters that no name has")
     found: list[ShellCommand] = []
-    before, budget = ShellCommand(), [_MOST_WORDS]
-    for command in _fed(_Reader(text, 0).read()):
+    before, budget = ShellCommand(), [_MOST_WORDS, _MOST_FILLED]
+    commands = _Reader(text.replace("\0", ""), 0).read()  # as bash does
+    if len(commands) > _MOST_COMMANDS:
+        raise ValueError(f"it has more than the {_MOST_COMMANDS} commands that are looked at")
+    for command in _fed(commands):
         _settle(command, known, before, budget)
         found += command.each()
         before = command
@@ -103,7 +115,7 @@ def _fed(commands: list[ShellCommand]) -> list[ShellCommand]:
 def _settle(command: ShellCommand, known: dict[str, tuple[str, ...]], before: ShellCommand, budget: list[int]) -> None:
     """Put in the values of variables, and keep those that the command sets; `before` is the command before it.
 
-    `budget` is how many words may still be made. Raises ValueError for more.
+    `budget` is how many words may still be made, and how many characters of values put in. Raises ValueError for more.
     """
     words, writes = command.words, command.writes
     names = {name for word in (*words, *writes) for each in _VARIABLE.finditer(word) if (name := _name(each))}
@@ -117,8 +129,8 @@ def _settle(command: ShellCommand, known: dict[str, tuple[str, ...]], before: Sh
     for number, choice in enumerate(choices):
         values = single | dict(zip(several, choice, strict=True))
         each = evolve(command, settings={}, others=[]) if number else command
-        each.words = _bare([piece for word in words for piece in _filled(word, values)], each, known)
-        each.writes = [" ".join(_filled(word, values)) for word in writes]
+        each.words = _bare([piece for word in words for piece in _filled(word, values, budget)], each, known)
+        each.writes = [" ".join(_filled(word, values, budget)) for word in writes]
         made.append(each)
     for each in made:
         _set(each, known, before)
@@ -129,7 +141,7 @@ def _name(found: re.Match[str]) -> str:
     return found["braced"] or found["plain"]
 
 
-def _filled(word: str, values: Mapping[str, str]) -> list[str]:
+def _filled(word: str, values: Mapping[str, str], budget: list[int]) -> list[str]:
     """Return what a word comes to with the values of its variables: several where one is split."""
     if "$" not in word:
         return [word]
@@ -145,6 +157,9 @@ def _filled(word: str, values: Mapping[str, str]) -> list[str]:
         is_whole = found["quoted"] and _name(found) != "@" and found["all"] != "[@]"
         return known if is_whole else splits.sub(_SPLIT, known)
 
+    budget[1] -= sum(len(values.get(_name(each), "")) for each in _VARIABLE.finditer(word))
+    if budget[1] < 0:
+        raise ValueError("its variables come to more text than is looked at")
     splits = re.compile(rf"[\s{re.escape(values['IFS'])}]+")
     filled = _VARIABLE.sub(value, word).replace(_QUOTED, "")
     return [each for each in filled.split(_SPLIT) if each] if _SPLIT in filled else [filled]
@@ -184,8 +199,8 @@ def _set(command: ShellCommand, known: dict[str, tuple[str, ...]], before: Shell
             pass
     for name, values in found.items():
         known[name] = tuple(dict.fromkeys([*values, *known.get(name, ())])) or ("",)
-        if len(known[name]) > _MOST_VALUES:
-            raise ValueError(f"{name} has more than {_MOST_VALUES} values")
+        if len(known[name]) > _MOST_VALUES or any(len(value) > _LONGEST_VALUE for value in values):
+            raise ValueError(f"{name} has more than {_MOST_VALUES} values, or {_LONGEST_VALUE:,} characters in one")
 
 
 def _one_or_all(values: list[str]) -> list[str]:
@@ -295,7 +310,7 @@ class _Reader:
         while end < len(self._text) and self._text[end] != "'":
             end += 2 if self._text[end] == "\\" else 1
         # bash drops what follows a zero, up to the quote.
-        self._add(_ESCAPES.sub(_unescaped, self._text[self._at : end]).partition("\0")[0])
+        self._add(unescaped(self._text[self._at : end]).partition("\0")[0])
         self._at = end + 1
 
     def _nest(self, char: str) -> None:
@@ -390,14 +405,14 @@ def _printed_by(words: list[str]) -> str:
         case ["echo", first, *rest] if not first.startswith("-"):
             return " ".join([first, *rest])
         case ["printf", "%s", only] | ["printf", only] if "%" not in only:
-            return only
+            return unescaped(only)
         case _:
             return UNSEEN
 
 
 def _closing(text: str, start: int) -> int:
-    """Return where the bracket is closed that was opened before; quotes are passed over."""
-    depth, at = 1, start
+    """Return where the bracket is closed that was opened before; quotes and here-documents are passed over."""
+    depth, at, ends = 1, start, list[str]()
     while at < len(text):
         char = text[at]
         if char == "\\":
@@ -410,11 +425,25 @@ def _closing(text: str, start: int) -> int:
             depth += 1 if char == "(" else -1
             if not depth:
                 return at
+        elif char == "<" and (found := _DOCUMENT.match(text, at)) is not None:
+            ends.append(found[1] or found[2])
+            at = found.end() - 1
+        elif char == "\n" and ends:
+            for end in ends:
+                closed = re.compile(rf"\n\t*{re.escape(end)}(?=\n|\)|$)").search(text, at)
+                at = closed.end() if closed is not None else len(text)
+            ends, at = [], at - 1
         at += 1
     return len(text)
 
 
+_DOCUMENT: Final = re.compile(r"<<-?[ \t]*(?:['\"]([^'\"\n]+)['\"]|\\?(\w+))(?<!<<<)")
 _NAMED: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "v": "\v"}
+
+
+def unescaped(text: str) -> str:
+    """Return a text with its backslashes read, as by `$'...'` and `printf`."""
+    return _ESCAPES.sub(_unescaped, text)
 
 
 def _unescaped(found: re.Match[str]) -> str:
