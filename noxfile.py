@@ -65,19 +65,19 @@ _find_interpreters()
 
 FOUND = [version for version in PYTHONS if shutil.which(f"python{version}")] or [RUNNING]
 OLDEST, NEWEST = FOUND[0], FOUND[-1]
-nox.options.sessions = ["lint", "typing", f"tests-{NEWEST}", "docs"]
+nox.options.sessions = ["lint", "typing", "pyright", f"tests-{NEWEST}", "docs"]
 
 # The newest Python runs all tests. The oldest has the oldest dependencies too, since nothing may need newer ones than
-# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, daemons that fail, what
-# is installed and what authors write, the SDK, durable events, coding agents and fleets, of pydantic-ai's adapter all
-# but the checks that each must pass, and of the placements all but what guards: what a Python could change there
-# (asyncio, signals, processes, SQLite, annotations) has tests of its own in the other folders. Those between run what
-# computes, the package, and gates.
+# pyproject.toml says, and leaves out contrib's plugins, the command line, bridges, recordings, processes, sandboxes,
+# daemons that fail, what is installed and what authors write, the SDK, durable events, coding agents and fleets, of
+# pydantic-ai's adapter all but the checks that each must pass, and of the placements all but what guards: what a Python
+# could change there (asyncio, SQLite, annotations) has tests of its own in the other folders, and processes are started
+# in the placements. Those between run what computes, the package, and gates.
 GUARDS = tuple(f"tests/placements/test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values"))
 PLACED = tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests" / "placements").glob("test_*.py")))
 ABOVE = (
     *(f"--ignore=tests/{name}" for name in ("agentkit", "author", "baddays", "chat", "cli", "coding", "control")),
-    *(f"--ignore=tests/{name}" for name in ("daemon", "durable")),
+    *(f"--ignore=tests/{name}" for name in ("daemon", "durable", "process", "sandbox")),
     *(
         f"--ignore=tests/{name}"
         for name in ("examples", "fleet", "inspect", "legacy", "registry", "replay", "supervisor")
@@ -145,12 +145,17 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types: mypy is the gate for everything, pyright a second opinion on the package."""
-    # pyright needs node: the machine's, or the one that PyPI carries.
+    """Check the types of everything with mypy."""
+    session.install(*_group("typing", "test", "docs"), *PYPROJECT["project"]["dependencies"])
+    session.run("mypy", "--num-workers=2")  # half as long on two cores
+
+
+@nox.session
+def pyright(session: nox.Session) -> None:
+    """Check the types of the package once more, with pyright: a second opinion, for which CI has no time."""
+    # It needs node: the machine's, or the one that PyPI carries.
     node = () if shutil.which("node") else ("pyright[nodejs]",)
     session.install(*_group("typing", "test", "docs"), *node, *PYPROJECT["project"]["dependencies"])
-    # Both take half as long on two cores.
-    session.run("mypy", "--num-workers=2")
     session.run("pyright", "--threads", "2", "--pythonpath", str(Path(session.bin) / "python"))
 
 

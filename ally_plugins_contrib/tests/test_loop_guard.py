@@ -96,6 +96,7 @@ def test_a_live_agent_is_stopped_at_the_sixth_try_and_goes_on_otherwise(ally_har
     assert harness.run_tool(ToolCall("bash", {"command": "ls"}, "y"), result="ok").success
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", ["its success", "another approach", "the person"])
 def test_a_streak_ends_with(ally_harness: Start, reset: str) -> None:
     harness = ally_harness(LoopGuard)

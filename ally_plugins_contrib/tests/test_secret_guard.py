@@ -181,6 +181,7 @@ def test_a_clean_value_is_the_very_same_object() -> None:
     assert redact_all(value) is value
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_any_value_is_searched_without_an_error_and_a_second_time_changes_nothing(value: Any) -> None:
     find_hidden(value)

@@ -302,6 +302,7 @@ with open(sys.argv[1], "w") as held:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs named pipes")
 @pytest.mark.parametrize("how", ["the operator", "the host", "a quarantine"])
 def test_the_run_ends_with_its_task_its_plugin_and_its_host(
@@ -353,6 +354,7 @@ def test_conversations_about_one_folder_share_a_watch_which_outlives_the_first(p
     go(main())
 
 
+@pytest.mark.slow
 def test_a_conversation_that_had_begun_before_is_joined_when_the_person_speaks(project: Path, placement: str) -> None:
     async def main() -> None:
         async with watching(project, placement, wait=False, focus=False) as it:
@@ -366,6 +368,7 @@ def test_a_conversation_that_had_begun_before_is_joined_when_the_person_speaks(p
     go(main())
 
 
+@pytest.mark.slow
 def test_without_watchfiles_it_says_what_to_install_and_still_runs_the_tests(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +434,7 @@ def watchers(project: Path) -> list[int]:
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
+@pytest.mark.slow
 @linux
 def test_the_process_that_watches_ends_with_the_last_conversation(project: Path, placement: str) -> None:
     async def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +95,7 @@ def test_colours_and_control_characters_do_nothing() -> None:
     assert excerpt("\x1b[1m\x1b[31mE       assert 1\x1b[0m\nFAILED a.py::b\n") == ("E       assert 1", "FAILED a.py::b")
 
 
+@pytest.mark.slow
 @given(st.text(max_size=4000), st.lists(st.text(max_size=200), max_size=8))
 def test_whatever_is_printed_the_message_is_short_and_inert(output: str, files: list[str]) -> None:
     text = broken(failed(output), "pytest", files)

@@ -111,6 +111,7 @@ def test_what_cannot_be_run_is_no_failure_of_the_tests(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @linux
 def test_cancelling_ends_the_whole_tree(tmp_path: Path, held: Path) -> None:
     async def main() -> None:
@@ -154,6 +155,7 @@ def test_what_the_command_leaves_behind_ends_with_it(tmp_path: Path, held: Path)
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_host_that_is_killed_takes_the_tree_along(how: int, tmp_path: Path, held: Path) -> None:
@@ -165,6 +167,7 @@ def test_a_host_that_is_killed_takes_the_tree_along(how: int, tmp_path: Path, he
     holders.are_gone()
 
 
+@pytest.mark.slow
 @linux
 def test_a_keeper_that_is_told_to_end_takes_the_tree_along(tmp_path: Path, held: Path) -> None:
     keeper = Path(str(sys.modules[run.__module__].__file__)).with_name("keeper.py")

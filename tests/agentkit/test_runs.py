@@ -500,6 +500,7 @@ def test_a_listener_may_end_a_run_as_it_begins() -> None:
 # --- cancellation ---
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cancelled_at_any_of_its_awaits_while_it_opens_leaves_nothing_open() -> None:
     cancelled = 0
     for steps in range(60):

@@ -145,6 +145,7 @@ def test_what_blocks_a_thread_of_its_own_is_no_mistake(
     assert not [each for each in check(folder) if each[2] == "blocking-call"]
 
 
+@pytest.mark.slow
 def test_of_several_plugins_in_one_package_each_is_held_to_its_own_manifest(check: Callable[..., Any]) -> None:
     # Ours, which are real and whole: what is found here are warnings of what runs programs inline.
     contrib = Path(__file__).parents[2] / "ally_plugins_contrib"

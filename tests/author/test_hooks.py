@@ -91,6 +91,7 @@ def test_each_gate_and_transform_can_be_called(judge: Path, hook: str) -> None:
         assert answer["answers"][0]["reason"] == f"not {HOOKS[hook].topic}"
 
 
+@pytest.mark.slow
 def test_a_payload_is_what_the_plugins_are_called_with(new: Callable[..., Path], tmp_path: Path) -> None:
     folder = str(new(kind="daemon", language="sh", has_gate=True))
     payload = tmp_path / "payload.json"
@@ -111,6 +112,7 @@ def test_what_is_no_payload_is_told(new: Callable[..., Path]) -> None:
     assert "did you mean 'ally_gate_tool_call'?" in run_command("hooks", "test", "ally_gate_tool_cal", code=2).stderr
 
 
+@pytest.mark.slow
 def test_a_plugin_that_fails_is_the_commands_failure(new: Callable[..., Path]) -> None:
     folder = new()
     edit(folder / "src/loop_warner/__init__.py", "Counter()", "undefined()")

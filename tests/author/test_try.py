@@ -50,6 +50,7 @@ async def running(folder: Path, home: Path) -> AsyncIterator[tuple[Host, DevPlug
     await journal.close()
 
 
+@pytest.mark.slow
 def test_it_is_played_the_sample_without_being_installed_or_agreed_to(new: Callable[..., Path], home: Path) -> None:
     shown = run_command("try", str(new(kind="daemon", language="sh"))).stdout
     assert f"loop-warner says as user: Bash has failed often; {ADVICE}" in shown
@@ -57,6 +58,7 @@ def test_it_is_played_the_sample_without_being_installed_or_agreed_to(new: Calla
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_scripts_get_all_of_it_as_json(new: Callable[..., Path]) -> None:
     folder = new(kind="daemon", language="sh")
     answer = json.loads(run_command("try", str(folder), "--set", "limit=1", "--json").stdout)
@@ -73,6 +75,7 @@ def test_a_plugin_that_does_not_start_is_told_with_its_file_and_line(new: Callab
     assert f"{folder / CODE}:{line}: NameError: name 'undefined_name' is not defined" in answer["problems"][0]
 
 
+@pytest.mark.slow
 def test_a_crash_is_told_with_its_file_and_line(new: Callable[..., Path]) -> None:
     folder = new()
     edit(folder / CODE, "        self.failures[event.session_id, event.tool_name] += 1", "        raise KeyError('x')")
@@ -113,6 +116,7 @@ def test_a_new_version_takes_the_place_of_the_old_one(new: Callable[..., Path], 
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "before", "after", "said"),
     [
@@ -186,6 +190,7 @@ def test_no_event_of_a_session_is_missed_or_doubled_when_it_is_replaced_in_its_m
     assert [json.loads(line)["params"]["id"] for _, line in noted] == [event.id for event in events]
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_seen_once_and_what_is_compiled_is_not(new: Callable[..., Path]) -> None:
     folder = new()
 

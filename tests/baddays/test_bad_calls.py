@@ -148,6 +148,7 @@ def test_two_calls_with_one_id_are_two_calls_each_with_its_own_arguments_and_ans
     go(main())
 
 
+@pytest.mark.slow
 def test_a_hundred_calls_at_once_each_get_their_own_answer(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:

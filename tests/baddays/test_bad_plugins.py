@@ -299,6 +299,7 @@ serve(hello={"hooks": ["ally_gate_tool_call"], "events": []}, gate=lambda params
 """
 
 
+@pytest.mark.slow
 def test_a_daemon_killed_amid_its_gate_denies_and_the_conversation_goes_on(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:
@@ -328,6 +329,7 @@ def test_a_daemon_killed_amid_its_gate_denies_and_the_conversation_goes_on(
     go(main())
 
 
+@pytest.mark.slow
 def test_a_daemon_whose_gate_hangs_denies_at_its_deadline_and_can_be_interrupted_before(
     go: Any, model_server: ModelServer, model: Models, tmp_path: Path
 ) -> None:

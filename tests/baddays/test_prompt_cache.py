@@ -112,6 +112,7 @@ def test_one_whose_budget_is_spent_costs_no_more(client: Client) -> None:
     assert cached(events) > 0.5
 
 
+@pytest.mark.slow
 def test_what_it_cost_stands_in_doctor_info_and_audit(client: Client, home: Any, tmp_path: Any) -> None:  # noqa: ARG001
     async def main() -> None:
         async with new_host({"clocky": clock(volatile=False)}, home=home) as host:

@@ -272,6 +272,7 @@ def test_what_the_agent_does_after_a_message_carries_its_chain_for_the_step() ->
     ]
 
 
+@pytest.mark.slow
 def test_fifty_sessions_at_once_never_mix() -> None:
     async def ally_tool_call_start(self: Any, event: Any) -> None:
         assert self.ally.session == event.session_id

@@ -132,6 +132,7 @@ def is_mountable() -> bool:
     return sys.platform == "linux" and os.geteuid() == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_what_must_be_recorded_lets_events_flow_and_recovers(tmp_path: Path) -> None:
     home = tmp_path / "small"
     home.mkdir()

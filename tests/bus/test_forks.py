@@ -174,6 +174,7 @@ print("kept")
 """
 
 
+@pytest.mark.slow
 def test_a_fork_that_exits_amid_the_block_leaves_the_host_and_its_journal_alone() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout, done.returncode) == ("kept\n", 0), done.stderr

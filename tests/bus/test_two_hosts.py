@@ -172,6 +172,7 @@ def test_a_session_of_a_host_that_was_killed_is_taken_over_at_once_with_what_wai
     assert events_of(tmp_path, "conv") == ["one", "three"]
 
 
+@pytest.mark.slow
 def test_a_host_that_was_stopped_and_wakes_can_write_nothing_and_delivers_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ def project(folder: Path) -> Path:
     return folder / "loop-warner"
 
 
+@pytest.mark.slow
 def test_a_saved_file_replaces_the_plugin_in_the_chat_and_one_that_is_not_fit_does_not(
     tmp_path: Path, home: Path
 ) -> None:

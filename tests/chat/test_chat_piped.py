@@ -76,6 +76,7 @@ def test_a_gates_refusal_reaches_the_person_and_why_explains_it(helped: Person) 
     assert "helper  deny" in shown
 
 
+@pytest.mark.slow
 def test_a_plugins_messages_events_tools_and_actions_show_up_where_the_person_looks(helped: Person) -> None:
     shown = helped.chat(
         "steer read README.md",
@@ -170,6 +171,7 @@ def test_plus_and_minus_alone_ask_no_model(helped: Person) -> None:
 # --- sessions
 
 
+@pytest.mark.slow
 def test_a_session_is_gone_on_with_its_todos_and_what_was_said(
     person: Person, history: Callable[[Person], list[str]]
 ) -> None:
@@ -246,6 +248,7 @@ def test_keys_never_land_in_the_journal_or_on_the_screen(person: Person, monkeyp
         assert key.encode() not in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_context_is_told_and_shortened_and_the_session_goes_on_from_there(person: Person) -> None:
     (person.folder / "big.txt").write_text("".join(f"line {i} of a large file\n" for i in range(120)))
     lines = [*["read big.txt"] * 8, "/compact what was read", "say x"]
@@ -280,6 +283,7 @@ def test_todos_are_told_once_and_are_there_when_the_session_is_gone_on_with(pers
     assert [line.get("event_type") for line in lines].count("TODO_UPDATE") == 3  # one for each change
 
 
+@pytest.mark.slow
 def test_after_compact_only_the_new_message_is_acted_on(person: Person) -> None:
     asked = [f"run echo first-{i}" for i in range(7)]
     edits = ["edit app.py return 1 -> return 2", "edit app.py return 2 -> return 1"]

@@ -45,6 +45,7 @@ def tagged(person: Person) -> Person:
     return person
 
 
+@pytest.mark.slow
 def test_a_tagged_plugin_is_on_where_its_name_is_said_and_stays_so_in_a_resumed_session(tagged: Person) -> None:
     call = 'call greet {"who": "you"}'
     shown = tagged.chat("/plugins", call, "+greeter", call)

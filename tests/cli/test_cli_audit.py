@@ -203,6 +203,7 @@ def test_a_copy_of_the_head_that_was_kept_elsewhere_is_compared_with(spoken: Ope
     assert "the audit holds" in spoken.run("audit", "verify", "--head", "-", text=copy.read_text()).stdout
 
 
+@pytest.mark.slow
 def test_a_chain_that_was_written_anew_with_its_head_is_found_by_a_copy_of_the_head(
     spoken: Operator, tmp_path: Path
 ) -> None:
@@ -374,6 +375,7 @@ def test_an_id_that_nobody_has_is_one_line(spoken: Operator, id_: str) -> None:
     assert error.strip().isprintable()
 
 
+@pytest.mark.slow
 def test_export_writes_what_the_journal_has(spoken: Operator) -> None:
     session = message_of(spoken)["session_id"]
     out = spoken.site / "out.jsonl"

@@ -28,6 +28,7 @@ def test_json_holds_the_exact_result(enabled: Operator) -> None:
     assert [(each["role"], each["content"]) for each in done["messages"]] == [("user", "heard hi")]
 
 
+@pytest.mark.slow
 def test_a_tool_that_fails_is_an_error_of_one_line(enabled: Operator) -> None:
     done = enabled.run("call", "loop-warner", "shout", "--args", '{"text": "boom"}', code=1)
     assert done.stderr == "ally-plugins: 'shout' of 'loop-warner' failed with ValueError: no boom\n"

@@ -46,6 +46,7 @@ def test_an_answer_on_standard_input_that_is_no_terminal_counts_for_nothing(warn
     assert warner.ask("list")["plugins"][0]["state"] == "waiting for consent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", [b"n\n", b"\n", b"yesterday\n", b"y y\n", b"\x04", b"y\x04\x04"])
 def test_at_a_terminal_everything_but_yes_is_no(warner: Operator, answer: bytes) -> None:
     shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=answer, code=1)
@@ -53,6 +54,7 @@ def test_at_a_terminal_everything_but_yes_is_no(warner: Operator, answer: bytes)
     assert files_of(warner.home.path) == {}
 
 
+@pytest.mark.slow
 def test_at_a_terminal_yes_agrees_after_every_request_was_shown(warner: Operator) -> None:
     shown = warner.at_terminal("enable", "loop-warner", until=QUESTION, answer=b"y\n")
     asked = shown.partition(QUESTION)[0]
@@ -63,6 +65,7 @@ def test_at_a_terminal_yes_agrees_after_every_request_was_shown(warner: Operator
     assert record["data"]["by"] == "person"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [b"y\n", b"yes\ny\ny\n", b"y"], ids=["line", "lines", "begun"])
 def test_a_yes_that_was_typed_before_the_question_is_none(warner: Operator, ahead: bytes) -> None:
     shown = warner.at_terminal("enable", "loop-warner", ahead=ahead, until=QUESTION, answer=b"\n", code=1)
@@ -77,6 +80,7 @@ def test_a_wrong_answer_is_a_no_that_says_what_was_expected(warner: Operator) ->
     assert files_of(warner.home.path) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "stream"), [((), "standard output"), (("--json",), "standard error")], ids=["text", "json"]
 )
@@ -300,6 +304,7 @@ def test_what_another_command_wrote_meanwhile_is_not_undone_with_it(enabled: Ope
     assert registry.get("loop-warner").granted.texts() == ("events:TOOL_CALL_END", "gate:tool_call:bash")
 
 
+@pytest.mark.slow
 def test_another_command_waits_until_a_change_is_recorded_or_undone(enabled: Operator) -> None:
     other = threading.Thread(target=lambda: Registry(enabled.home).revoke("loop-warner", "add_message"))
 

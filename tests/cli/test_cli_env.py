@@ -45,6 +45,7 @@ def test_nothing_is_built_without_a_person_and_the_commands_are_shown(ready: Ope
     assert ready.records("env") == []
 
 
+@pytest.mark.slow
 def test_no_is_an_answer(ready: Operator) -> None:
     shown = ready.at_terminal("env", "loop-warner", until="[y/N]", answer=b"n\n", code=1)
     assert "you did not agree" in shown

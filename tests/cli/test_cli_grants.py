@@ -202,6 +202,7 @@ def test_a_plugin_that_comes_to_ask_for_more_files_waits_and_the_difference_is_s
     assert "waits for consent" in operator.run("grant", "loop-warner", "files:write:project", code=1).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["/", "home", "below the home", "a link to the home", "above the home"])
 def test_what_holds_the_consent_or_lies_beside_it_is_granted_to_nobody(
     operator: Operator, tmp_path: Path, place: str

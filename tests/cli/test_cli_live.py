@@ -97,6 +97,7 @@ def test_disable_and_enable_stop_and_start_it_in_the_host(enabled: Operator, sta
     assert "disabled by the operator" in found[2][1]
 
 
+@pytest.mark.slow
 def test_of_several_grants_those_before_a_wrong_one_are_in_effect_too(
     enabled: Operator, start: Callable[[], Agent]
 ) -> None:
@@ -124,6 +125,7 @@ def test_all_hosts_of_a_home_are_told_and_one_that_does_not_answer_is_named(
     assert len(enabled.ask("hosts")["hosts"]) == 2
 
 
+@pytest.mark.slow
 def test_what_a_killed_host_left_is_removed_and_no_host_any_more(enabled: Operator, start: Callable[[], Agent]) -> None:
     agent = start()
     agent.process.kill()
@@ -133,6 +135,7 @@ def test_what_a_killed_host_left_is_removed_and_no_host_any_more(enabled: Operat
     assert list(enabled.home.run_dir.glob("host-*")) == []
 
 
+@pytest.mark.slow
 def test_hosts_list_and_info_show_the_state_in_the_running_host(enabled: Operator, start: Callable[[], Agent]) -> None:
     agent = start()
     shown = enabled.run("hosts").stdout
@@ -148,6 +151,7 @@ def test_hosts_list_and_info_show_the_state_in_the_running_host(enabled: Operato
     assert enabled.ask("info", NAME)["live"][0]["delivered"] >= 1
 
 
+@pytest.mark.slow
 def test_a_quarantine_shows_at_once_and_release_ends_it_in_the_host(
     enabled: Operator, start: Callable[[], Agent]
 ) -> None:
@@ -224,6 +228,7 @@ def test_a_pipe_in_the_place_of_a_log_is_not_waited_for(enabled: Operator) -> No
     assert enabled.run("logs", NAME).stdout == ""
 
 
+@pytest.mark.slow
 def test_follow_goes_on_across_a_rotation_and_ends_quietly_with_130(enabled: Operator) -> None:
     log(enabled, "one")
     command = [sys.executable, "-m", "ally_plugins", "logs", NAME, "--follow"]

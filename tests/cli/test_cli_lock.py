@@ -113,6 +113,7 @@ def test_another_machine_is_made_so_once_somebody_has_agreed(locked: Operator, t
     assert [record["kind"] for record in locked.records("enable", "configure")][-2:] == ["configure", "enable"]
 
 
+@pytest.mark.slow
 def test_machines_that_are_alike_have_one_revision_which_a_setting_changes(locked: Operator, tmp_path: Path) -> None:
     first = locked.ask("lock", "-o", file_of(tmp_path))["revision"]
     assert f"revision {first}" in locked.run("lock", "-o", file_of(tmp_path)).stdout
@@ -127,6 +128,7 @@ def test_machines_that_are_alike_have_one_revision_which_a_setting_changes(locke
     assert holdings_of(locked.home).plugins == UNREADABLE
 
 
+@pytest.mark.slow
 def test_what_makes_a_plugin_stricter_is_done_without_a_question_and_agrees_to_nothing(
     locked: Operator, tmp_path: Path
 ) -> None:

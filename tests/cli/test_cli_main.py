@@ -202,6 +202,7 @@ def _made(kind: type[Exception]) -> Exception:
     return made
 
 
+@pytest.mark.slow
 def test_an_error_of_the_program_is_one_line_and_shows_its_place_when_asked(operator: Operator) -> None:
     code = "import ally_plugins.cli.look.list as m, ally_plugins.cli.shell.main as p\nm.paint_state = None\np.main()"
     operator.install()

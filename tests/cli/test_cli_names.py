@@ -37,6 +37,7 @@ def waver(operator: Operator) -> Operator:
     return operator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["waver", "folder:waver"])
 def test_each_command_takes_the_name_and_the_folders_name(waver: Operator, tmp_path: Path, name: str) -> None:
     recording = tmp_path / "session.jsonl"

@@ -34,6 +34,7 @@ packages = ["loop_warner"]
 OFFLINE = ("--no-deps", "--no-index", "--no-build-isolation")
 
 
+@pytest.mark.slow
 def test_uninstalling_asks_first_and_names_what_goes(enabled: Operator) -> None:
     error = enabled.run("uninstall", "loop-warner", code=1).stderr
     assert "--yes" in error

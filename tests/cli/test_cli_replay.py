@@ -163,6 +163,7 @@ def test_a_session_that_an_export_does_not_have_is_an_error(operator: Any, tmp_p
     assert "'three'" in operator.run("replay", str(file), "--session", "three", code=2).stderr
 
 
+@pytest.mark.slow
 def test_plugin_limits_the_replay_and_a_name_that_is_not_enabled_is_an_error(listener: Any, recording: Path) -> None:
     listener.install("other", MANIFEST, code=LISTENER)
     listener.enable("other")

@@ -114,6 +114,7 @@ def test_tasks_show_what_runs_and_cancel_ends_it(enabled: Operator, start: Calla
     assert (running["id"], running["pid"], running["progress"]) == (second, other.pid, 0.4)
 
 
+@pytest.mark.slow
 def test_an_unknown_task_is_an_error_that_says_where_to_look(enabled: Operator, start: Callable[[], Agent]) -> None:
     start()
     told = enabled.run("tasks", "--cancel", "t-\x1b1", code=1).stderr

@@ -101,6 +101,7 @@ def test_elsewhere_each_row_is_one_line_below_the_headings() -> None:
     assert table(("plugin", "about"), []) == []
 
 
+@pytest.mark.slow
 def test_list_has_headings_in_a_pipe_and_at_a_terminal(warner: Operator) -> None:
     warner.enable()
     for shown in (warner.run("list").stdout, warner.at_terminal("list", until="loop-warner", answer=b"")):
@@ -197,6 +198,7 @@ def test_where_nothing_can_be_read_nothing_is_offered_and_nothing_is_said(
     assert complete(monkeypatch, "info", "") == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_the_script_for_bash_completes_a_grant_behind_its_colon(enabled: Operator, tmp_path: Path) -> None:
     enabled.run("revoke", "loop-warner", "add_message")

@@ -173,6 +173,7 @@ def test_a_reference_without_end_or_target_fails_the_call_and_not_the_host(refer
         checker.check({"a": 1})
 
 
+@pytest.mark.slow
 def test_jsonschema_is_not_imported_before_it_is_needed() -> None:
     code = (
         "import sys, ally_plugins.policy.arguments as a, ally_plugins.contract.tools.declared as t\n"

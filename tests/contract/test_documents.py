@@ -160,6 +160,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from([each.key for each in DOCUMENT.keys]) | st.text(max_size=8), values, max_size=8))
 def test_any_table_is_read_to_its_end_and_no_mistake_breaks_a_line(written: dict[str, Any]) -> None:
     found, problems = read(written)

@@ -64,11 +64,13 @@ def read(event_type: Any, data: Any, **envelope: Any) -> Event | None:
     return event_from_params(decode(encode(params)))
 
 
+@pytest.mark.slow
 @given(any_event())
 def test_every_event_comes_back_from_its_json_as_it_was(event: Event) -> None:
     assert event_from_params(decode(encode(event_params(event)))) == event
 
 
+@pytest.mark.slow
 @given(any_event(), st.dictionaries(TEXT.map(lambda text: f"x{text}"), JSON, min_size=1, max_size=3))
 def test_fields_of_a_newer_version_are_kept_and_written_again(event: Event, more: dict[str, Any]) -> None:
     data = {**decode(encode(event_data(event))), **more}

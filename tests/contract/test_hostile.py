@@ -220,6 +220,7 @@ def test_a_hook_whose_gate_would_wait_for_itself_is_refused_at_once() -> None:
     assert a_refused["gate"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_grace")
 @pytest.mark.parametrize("kind", ["tool", "task"])
 def test_a_tool_or_task_that_swallows_cancellation_does_not_keep_the_program_from_ending(kind: str) -> None:

@@ -519,6 +519,7 @@ json_values = st.recursive(
 FUNCTIONS = [whole, number, strings, unique, pair, mapping, maybe, either, literal, level, point, line, options]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(FUNCTIONS), json_values)
 def test_any_json_value_is_read_or_refused_and_nothing_else(function: Any, value: Any) -> None:
     try:

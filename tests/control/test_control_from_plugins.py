@@ -115,6 +115,7 @@ serve(attack)
 """
 
 
+@pytest.mark.slow
 def test_the_control_socket_takes_no_change_from_a_daemon_or_what_it_has_started(
     guarded: Operated, tmp_path: Path
 ) -> None:

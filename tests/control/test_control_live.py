@@ -265,6 +265,7 @@ def test_tasks_are_listed_and_one_is_cancelled(guarded: Operated) -> None:
     go(main())
 
 
+@pytest.mark.slow
 def test_a_task_that_does_not_end_at_once_is_told_of_as_running(guarded: Operated) -> None:
     may_end = asyncio.Event()
 
@@ -333,6 +334,7 @@ def test_shadow_limits_and_deadlines_change_under_a_running_plugin(guarded: Oper
     go(main())
 
 
+@pytest.mark.slow
 def test_a_disabled_plugin_stops_and_an_enabled_one_starts_in_all_open_sessions(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:
@@ -463,6 +465,7 @@ def test_a_released_plugin_starts_again_with_its_crashes_forgotten(guarded: Oper
     go(main())
 
 
+@pytest.mark.slow
 def test_a_plugin_that_cannot_start_is_marked_denies_and_can_be_tried_again(guarded: Operated) -> None:
     async def main() -> None:
         async with running(guarded) as host:

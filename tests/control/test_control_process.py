@@ -79,6 +79,7 @@ async def heard(host: Any, session: Any) -> Any:
     return (await host.call_tool("count")).data
 
 
+@pytest.mark.slow
 def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
@@ -101,6 +102,7 @@ def test_a_grant_that_is_taken_back_is_gone_for_a_process_too(placed: Operated) 
     go(main())
 
 
+@pytest.mark.slow
 def test_disable_ends_the_process_and_enable_starts_another(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
@@ -120,6 +122,7 @@ def test_disable_ends_the_process_and_enable_starts_another(placed: Operated) ->
     go(main())
 
 
+@pytest.mark.slow
 def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
@@ -136,6 +139,7 @@ def test_restart_is_another_process_and_its_gate_denies_meanwhile(placed: Operat
     go(main())
 
 
+@pytest.mark.slow
 def test_a_restart_takes_another_placement(placed: Operated) -> None:
     async def main() -> None:
         async with placed.new_host() as host:
@@ -260,6 +264,7 @@ def test_place_moves_a_plugin_that_runs_there_and_back(guarded: Operated, monkey
     go(main())
 
 
+@pytest.mark.slow
 def test_where_a_plugin_cannot_start_it_is_not_moved(guarded: Operated, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)  # so that its process does not find its code
 
@@ -318,6 +323,7 @@ def test_what_host_and_process_write_is_shown_from_the_first_look_on_and_without
     go(main())
 
 
+@pytest.mark.slow
 def test_lines_are_shown_of_no_plugin_inside_the_host_and_of_no_host_that_keeps_no_contents(
     guarded: Operated, placed: Operated
 ) -> None:

@@ -45,6 +45,7 @@ def test_a_hook_that_swallows_its_interruption_and_ends_goes_on(in_thread: Start
     assert host.asked("add_message").params["content"] == "heard good"
 
 
+@pytest.mark.slow
 def test_an_interrupted_hook_may_clean_up_and_timeouts_in_later_hooks_still_work(in_thread: Start) -> None:
     host = in_thread("Hangs", told={"deadlines": {"observe": 0.3}})
     for seq in (1, 2):

@@ -55,6 +55,7 @@ def test_a_plugin_without_observers_wants_no_events(spawn: Start) -> None:
     assert spawn("Judges").initialize()["events"] == []
 
 
+@pytest.mark.slow
 def test_the_name_on_the_command_line_is_told(spawn: Start) -> None:
     assert spawn("Plain", "--name", "other").initialize()["name"] == "other"
     assert "name" not in spawn("Plain").initialize()
@@ -165,6 +166,7 @@ def test_calls_while_the_plugin_is_built_are_refused(daemon: Start) -> None:
     assert "ally_start" in told
 
 
+@pytest.mark.slow
 def test_a_start_that_fails_is_answered_with_its_type_and_stop_is_not_called(spawn: Start) -> None:
     host = spawn("FailsToStart")
     host.initialize()
@@ -215,6 +217,7 @@ def test_secret_settings_that_the_host_names_hide_themselves(daemon: Start) -> N
     assert host.ask("call_tool", name="leak", arguments={}) == ["ValidationRefused", "ValidationRefused"]
 
 
+@pytest.mark.slow
 def test_where_the_loop_cannot_watch_a_descriptor_threads_read_and_write_it(tmp_path: Path) -> None:
     lines = tmp_path / "lines"
     told = b'{"protocol":"1","protocols":["1"],"plugin":"p","host":{}}'

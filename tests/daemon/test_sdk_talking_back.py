@@ -160,6 +160,7 @@ def test_a_connection_that_breaks_is_made_again_and_calls_meanwhile_are_refused(
     go(main())
 
 
+@pytest.mark.slow
 def test_a_host_that_has_not_seen_the_old_connection_break_is_asked_again(socket_path: str) -> None:
     class Late(Host):
         refusals = 0

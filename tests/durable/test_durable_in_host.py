@@ -163,6 +163,7 @@ def test_an_inline_plugin_hears_each_event_once_and_its_other_events_as_ever(tmp
         assert own == [f"{word} {life}-{number}" for life in range(3) for number in range(100)]
 
 
+@pytest.mark.slow
 def test_no_durable_event_comes_after_the_plugin_was_told_to_stop(tmp_path: Path) -> None:
     heard: list[str] = []
 

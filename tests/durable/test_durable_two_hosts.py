@@ -344,6 +344,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_whatever_hosts_do_no_event_is_lost_and_none_is_fed_twice_but_after_a_kill_or_a_change_of_hands(
     steps: list[tuple[str, int, str]],

@@ -132,6 +132,7 @@ def test_a_cancelled_task_stops_and_what_there_is_not_is_said(host: Any) -> None
     assert len(cancelled) == 1, "it went on"
 
 
+@pytest.mark.slow
 def test_it_ends_when_its_host_goes_away(host: Any, start: Callable[..., Any], ended: Callable[..., Any]) -> None:
     assert host.ask("shutdown", {"reason": "done"}) is None
     process = start("node_outbound", "node", "daemon.js")

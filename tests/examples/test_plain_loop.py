@@ -69,6 +69,7 @@ def run(
     return go(main()), events
 
 
+@pytest.mark.slow
 def test_a_tool_runs_and_the_model_reads_what_it_returned(
     agent: ModuleType, server: ModelServer, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_serve_says_what_is_wrong_before_it_connects(tmp_path: Path, who: str, p
     assert expected in shown.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_serves_only_what_it_was_named_for(tmp_path: Path) -> None:
     run_json("init", str(tmp_path / "fleet"), "laptop", "--worker", "worker-1=p")
     run_command("enable", "secret-guard", "--yes")

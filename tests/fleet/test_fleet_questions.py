@@ -270,6 +270,7 @@ def test_of_a_decision_whose_content_is_not_there_no_verdict_is_made_up() -> Non
     assert "decision of guard" in str(request)
 
 
+@pytest.mark.slow
 def test_what_a_home_makes_up_does_no_harm_to_what_is_known_of_the_others(fleet: Path) -> None:
     before = answer("stats", "--fleet", str(fleet))["plugins"]
     now = max(row["at"] for row in rows(fleet))

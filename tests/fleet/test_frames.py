@@ -34,6 +34,7 @@ def test_what_is_written_comes_whole_and_in_order(parts: list[bytes], chunk: int
     )
 
 
+@pytest.mark.slow
 @given(written=st.binary(min_size=200, max_size=900), data=st.data())
 def test_a_message_that_is_lost_repeated_or_moved_ends_the_stream(written: bytes, data: st.DataObject) -> None:
     frames = sent([written])

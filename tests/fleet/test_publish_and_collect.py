@@ -68,6 +68,7 @@ def kinds(store: FleetStore) -> list[tuple[str, str, int]]:
 # --- trust ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "subject",
     [
@@ -120,6 +121,7 @@ def test_a_home_hears_nothing_of_others(server: Server, subject: str) -> None:
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DELETE", "PURGE", "MSG.DELETE", "UPDATE"])
 def test_a_collector_removes_no_record_from_the_server(server: Server, store: FleetStore, kind: str) -> None:
     async def main() -> None:
@@ -420,6 +422,7 @@ def test_a_new_journal_in_the_place_of_another_is_noted_and_kept_beside_it(
     assert sorted(numbers(store)) == [1, 1, 2, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_home_that_says_that_it_is_there_is_known_with_what_it_has_still_to_send(
     server: Server, journal: Journal, store: FleetStore
 ) -> None:

@@ -70,6 +70,7 @@ def restarts(one: Host) -> int:
 # --- one process for many ---
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_hosts_share_one_process_of_a_plugin_and_each_has_an_instance_of_its_own(server: Server) -> None:
     async def main() -> None:
@@ -230,6 +231,7 @@ def test_a_host_whose_version_nobody_serves_any_more_is_closed_and_takes_no_othe
 # --- how many ---
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_a_host_that_opens_link_after_link_gets_its_share_and_leaves_the_others_theirs(server: Server) -> None:
     async def main() -> None:

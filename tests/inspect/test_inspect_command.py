@@ -31,6 +31,7 @@ def test_it_refuses_a_session_or_an_id_that_was_never_recorded(home: Home, recor
     assert "Example:" in run_command("inspect", "--help").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs a browser that is a shell script, and SIGHUP")
 def test_the_browser_gets_the_link_by_a_file_of_its_owner_and_all_ends_with_the_terminal(
     home: Home, record: Callable[..., None], tmp_path: Path

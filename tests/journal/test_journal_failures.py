@@ -103,6 +103,7 @@ def fill(ballast: Path) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_an_answer_in_words(tmp_path: Path) -> None:
     code = f"""
 import asyncio, pathlib, resource, sys
@@ -163,6 +164,7 @@ def test_a_locked_journal_is_an_answer_in_words_and_goes_on_when_it_is_free(
     assert verify(tmp_path / "journal.db").ok
 
 
+@pytest.mark.slow
 def test_a_removed_journal_accepts_nothing_until_it_is_put_back(tmp_path: Path) -> None:
     path, away = tmp_path / "journal.db", tmp_path / "away"
     away.mkdir()
@@ -312,6 +314,7 @@ def test_a_bad_entry_and_a_failing_disk_at_once_lose_and_double_nothing(
     assert verify(path).ok
 
 
+@pytest.mark.slow
 def test_what_waits_for_a_journal_that_cannot_be_understood_is_written_when_it_can(tmp_path: Path) -> None:
     path, away = tmp_path / "journal.db", tmp_path / "away"
 

@@ -195,6 +195,7 @@ def test_a_batch_amid_which_a_file_goes_is_found_once_or_was_not_acknowledged(
     assert verify(folder / DB).ok
 
 
+@pytest.mark.slow
 def test_two_hosts_whose_write_ahead_log_goes_lose_nothing_that_they_acknowledged(tmp_path: Path) -> None:
     folder = tmp_path / "home"
 

@@ -45,6 +45,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="what a process has open is read from /proc")
 def test_a_host_without_a_home_that_is_killed_leaves_nothing_to_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "temporary"
@@ -87,6 +88,7 @@ def test_closed_it_is_gone() -> None:
     assert not verify(journal.path).ok
 
 
+@pytest.mark.slow
 def test_readers_in_other_threads_and_a_busy_writer_do_not_refuse_one_another() -> None:
     journal = Journal.in_memory()
     failures: list[BaseException] = []

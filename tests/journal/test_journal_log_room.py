@@ -64,6 +64,7 @@ def write_until_it_needs_room(store: Store, path: Path) -> int:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_most_commits_find_room_in_the_log_and_do_not_make_it_longer(store: Store, path: Path) -> None:
     lengths: set[int] = set()
     for i in range(4 * RECORDS):
@@ -83,6 +84,7 @@ def test_a_log_is_not_made_longer_for_a_few_records(store: Store, path: Path) ->
     assert log_of(path).stat().st_size == before
 
 
+@pytest.mark.slow
 def test_a_log_never_becomes_longer_than_sqlite_lets_it_grow(store: Store, path: Path) -> None:
     for i in range(600):
         store.write(decision(i))
@@ -104,6 +106,7 @@ def test_nothing_is_written_behind_what_another_host_is_writing(store: Store, pa
     assert log_of(path).stat().st_size >= before + 200 * 1024
 
 
+@pytest.mark.slow
 def test_two_hosts_that_make_room_by_turns_find_one_anothers_records(store: Store, path: Path) -> None:
     with closing(Store(path, path.with_name("audit.head"), {}, create=False)) as other:
         for i in range(4 * RECORDS):
@@ -117,6 +120,7 @@ def test_two_hosts_that_make_room_by_turns_find_one_anothers_records(store: Stor
     assert verify(path).problem is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_what_was_accepted_is_found_behind_a_log_with_room_whose_host_was_killed(path: Path) -> None:
     done = subprocess.run(

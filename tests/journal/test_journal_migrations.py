@@ -130,6 +130,7 @@ def test_while_another_program_has_it_open_it_is_not_touched(older: Path, monkey
     assert records(older) == before
 
 
+@pytest.mark.slow
 def test_hosts_that_start_at_once_on_an_older_one_all_go_on_with_it(older: Path) -> None:
     code = """
 import pathlib, sys

@@ -189,6 +189,7 @@ def test_an_exit_code_is_a_failure_unless_the_program_says_success(run_tool: Cal
     assert run_tool("import sys; print('{\"success\": true}'); sys.exit(4)").success
 
 
+@pytest.mark.slow
 def test_output_over_10_megabytes_is_cut_with_a_note_and_the_program_still_ends(
     run_tool: Callable[..., ToolResult],
 ) -> None:

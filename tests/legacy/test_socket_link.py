@@ -232,6 +232,7 @@ def test_a_flood_of_brackets_or_quotes_is_not_read_to_its_end() -> None:
         assert chunks < 20
 
 
+@pytest.mark.slow
 def test_an_answer_over_the_limit_is_refused_and_one_of_that_size_taken(start_daemon: Callable[..., Any]) -> None:
     daemon = start_daemon(
         """
@@ -605,6 +606,7 @@ def test_a_connection_is_all_that_health_asks_for(start_daemon: Callable[..., An
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @ONLY_LINUX
 def test_a_stopped_daemon_is_noticed_although_the_kernel_takes_its_connections(
     start_daemon: Callable[..., Any],

@@ -207,6 +207,7 @@ def test_a_wrong_token_is_refused_and_counted(short_dir: Path, token: Any) -> No
     run(short_dir, test)
 
 
+@pytest.mark.slow
 def test_every_wrong_token_is_answered_later_than_the_one_before(short_dir: Path) -> None:
     async def test(host: Host) -> None:
         delays = []

@@ -70,6 +70,7 @@ def forkers(launcher: Launcher) -> list[int]:
     return [pid for pid, name in names.items() if name == "ally-forker"]
 
 
+@pytest.mark.slow
 async def test_a_host_forks_its_plugins_from_what_was_begun_before_it(home: Home) -> None:
     launcher = start_early(home)
     assert isinstance(launcher, GuardedLauncher)

@@ -146,6 +146,7 @@ def name_of(pid: int) -> str:
 # --- what it finds ---
 
 
+@pytest.mark.slow
 async def test_a_forked_plugin_finds_what_a_started_one_finds(plugins: Plugins, tmp_path: Path) -> None:
     limits = ProcessLimits(memory_mb=900, cpu_seconds=50, file_mb=2, descriptors=64)
     code = "import forked_facts; forked_facts.show()"
@@ -163,6 +164,7 @@ async def test_a_forked_plugin_finds_what_a_started_one_finds(plugins: Plugins, 
     assert forked["multiprocessing"] is False
 
 
+@pytest.mark.slow
 async def test_a_forked_plugin_has_no_descriptor_of_its_forker_or_another_plugin(plugins: Plugins) -> None:
     look = """
 import json, os
@@ -178,6 +180,7 @@ print(json.dumps([os.readlink(f'/proc/self/fd/{n}') for n in numbers if os.path.
     assert not (ends[0] | ends[1]) & known
 
 
+@pytest.mark.slow
 async def test_two_forked_plugins_draw_other_random_numbers(plugins: Plugins) -> None:
     draw = """
 import json, os, random, secrets, ssl, tempfile, uuid
@@ -286,6 +289,7 @@ async def hidden_of(plugin: Plugin) -> int:
     return int(await plugin.value())
 
 
+@pytest.mark.slow
 async def test_what_hides_ends_with_its_forked_plugin(plugins: Plugins) -> None:
     plugin, other = await plugins.start(HIDDEN), await plugins.start(HIDDEN)
     hidden, spared = await hidden_of(plugin), await hidden_of(other)
@@ -294,6 +298,7 @@ async def test_what_hides_ends_with_its_forked_plugin(plugins: Plugins) -> None:
     assert is_alive(spared)
 
 
+@pytest.mark.slow
 async def test_what_hides_ends_also_when_its_plugin_was_killed(plugins: Plugins) -> None:
     plugin = await plugins.start(HIDDEN)
     hidden = await hidden_of(plugin)
@@ -336,6 +341,7 @@ def test_what_a_forker_said_last_is_read_though_it_left_a_request_unread() -> No
         assert last_message(guardian) == b""
 
 
+@pytest.mark.slow
 async def test_a_plugin_outlives_its_forker_and_the_next_has_another(plugins: Plugins) -> None:
     plugin = await plugins.start(HIDDEN)
     hidden, first = await hidden_of(plugin), plugins.forker()
@@ -353,6 +359,7 @@ async def test_a_plugin_outlives_its_forker_and_the_next_has_another(plugins: Pl
     assert await end_of(next_one.process) == Exit(None, signal.SIGSEGV)
 
 
+@pytest.mark.slow
 async def test_a_plugin_whose_forker_is_killed_amid_its_start_is_started_afresh(
     plugins: Plugins, caplog: pytest.LogCaptureFixture
 ) -> None:

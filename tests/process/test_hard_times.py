@@ -39,6 +39,7 @@ def _highest_descriptor() -> int:
     return max(int(link.name) for link in Path("/proc/self/fd").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_leaks")
 def test_a_stopped_guardian_hides_no_death_and_does_not_keep_the_host_from_closing(
     monkeypatch: pytest.MonkeyPatch,
@@ -170,6 +171,7 @@ def test_the_last_words_are_known_when_the_exit_is(maker: Callable[[], Launcher]
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_busy_host_misses_no_exit() -> None:
     async def main() -> None:
         launcher = GuardedLauncher()

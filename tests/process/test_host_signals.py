@@ -171,6 +171,7 @@ def programs() -> Iterator[list[Program]]:
         program.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("code", [ASYNC, BLOCKING], ids=["async", "blocking"])
 def test_a_host_stops_in_order_and_the_signal_ends_its_program(
@@ -181,6 +182,7 @@ def test_a_host_stops_in_order_and_the_signal_ends_its_program(
     assert program.has_recorded_the_end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [STARTING_ASYNC, STARTING_BLOCKING], ids=["async", "blocking"])
 def test_plugins_that_have_started_are_stopped_while_their_host_still_starts_others(
     tmp_path: Path, programs: list[Program], code: str
@@ -189,6 +191,7 @@ def test_plugins_that_have_started_are_stopped_while_their_host_still_starts_oth
     assert program.get(signal.SIGTERM) == (-signal.SIGTERM, "stopped\n")
 
 
+@pytest.mark.slow
 def test_all_hosts_of_a_process_stop_before_it_ends(tmp_path: Path, programs: list[Program]) -> None:
     programs.append(program := Program(TWO, tmp_path / "home-"))
     assert program.get(signal.SIGTERM) == (-signal.SIGTERM, "stopped\nstopped\n")
@@ -196,6 +199,7 @@ def test_all_hosts_of_a_process_stop_before_it_ends(tmp_path: Path, programs: li
     assert program.has_recorded_the_end("b")
 
 
+@pytest.mark.slow
 def test_a_program_that_handles_the_signal_goes_on_doing_so(tmp_path: Path, programs: list[Program]) -> None:
     programs.append(program := Program(HANDLED, tmp_path))
     assert program.get(signal.SIGTERM) == (0, "handled\nstopped\nend\n")

@@ -245,6 +245,7 @@ def test_the_signals_of_a_terminal_do_not_reach_the_guardian() -> None:
 # --- the end of the host ---
 
 
+@pytest.mark.slow
 @Strong
 @pytest.mark.parametrize("has_forked", [False, True])
 def test_nothing_survives_a_host_that_is_killed(*, has_forked: bool) -> None:
@@ -272,6 +273,7 @@ def test_nothing_survives_a_host_that_is_killed(*, has_forked: bool) -> None:
 # --- many times ---
 
 
+@pytest.mark.slow
 @Ways
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize("hundreds", [1, pytest.param(10, marks=pytest.mark.soak)])

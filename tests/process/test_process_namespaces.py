@@ -156,6 +156,7 @@ async def test_its_end_is_told_as_any_other(
     assert await plugin.process.stop(0)
 
 
+@pytest.mark.slow
 async def test_one_that_ends_when_it_is_asked_to_is_not_killed(plugins: Plugins, tmp_path: Path) -> None:
     asked = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(5)); signal.pause()"
     later = f"import os\nif os.fork() == 0:\n    os.write(2, b'1\\n')\n    exec({asked!r})"

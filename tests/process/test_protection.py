@@ -87,6 +87,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["protected", "ordinary"])
 def test_a_host_is_closed_to_other_processes_of_its_user_only_when_its_author_says_so(kind: str) -> None:
     with running(HOST, kind) as (host,):

@@ -33,6 +33,7 @@ def make_deep(folder: Path, depth: int, name: str = "d") -> None:
     os.close(at)
 
 
+@pytest.mark.slow
 def test_a_tree_deeper_than_a_recursion_and_than_there_are_descriptors_is_removed(tmp_path: Path) -> None:
     make_deep(tmp_path, sys.getrecursionlimit() + 50, "d" * 20)
     remove_folder(str(tmp_path))
@@ -84,6 +85,7 @@ def test_what_links_in_it_lead_to_stays(tmp_path: Path) -> None:
     assert (outside / "file").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_what_a_killed_host_has_left_of_a_deep_tree_keeps_no_next_one_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

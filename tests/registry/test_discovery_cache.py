@@ -55,6 +55,7 @@ def test_an_answer_that_is_still_true_is_the_same_from_the_cache(cache: Path) ->
     assert discover(cache).found == discover().found
 
 
+@pytest.mark.slow
 def test_the_next_program_gets_the_answer_of_the_one_before(cache: Path, site: Site) -> None:
     look = (
         "from pathlib import Path\n"

@@ -65,6 +65,7 @@ def test_a_build_that_fails_leaves_nothing_and_what_was_there_untouched(home: Ho
     assert (old / "kept").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("pip")
 def test_a_build_that_hangs_is_ended_with_all_that_it_started(
     home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -276,6 +276,7 @@ def test_an_index_of_wheels_says_what_is_in_them(tmp_path: Path) -> None:
     assert again.entries == found
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_a_wheel_costs_no_other(tmp_path: Path) -> None:
     write_wheel(tmp_path, "ally-guard", "1.2", {"guard/ally-plugin.toml": MANIFEST}, entry_points=POINTS)
     write_wheel(tmp_path, "bare", "1", {"guard/main.py": ""}, entry_points=POINTS)

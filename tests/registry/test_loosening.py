@@ -235,6 +235,7 @@ def denied(home: Home) -> bool:
     return go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keys",
     [
@@ -347,6 +348,7 @@ def keeping(home: Home) -> tuple[str, int]:
     return go(main())
 
 
+@pytest.mark.slow
 def test_a_journal_that_would_keep_less_and_a_new_source_wait_for_review(home: Home) -> None:
     assert keeping(home) == ("full", 30)
     edit_host(home, journal={"content": "metadata", "keep_days": 1}, sources=["packages", "hermes"])
@@ -393,6 +395,7 @@ def test_where_it_cannot_be_read_what_was_settled_for_the_host_the_defaults_were
     assert any("is damaged at host" in each for each in settled.damage)
 
 
+@pytest.mark.slow
 def test_what_a_home_from_before_says_of_the_host_is_kept_when_one_first_runs(home: Home) -> None:
     document = tomllib.loads(home.consent_file.read_text())
     del document["host"]

@@ -49,6 +49,7 @@ def registry(home: Home, site: Site) -> Registry:
     return registry
 
 
+@pytest.mark.slow
 def test_one_plugin_is_what_it_is_among_all(registry: Registry) -> None:
     counting = [record for record in registry.load() if not record.is_set_aside]
     assert {record.name: record.state for record in counting} == {
@@ -96,6 +97,7 @@ def calls_of_a_grant(registry: Registry) -> int:
     return calls
 
 
+@pytest.mark.slow
 def test_a_grant_costs_the_same_whatever_else_is_installed(registry: Registry, home: Home, site: Site) -> None:
     few = calls_of_a_grant(registry)
     for i in range(20):

@@ -116,6 +116,7 @@ def test_a_daemon_runs_the_source_that_was_agreed_to(
     assert asyncio.run(started(home)) == ["GOOD"]
 
 
+@pytest.mark.slow
 def test_a_restart_runs_it_too(home: Home, victim: Path) -> None:
     enable(home, victim)
     source = victim / "helper.py"
@@ -206,6 +207,7 @@ def test_code_without_a_source_counts_where_files_are_agreed_to(home: Home, site
     assert registry.get("strict_victim").state == "waiting for consent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["node_modules/left/index.js", ".venv/run.py", "z/last.py"])
 def test_every_file_of_a_package_counts_where_files_are_agreed_to(home: Home, site: Site, path: str) -> None:
     site.plugin("strict_victim")

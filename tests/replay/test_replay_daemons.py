@@ -124,6 +124,7 @@ class Played:
         return found
 
 
+@pytest.mark.slow
 def test_a_daemon_hears_every_event_and_its_messages_stand_where_an_inline_plugins_do(
     home: Path, folder: Callable[..., None]
 ) -> None:
@@ -173,6 +174,7 @@ def test_who_subscribes_durably_hears_nothing_of_a_replay_when_it_lives_again(
     assert delivered <= 2  # the first one again, since this daemon acknowledges nothing
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a program's exit looks otherwise")
 def test_the_replay_waits_for_a_daemon_that_starts_again_and_goes_on_with_it(
     home: Path, folder: Callable[..., None], tmp_path: Path

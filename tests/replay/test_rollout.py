@@ -99,6 +99,7 @@ ENVELOPE = st.sampled_from(
 RECORD = st.fixed_dictionaries({"type": ENVELOPE | JSON, "payload": PAYLOAD | JSON, "timestamp": JSON}) | PAYLOAD
 
 
+@pytest.mark.slow
 @given(st.lists(RECORD, max_size=8))
 def test_no_record_raises_and_every_call_and_agent_ends(records: list[dict[str, Any]]) -> None:
     steps = read(*records)

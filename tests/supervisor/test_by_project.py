@@ -202,6 +202,7 @@ def test_a_session_without_a_project_has_a_process_that_sees_none(folder: Path, 
     go(main())
 
 
+@pytest.mark.slow
 def test_a_gate_waits_for_the_process_that_starts_and_denies_at_its_deadline(
     folder: Path, roots: tuple[Path, Path]
 ) -> None:
@@ -311,6 +312,7 @@ def test_the_process_of_a_project_ends_when_its_last_session_has_closed_and_come
     go(main())
 
 
+@pytest.mark.slow
 def test_what_crashes_in_every_project_is_one_plugin_that_goes_into_quarantine(
     folder: Path, roots: tuple[Path, Path]
 ) -> None:

@@ -29,6 +29,7 @@ serve(on_event=take)
 """
 
 
+@pytest.mark.slow
 def test_events_come_in_the_order_of_their_numbers_and_all_of_them(theatre: Theatre) -> None:
     async def main() -> None:
         async with theatre(HEARS_SEQ, grants=("events:THOUGHT_COMPLETE", "events:USER_MESSAGE")) as stage:
@@ -44,6 +45,7 @@ def test_events_come_in_the_order_of_their_numbers_and_all_of_them(theatre: Thea
     go(main())
 
 
+@pytest.mark.slow
 def test_a_gate_is_asked_after_all_events_that_came_before_it(theatre: Theatre) -> None:
     body = """
 heard = [0]

@@ -46,6 +46,7 @@ serve(hello={"name": "good", "version": "9", "tools": [{"name": "mine"}]},
         assert event.origin == "bad"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["good:ready", "inline:x", "TOOL_CALL_END", "USER_MESSAGE", "PLUGIN_STATE", "EVENTS_DROPPED", "host:x", "", "bad:"],
@@ -229,6 +230,7 @@ serve()
     go(main())
 
 
+@pytest.mark.slow
 def test_a_hundred_and_thirty_tools_are_too_many_and_no_start(theatre: Theatre) -> None:
     body = "serve(hello={'tools': [{'name': f't{n}'} for n in range(130)]})"
 
@@ -286,6 +288,7 @@ def test_its_secrets_stand_in_no_reason_and_in_no_log_of_the_host(
     assert "x" * 8 not in caplog.text
 
 
+@pytest.mark.slow
 def test_what_it_was_given_as_a_secret_or_a_key_stands_in_no_line_that_is_kept_of_its_stderr(
     theatre: Theatre, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ serve(hello={"hooks": hooks, "tools": [{"name": "end"}]},
     go(main())
 
 
+@pytest.mark.slow
 def test_a_daemon_that_names_a_gate_it_was_not_granted_runs_and_is_not_asked(theatre: Theatre) -> None:
     async def main() -> None:
         body = (

@@ -106,6 +106,7 @@ def test_a_daemon_that_dies_as_soon_as_it_runs_ends_in_quarantine_too(theatre: T
     go(main())
 
 
+@pytest.mark.slow
 def test_hooks_that_fail_five_times_end_a_process_that_is_otherwise_well(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_gate_tool_call'], 'events': []}, gate=lambda _: {'verdict': 'perhaps'})"
 
@@ -163,6 +164,7 @@ serve(hello={"hooks": ["ally_gate_tool_call"], "events": []}, gate=lambda _: {"v
     go(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["starting", "greeting"])
 def test_a_restart_in_the_middle_of_a_start_begins_anew(theatre: Theatre, moment: str) -> None:
     wait = "cue()" if moment == "greeting" else "pass"
@@ -311,6 +313,7 @@ def test_a_restart_and_a_stop_end_what_hid_from_its_tree_while_another_one_runs(
     go(main())
 
 
+@pytest.mark.slow
 def test_one_that_ends_instead_of_answering_is_not_waited_for(theatre: Theatre) -> None:
     async def main() -> float:
         async with theatre("serve(shutdown=lambda _: os._exit(0))", config={"deadlines": {"ally_stop": 30.0}}) as stage:
@@ -394,6 +397,7 @@ def test_a_stop_in_the_turns_of_the_loop_after_an_exit_or_a_restart_is_final(
     go(main())
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_middle_of_a_restart_leaves_no_process(theatre: Theatre) -> None:
     """The first end waits for an answer to `shutdown` when the second one comes."""
     body = """
@@ -445,6 +449,7 @@ serve(hello={"tools": [{"name": "mine"}]}, call_tool=lambda params: "ok" if para
 # --- what is said of it ---
 
 
+@pytest.mark.slow
 def test_every_change_of_state_is_an_event_for_the_others_and_a_record(theatre: Theatre, tmp_path: Path) -> None:
     async def main() -> list[tuple[str, str]]:
         async with theatre(GATES, grants=GATE, home=tmp_path / "home") as stage:

@@ -70,6 +70,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_was_not_there_keeps_no_socket_from_others_and_runs_once_it_is_there(short_dir: Path) -> None:
     path, program = str(short_dir / "it.sock"), short_dir / "program"
     daemon = Daemon((str(program),), transport="socket", socket=path)
@@ -182,18 +183,21 @@ def test_a_daemon_that_refuses_our_version_itself_is_told_the_same_way(theatre: 
 # --- it never answers, or nonsense ---
 
 
+@pytest.mark.slow
 def test_one_that_never_answers_is_given_up_after_its_startup_timeout(theatre: Theatre) -> None:
     body = "print('waiting for the database', file=sys.stderr, flush=True); linger()"
     reason = told(theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
     assert reason.startswith("was not ready within 0.5 s, stderr ends: waiting for the database; it starts again in ")
 
 
+@pytest.mark.slow
 def test_one_that_only_takes_the_first_steps_is_given_up_too(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
     reason = told(theatre, body, timing={"startup_timeout": 0.5}, states=("backoff",))
     assert reason.startswith("was not ready within 0.5 s")
 
 
+@pytest.mark.slow
 def test_an_ally_start_that_is_too_slow_is_told_as_that(theatre: Theatre) -> None:
     body = "serve(hello={'hooks': ['ally_start', 'ally_gate_tool_call']}, start=lambda _: SILENCE)"
     reason = told(theatre, body, config={"deadlines": {"ally_start": 0.3}}, states=("backoff",))
@@ -279,6 +283,7 @@ SDK_FAILURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SDK_FAILURES)
 def test_what_goes_wrong_in_an_sdk_daemon_is_told_by_its_kind_and_the_end_of_its_log_and_not_tried_again(
     theatre: Theatre, tmp_path: Path, kind: str
@@ -319,6 +324,7 @@ def test_a_mandatory_daemon_that_does_not_start_stops_the_host_with_the_reason(
     assert words in str(raised.value)
 
 
+@pytest.mark.slow
 def test_the_four_failures_have_four_different_sentences(theatre: Theatre) -> None:
     reasons = {
         told(theatre, daemon=Daemon(("no-such-program-here",))).split("'")[0],
