@@ -93,7 +93,6 @@ def test_each_kind_builds_installs_passes_its_own_tests_and_plays_a_recording(
     assert counts["crashes"] == 0
 
 
-@pytest.mark.smoke
 @pytest.mark.slow
 @pytest.mark.parametrize("options", FEW)
 def test_each_kind_keeps_the_protocol_and_the_contract(new: Callable[..., Path], options: dict[str, Any]) -> None:

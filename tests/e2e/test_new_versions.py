@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .conftest import Operator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.smoke]
+pytestmark = pytest.mark.e2e
 
 PROJECT = """
 [build-system]

@@ -14,7 +14,7 @@ def placed(request: pytest.FixtureRequest) -> Placed:
     return Placed(request.param)
 
 
-_GUARDS: Final = {f"test_placed_{name}.py" for name in ("calls", "gates", "transforms", "values")}
+_GUARDS: Final = {f"test_placed_{name}.py" for name in ("calls", "gates")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
