@@ -18,6 +18,7 @@ IN_PROJECTS: Final = (
 )  # fmt: skip
 """Files in which a project says which hooks an agent runs, or that it runs none."""
 
+_FOLDERS: Final = ("/.claude", "/.codex", "/.gemini")
 _RUN_BY_SITE: Final = re.compile(r".+\.pth|(?:site|user)customize\.py")
 _LISTING: Final = re.compile(r"glob|listdir|scandir|iterdir|walk|readdir|\*")
 
@@ -57,16 +58,14 @@ class GuardedPaths:
         folders, files = self._real
         path = path.casefold()
         inside = path.rstrip("/") + "/"
-        return any(each.startswith(inside) for each in (*folders, *files)) or path.endswith(
-            ("/.claude", "/.codex", "/.gemini")
-        )
+        return any(each.startswith(inside) for each in (*folders, *files)) or path.endswith(_FOLDERS)
 
     def holds_at_once(self, path: str) -> bool:
         """Say whether one of them lies in this very folder; of the user's home that is nothing special."""
         path = path.casefold()
         if path == self.user_home.casefold():
             return False
-        return path.endswith(("/.claude", "/.codex", "/.gemini")) or any(
+        return path.endswith(_FOLDERS) or any(
             str(PurePosixPath(each).parent) == path for group in self._real for each in group
         )
 

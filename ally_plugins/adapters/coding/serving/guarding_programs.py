@@ -27,20 +27,21 @@ _FILE: Final = re.compile(r"[/:@\\]|\.whl$|\.gz$|==|<|~=|!=")
 
 _INDEX: Final = re.compile(r"(?:PIP|UV)_\w*(?:INDEX|LINKS|TARGET|CONFIG)")
 
-_AGENTS: Final[Mapping[str, str]] = {
+_OPTIONS: Final = {
     "claude": r"--settings|--setting-sources|--bare|--safe-mode",
-    "claude-code": r"--settings|--setting-sources|--bare|--safe-mode",
     "codex": r"-c|-c.+|--config|--disable|-p|--profile|--ignore-user-config|--dangerously-bypass-hook-trust",
     "gemini": r"-e|--extensions",
-    "gemini-cli": r"-e|--extensions",
     "copilot": r"--config-dir|--no-hooks",
     "opencode": r"--pure",
-    "opencode-ai": r"--pure",
     "pi": r"--no-extensions|-ne",
-    "pi-coding-agent": r"--no-extensions|-ne",
     "goose": r"--no-profile",
 }
 """Each agent's options, as a pattern, that have it run with other hooks than those that it is connected by."""
+
+_PACKAGES: Final = {"claude-code": "claude", "gemini-cli": "gemini", "opencode-ai": "opencode", "pi-coding-agent": "pi"}
+"""Of the packages that have another name, the agent."""
+
+_AGENTS: Final[Mapping[str, str]] = _OPTIONS | {package: _OPTIONS[agent] for package, agent in _PACKAGES.items()}
 
 _ELSEWHERE_BY: Final = re.compile(
     r"HOME|USERPROFILE|XDG_CONFIG_HOME|(?:CLAUDE|CODEX|GEMINI|COPILOT|OPENCODE|PI|GOOSE)_\w*"

@@ -185,7 +185,7 @@ class _Look:
             self._settings |= dict.fromkeys(command.words[1:], "")
         given_words = (word.partition("=") for word in command.words[:8] if not word.startswith("-"))
         self._now = self._settings | command.settings | {name: value for name, equals, value in given_words if equals}
-        inner = [word for one in command.inner for each in one.each() for word in each.words[1:]]
+        inner = [word for each in command.all_inner() for word in each.words[1:]]
         if (packager := replaces_ours([*command.words, *inner, *given.split()], self._now)) is not None:
             return f"{packager} would remove or replace ally-plugins, which guards this agent; the person runs it"
         if PurePosixPath("".join(command.words[:1])).name in {"cp", "ln", "mv", "install"} and any(
@@ -202,7 +202,7 @@ class _Look:
 
     def _at_words(self, words: list[str], command: ShellCommand, given: str) -> str | None:
         program = PurePosixPath(words[0]).name or words[0]
-        inner = [each for one in command.inner for each in one.each()]
+        inner = command.all_inner()
         if self._files and (why := self._at_run(words)) is not None:
             return why
         if program in programs.SHELLS:
@@ -266,8 +266,8 @@ class _Look:
         """Look at what it writes to, and at its variables: at its own, and those that programs run."""
         if target := next(filter(self._is_guarded, command.writes), None):
             return self._written("a redirection", target)
-        inner = " ".join(word for one in command.inner for each in one.each() for word in each.words)
-        if any(UNSEEN in target for target in command.writes) and _PACKAGE.search(inner):
+        inner = (" ".join(each.words) for each in command.all_inner())
+        if any(UNSEEN in target for target in command.writes) and any(map(_PACKAGE.search, inner)):
             return "a redirection would change what ally-plugins is made of, which guards this agent"
         if (tree := command.settings.get("GIT_WORK_TREE", "")) and self._holds_at_once(tree):
             return self._written("git", tree)

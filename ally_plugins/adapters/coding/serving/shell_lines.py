@@ -80,6 +80,10 @@ class ShellCommand:
         """Return it with the others."""
         return [self, *self.others]
 
+    def all_inner(self) -> list[ShellCommand]:
+        """Return the inner ones, each with its others."""
+        return [each for one in self.inner for each in one.each()]
+
 
 def read_line(text: str, variables: Mapping[str, str]) -> list[ShellCommand]:
     """Return the commands of a line, those within others before them.
@@ -150,6 +154,9 @@ def _filled(word: str, values: Mapping[str, str], budget: list[int]) -> list[str
         known, removed = values.get(_name(found)), found["removed"]
         if known is None:
             return found[0]
+        budget[1] -= len(known)
+        if budget[1] < 0:
+            raise ValueError("its variables come to more text than is looked at")
         if found["sign"] and found["sign"][0] == "#":
             known = known.removeprefix(removed) if known.startswith(removed) else UNSEEN
         elif found["sign"]:
@@ -157,9 +164,6 @@ def _filled(word: str, values: Mapping[str, str], budget: list[int]) -> list[str
         is_whole = found["quoted"] and _name(found) != "@" and found["all"] != "[@]"
         return known if is_whole else splits.sub(_SPLIT, known)
 
-    budget[1] -= sum(len(values.get(_name(each), "")) for each in _VARIABLE.finditer(word))
-    if budget[1] < 0:
-        raise ValueError("its variables come to more text than is looked at")
     splits = re.compile(rf"[\s{re.escape(values['IFS'])}]+")
     filled = _VARIABLE.sub(value, word).replace(_QUOTED, "")
     return [each for each in filled.split(_SPLIT) if each] if _SPLIT in filled else [filled]
